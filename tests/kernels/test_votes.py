@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from laconic.kernels.api import hash_at, top_voted, vote_counts
+from laconic.kernels.api import hash_at, top_voted, union_sum, vote_counts
 from laconic.kernels.cpu import votes as cpu_votes
 from laconic.kernels.reference import hashing as reference_hashing
 from laconic.kernels.reference import votes as reference_votes
@@ -34,6 +34,29 @@ def test_vote_counts_say_in_how_many_lists_each_position_is(kernels, n_lists, k,
     assert votes.tolist() == [counted[position] for position in sorted(counted)]
     assert voted.dtype == votes.dtype == torch.int64
     assert all(torch.equal(*pair) for pair in zip(before, lists, strict=True))
+
+
+@both
+@over_inputs("dtype", [torch.float32, torch.float64])
+def test_a_union_sum_adds_from_zero_in_the_order_of_the_lists(kernels, dtype):
+    lists = [*random_lists(3, 900, 20_000), torch.empty(0, dtype=torch.int64)]
+    random = torch.Generator().manual_seed(1)
+    values = [torch.randn(positions.numel(), generator=random, dtype=dtype) for positions in lists]
+    values[0][:50] = -0.0
+    union, sums = kernels.union_sum(lists, values, dtype)
+    total = torch.zeros(20_000, dtype=dtype)
+    for positions, added in zip(lists, values, strict=True):
+        total[positions] += added
+    assert union.tolist() == sorted({position for positions in lists for position in positions.tolist()})
+    assert sums.dtype == dtype
+    assert torch.equal(sums, total[union])
+    assert torch.equal(sums.signbit(), total[union].signbit())  # no -0.0 comes through
+
+
+def test_a_union_sum_of_nothing_is_empty():
+    for lists in ([], [torch.empty(0, dtype=torch.int64)]):
+        union, sums = union_sum(lists, [torch.empty(0) for _ in lists], torch.float32)
+        assert (union.tolist(), sums.tolist(), sums.dtype) == ([], [], torch.float32)
 
 
 @over_inputs("key", [0, 0x4806654E26238EC1])

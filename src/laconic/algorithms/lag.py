@@ -60,7 +60,8 @@ class LAG(Lazy):
         return small_against(gap, threshold)
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
-        return dense(self.combined(stored_sum(server, inbox), inbox.n_workers), offset=server.offset)
+        mean = stored_sum(server, inbox).div_(self.divisor(inbox.n_workers))
+        return dense(mean, offset=server.offset)
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * spec.d, 32.0 * spec.d

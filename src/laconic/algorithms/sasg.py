@@ -21,19 +21,18 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
 import torch
-from torch import Tensor
 
-from laconic.compressors import Selection, dense
+from laconic.algorithms.sparse import Parts, SparseUploads
 from laconic.contract import Exchange, Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import add_at, clear_at
+from laconic.kernels.api import clear_at
 from laconic.policies.lazy_aggregation import Lazy, gap_to_second, small_against
-from laconic.wire import Dense, Packet, Sparse
+from laconic.wire import Packet, Sparse
 
 
 @algorithm("sasg")
 @dataclass(frozen=True, kw_only=True)
-class SASG(Selection, Lazy):
+class SASG(SparseUploads, Lazy):
     """The largest elements of each step, where the gradient has changed."""
 
     source: ClassVar[str] = "Deng, Li, Sun & Lu, SASG, Algorithm 1"
@@ -70,7 +69,8 @@ class SASG(Selection, Lazy):
         self.n_selected(spec)
 
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
-        return (Exchange(count=spec.d, offset=spec.offset, up=(self.accept_selection(spec), None)),)
+        up, down = (self.accept_selection(spec), None), self.accept_answer(spec, n_workers)
+        return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
 
     def work(self, me: Worker) -> Step:
         threshold = self.watch(me)
@@ -85,7 +85,7 @@ class SASG(Selection, Lazy):
             self.note(me, uploaded=False)
             if self.skip_error == "corrected" and not reply.delivered:  # the stored upload was not used
                 me.memory["residual"] = residual
-            return torch.div(reply.dense(), me.lr, out=me.scratch())
+            return self.direction(me, reply)
         corrected = me.gradient  # at the learning rate 0 the residual waits
         if me.lr:
             corrected.mul_(me.lr).add_(me.memory["residual"])  # in place of the gradient
@@ -97,10 +97,10 @@ class SASG(Selection, Lazy):
                 me.memory["unsent"] = torch.sub(corrected, me.memory["residual"], out=me.scratch())
         me.memory["residual"] = corrected
         self.note(me, uploaded=reply.delivered)
-        return torch.div(reply.dense(), me.lr or 1.0, out=me.scratch())
+        return self.direction(me, reply)
 
-    def serve(self, server: Server, inbox: Inbox) -> Dense:
-        total = server.scratch().zero_()
+    def serve(self, server: Server, inbox: Inbox) -> Packet:
+        uploads = []
         for rank in range(inbox.n_workers):
             if rank in inbox:
                 positions, values = _parts_of(cast("Sparse", inbox[rank]))
@@ -109,8 +109,8 @@ class SASG(Selection, Lazy):
                 positions, values = server.memory[f"positions.{rank}"], server.memory[f"values.{rank}"]
             else:
                 continue  # not delivered: the worker keeps what it sent as residual
-            add_at(total, positions.long(), values)
-        return dense(self.combined(total, inbox.n_workers), offset=server.offset)  # (8)
+            uploads.append((positions.long(), values))
+        return self.answered(server, uploads, self.divisor(inbox.n_workers))  # (8)
 
     def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
         return packet.paper_bits if direction == "up" else 0.0
@@ -119,6 +119,6 @@ class SASG(Selection, Lazy):
         return 32.0 * self.n_selected(spec), 0.0
 
 
-def _parts_of(packet: Sparse) -> tuple[Tensor, Tensor]:
+def _parts_of(packet: Sparse) -> Parts:
     """Return what is stored of an upload: positions (k,) int32 and values (k,)."""
     return packet.indices.int(), packet.values.dense().clone()  # a view would keep the full frame in memory

@@ -43,7 +43,7 @@ from laconic.contract import (
     algorithm,
 )
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import add_at, clear_at, take_at, top_k, vote_counts
+from laconic.kernels.api import add_at, clear_at, take_at, top_k, union_sum
 from laconic.wire import POSITION_CODES, Dense, FractionalValues, Packet, Sparse, paper_position_bits
 
 _FACTOR = 4  # by which the density falls from stage to stage of a warm-up, or by less
@@ -186,10 +186,9 @@ class SSGDTopK(Algorithm):
         if self.dense_in(server.round):
             return dense(inbox.sum() / inbox.n_workers, offset=server.offset)
         packets = [cast("Sparse", packet) for packet in inbox.values()]
-        union, _ = vote_counts([packet.indices for packet in packets])
-        total = torch.zeros(union.numel(), dtype=server.memory.dtype)
-        for packet in packets:
-            total.index_add_(0, torch.searchsorted(union, packet.indices), packet.values.dense().to(total))
+        dtype = server.memory.dtype
+        values = [packet.values.dense().to(dtype) for packet in packets]
+        union, total = union_sum([packet.indices for packet in packets], values, dtype)
         mean = total.div_(inbox.n_workers)  # by all workers: what was not delivered stays residual
         left = mean != 0
         return Sparse(

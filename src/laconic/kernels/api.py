@@ -69,6 +69,7 @@ from laconic.kernels.sparse import (
     take_runs,
     top_k,
     top_voted,
+    union_sum,
     vote_counts,
 )
 from laconic.kernels.vectors import (
@@ -172,6 +173,7 @@ __all__ = [
     "take_selected",
     "top_k",
     "top_voted",
+    "union_sum",
     "unpack_codes",
     "vote_counts",
 ]

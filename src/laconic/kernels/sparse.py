@@ -176,6 +176,21 @@ def vote_counts(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return made
 
 
+def union_sum(lists: Sequence[Tensor], values: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the positions in any of several lists, and the sums of the values there; see `reference/votes.py`."""
+    checks.number("union_sum", "number of lists of values", len(values), len(lists), len(lists))
+    if dtype not in checks.FLOATS:
+        raise TypeError(f"union_sum: dtype={dtype} must be torch.float32 or torch.float64")
+    if not lists:
+        return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=dtype)
+    device = lists[0].device
+    for number, (positions, added) in enumerate(zip(lists, values, strict=True)):
+        checks.indices("union_sum", f"list {number}", positions, checks.MAX_COUNT)
+        checks.vector("union_sum", f"values {number}", added, (dtype,), positions.numel(), device)
+    made: tuple[Tensor, Tensor] = fastest("votes", device).union_sum(lists, values, dtype)
+    return made
+
+
 def hash_at(positions: Tensor, key: int) -> Tensor:
     """Return 32 random bits for each of the positions (n,) int64: (n,) int32; see `reference/hashing.py`."""
     checks.vector("hash_at", "positions", positions, checks.INDICES)

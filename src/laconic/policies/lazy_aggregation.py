@@ -121,9 +121,9 @@ class Lazy(Algorithm):
         else:
             me.memory.set_number("delay", me.memory.number("delay", 1) + 1)
 
-    def combined(self, total: Tensor, n_workers: int) -> Tensor:
-        """Return the workers' sum `total` (d,), or their mean, by `lr_convention`. Overwrites `total`."""
-        return total.div_(n_workers) if self.lr_convention == "mean" else total
+    def divisor(self, n_workers: int) -> int:
+        """Return what the sum over the workers is divided by, by `lr_convention`."""
+        return n_workers if self.lr_convention == "mean" else 1
 
 
 def gap_to_second(me: Worker, parameters: Tensor) -> Tensor:

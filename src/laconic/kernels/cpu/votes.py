@@ -1,4 +1,7 @@
-"""Votes for coordinates, compiled, on one thread; nothing is sorted. Reference: `reference/votes.py`."""
+"""Votes for coordinates and sums of sparse vectors, compiled, on one thread; nothing is sorted.
+
+Reference: `reference/votes.py`.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +18,7 @@ from laconic.kernels.reference.hashing import key_words
 
 Numbers = NDArray[np.int64]
 Ranks = NDArray[np.int32]
+Array = NDArray[Any]
 
 _BLOCK = 1 << 13  # coordinates that are counted at a time, in the first-level cache
 _BIN_BITS = 11
@@ -28,6 +32,16 @@ def vote_counts(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     voted, votes = np.empty((2, positions.size + 1), np.int64)
     n = int(_vote_counts(positions, stops, voted, votes))
     return torch.from_numpy(voted[:n]), torch.from_numpy(votes[:n])
+
+
+def union_sum(lists: Sequence[Tensor], values: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """See `reference.votes.union_sum`."""
+    positions = np.concatenate([positions.numpy() for positions in lists])
+    added = np.concatenate([each.detach().numpy() for each in values])
+    stops = np.array([positions.numel() for positions in lists]).cumsum()
+    union, sums = np.empty(positions.size + 1, np.int64), np.empty(positions.size + 1, added.dtype)
+    n = int(_union_sum(positions, added, stops, union, sums))
+    return torch.from_numpy(union[:n]), torch.from_numpy(sums[:n])
 
 
 def hash_at(positions: Tensor, key: int) -> Tensor:
@@ -90,16 +104,58 @@ def _vote_counts(positions: Numbers, stops: Numbers, voted: Numbers, votes: Numb
                 bits &= bits - uint64(1)
 
 
+@kernel
+def _union_sum(positions: Numbers, values: Array, stops: Numbers, union: Numbers, sums: Array) -> Any:  # noqa: ANN401
+    """Write the positions in any list, ascending, and the sum of the values there, added in the order of the lists.
+
+    Args:
+        positions: All lists, one behind the other.
+        values: (positions,), the value at each.
+        stops: (lists,), where each list ends.
+        union: Overwritten; one element longer than needed.
+        sums: Overwritten; one element longer than needed.
+
+    Returns:
+        How many positions there are.
+    """
+    totals, marks = np.zeros(_BLOCK, values.dtype), np.zeros(_BLOCK // 64, np.uint64)
+    at, ends = np.zeros(stops.size, np.uint64), stops.astype(np.uint64)
+    at[1:] = ends[:-1]
+    n, none = uint64(0), np.iinfo(np.int64).max
+    while True:
+        smallest = none
+        for i in range(at.size):
+            if at[i] < ends[i]:
+                smallest = min(smallest, positions[at[i]])
+        if smallest == none:
+            return int64(n)
+        base = smallest // _BLOCK * _BLOCK
+        for i in range(at.size):
+            j, end = at[i], ends[i]
+            while j < end and positions[j] - base < _BLOCK:
+                place = uint64(positions[j] - base)
+                totals[place] += values[j]
+                marks[place >> uint64(6)] |= uint64(1) << (place & uint64(63))
+                j += uint64(1)
+            at[i] = j
+        for word in range(marks.size):
+            bits = marks[word]
+            marks[word] = uint64(0)
+            while bits:
+                n = _emit(bits, uint64(64 * word), base, totals, n, union, sums)
+                bits &= bits - uint64(1)
+
+
 @inlined
-def _emit(bits: Any, word: Any, base: int, counts: Any, n: Any, voted: Numbers, votes: Numbers) -> Any:  # noqa: ANN401
-    """Write the lowest marked coordinate of a word, and its vote count. Returns how many are written so far.
+def _emit(bits: Any, word: Any, base: int, counts: Any, n: Any, voted: Numbers, votes: Any) -> Any:  # noqa: ANN401
+    """Write the lowest marked coordinate of a word, and its count or sum. Returns how many are written so far.
 
     Where no bit is set, the count stays and what was written is overwritten by the next one.
     """
     place = word + (uint64(lowest(bits)) & uint64(63))
     voted[n] = base + int64(place)
     votes[n] = counts[place]
-    counts[place] = uint32(0)
+    counts[place] = 0
     return n + uint64(bits != uint64(0))
 
 

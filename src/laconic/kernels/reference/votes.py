@@ -1,4 +1,4 @@
-"""Votes for coordinates: counting them, and choosing the most voted. The reference, in torch."""
+"""Votes for coordinates: counting them, and choosing the most voted; sparse sums: the reference, in torch."""
 
 from collections.abc import Sequence
 
@@ -19,6 +19,24 @@ def vote_counts(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """
     voted, votes = torch.unique(torch.cat(list(lists)), return_counts=True)
     return voted, votes
+
+
+def union_sum(lists: Sequence[Tensor], values: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Add up sparse vectors, from zero and in their order.
+
+    Args:
+        lists: At least one; the positions of each, (k,) int64, ascending, each once.
+        values: Of each the values there, (k,).
+        dtype: Type of the values.
+
+    Returns:
+        The positions that occur, ascending, and the sums there: (n,) int64 and (n,) of `dtype`.
+    """
+    union = torch.unique(torch.cat(list(lists)))
+    sums = torch.zeros(union.numel(), dtype=dtype, device=union.device)
+    for positions, added in zip(lists, values, strict=True):
+        sums.index_add_(0, torch.searchsorted(union, positions), added)
+    return union, sums
 
 
 def top_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
