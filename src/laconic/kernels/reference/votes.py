@@ -35,7 +35,7 @@ def union_sum(lists: Sequence[Tensor], values: Sequence[Tensor], dtype: torch.dt
     union = torch.unique(torch.cat(list(lists)))
     sums = torch.zeros(union.numel(), dtype=dtype, device=union.device)
     for positions, added in zip(lists, values, strict=True):
-        sums.index_add_(0, torch.searchsorted(union, positions), added)
+        sums.index_add_(0, torch.searchsorted(union, positions.contiguous()), added)
     return union, sums
 
 
