@@ -104,3 +104,7 @@ class OptionError(LaconicError, ValueError):
 
     def __str__(self) -> str:
         return self.spelled(Spelling.ARGUMENT)
+
+
+class SavedRunError(OptionError):
+    """A run cannot go on from what was saved of it."""

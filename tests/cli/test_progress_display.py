@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from laconic.cli.comparison_display import ComparisonDisplay
+from laconic.cli.cell_display import CellDisplay
 from laconic.cli.progress_display import columns_of, span_text
-from laconic.lab.comparison.engine import ComparisonProgress
+from laconic.lab.comparison.cell_runs import CellProgress
 from laconic.lab.comparison.plan import Comparison
 from laconic.lab.comparison.results import CellResult
 
@@ -58,12 +58,12 @@ def test_a_comparison_shows_all_cells_with_the_time_left_and_a_line_for_each_tha
     console = Console(file=io.StringIO(), width=width, force_terminal=True)
 
     def progress(cell, done, n_ended, result=None):
-        return ComparisonProgress(
-            cell=cell, done=done, total=10, note="accuracy 90.00%", result=result, n_ended=n_ended, n_cells=2,
+        return CellProgress(
+            name=cell.name, done=done, total=10, note="accuracy 90.00%", result=result, n_ended=n_ended, n_cells=2,
             seconds_left=125.0,
         )  # fmt: skip
 
-    with ComparisonDisplay(console=console) as display:
+    with CellDisplay(console=console) as display:
         display.listen(progress(cells[0], 5, 0))
         display.listen(progress(cells[1], 2, 0))
         lines = shown_by(display, width)

@@ -89,8 +89,7 @@ def test_a_mistake_ends_with_one_line_before_anything_is_run(mistake):
 
 def test_a_run_that_fails_does_not_end_the_others_and_is_named(tmp_path, monkeypatch):
     out = tmp_path / "r"
-    task_of_computed = one_that_fails()
-    monkeypatch.setattr(item_runs, "task_of_computed", task_of_computed)
+    monkeypatch.setattr(item_runs, "work_of_computed", one_that_fails())
     ended = laconic("reproduce", "003-fig1.6", "003-example1.3.1", "--jobs", "1", "--out", str(out))
     assert ended.code == 2
     assert "ArithmeticError: nothing adds up" in ended.err
@@ -99,13 +98,13 @@ def test_a_run_that_fails_does_not_end_the_others_and_is_named(tmp_path, monkeyp
 
 
 def one_that_fails():
-    """What makes the task of computed figures, of which one fails."""
-    from laconic.lab.processes.pool import PoolTask
+    """What makes the work of computed figures, of which one fails."""
+    from laconic.lab.comparison.cell_runs import CellWork
     from support import pool_tasks
 
-    usual = item_runs.task_of_computed
+    usual = item_runs.work_of_computed
 
-    def task(name):
-        return PoolTask(label=name, work=pool_tasks.broken) if name == "single-server" else usual(name)
+    def work(name):
+        return CellWork(names=(name,), kind=name, work=pool_tasks.broken) if name == "single-server" else usual(name)
 
-    return task
+    return work

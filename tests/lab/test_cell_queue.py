@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 from laconic.lab.comparison.cell_queue import CellQueue
 from laconic.lab.comparison.memory import available_bytes, highest_bytes, is_lack_of_memory, resident_bytes
 from laconic.lab.processes.pool import PoolTask
@@ -67,10 +69,17 @@ def test_the_time_left_is_shared_by_those_that_run_at_once(monkeypatch):
     queue = queue_of(None)
     assert queue.seconds_left(["a 1"], 2) is None, "nothing is known"
     start(queue, TASKS[0])
+    queue.progressed("a 1", 0.0)
     clock[0] = 30.0
     queue.progressed("a 1", 0.5)
     assert queue.seconds_left(["a 2", "b 1"], 1) == 30 + 60 + 60
     assert queue.seconds_left(["a 2", "b 1"], 2) == 75
+    start(queue, TASKS[1])
+    queue.progressed("a 2", 0.8)
+    clock[0] = 40.0
+    queue.progressed("a 1", 1.0)
+    queue.progressed("a 2", 0.9)
+    assert queue.seconds_left([], 1) == pytest.approx(10), "what another process has trained says nothing of the pace"
 
 
 def test_memory_is_known_here_and_its_lack_is_recognized():

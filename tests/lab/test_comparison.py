@@ -119,7 +119,7 @@ def test_rounds_add_up_to_the_figures_of_the_epochs(undisturbed):
 def test_the_listener_hears_of_every_cell_until_it_has_ended(undisturbed):
     run, _, listened = undisturbed
     ended = [progress for progress in listened if progress.result is not None]
-    assert {progress.cell for progress in ended} == set(run.cells)
+    assert {progress.name for progress in ended} == {cell.name for cell in run.cells}
     assert [progress.n_ended for progress in ended] == [1, 2, 3, 4]
     assert ended[-1].seconds_left == 0
     assert {progress.done for progress in ended} == {progress.total for progress in ended}
@@ -135,8 +135,8 @@ def test_what_is_finished_is_taken_up_and_the_rest_is_run_to_the_same_files(undi
     assert [cell.name for cell in again.taken_up] == [cell.name for cell in earlier.cells]
     assert again.results[again.taken_up[0]] == earlier.results[earlier.cells[0]]
     begun = []
-    again.run(listen=lambda progress: begun.append(progress.cell))
-    assert again.taken_up[0] not in begun
+    again.run(listen=lambda progress: begun.append(progress.name))
+    assert again.taken_up[0].name not in begun
     assert files_in(tmp_path) == files_in(folder)
 
 

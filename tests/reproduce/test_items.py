@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from laconic.lab.runs.looks import LookPlan
+from laconic.lab.runs.run import look_at_simulated
 from laconic.report.items import cells_of, number_text, verdict_text
 from laconic.report.items_page import page_of
 from laconic.reproduce.computed import COMPUTED
@@ -21,7 +23,6 @@ from laconic.reproduce.item_runs import (
 )
 from laconic.reproduce.items import Item, Rule, item_of, items, setting_of
 from laconic.reproduce.judging import Found, lines_of, verdict_of
-from laconic.reproduce.looks import train_with_looks
 from laconic.reproduce.measures import FinishedRun, measured
 from laconic.reproduce.rules import Verdict
 from support.inputs import over_inputs
@@ -31,6 +32,10 @@ HOLDS, BAND, NOT = Verdict
 
 def silent(done, total, note):
     assert 0 <= done <= total
+
+
+def looked_at(settings, every):
+    return look_at_simulated(settings, LookPlan(every=every), lambda progress: None)
 
 
 # --- the files --------------------------------------------------------------------------------------
@@ -159,7 +164,7 @@ def test_positive_factors_change_no_bit_of_dropsign_and_the_folder_holds_what_is
     rescaled = [replace(cell, settings=replace(cell.settings, epochs=1)) for cell in rescaled]
     assert verdict_text(item, lines_of(item, found_in(folder, item, rescaled))) == "not run yet"
     for cell in rescaled:
-        folder.keep_cell(cell, train_with_looks(silent, cell.settings, cell.look_every))
+        folder.keep_cell(cell, looked_at(cell.settings, cell.look_every))
     identical, loses = lines_of(item, found_in(Folder(tmp_path), item, rescaled))
     assert identical.verdict is HOLDS
     assert identical.figure is not None
@@ -173,15 +178,15 @@ def test_positive_factors_change_no_bit_of_dropsign_and_the_folder_holds_what_is
 def test_a_run_is_looked_at_every_few_steps_and_at_its_end(rescaled):
     cell = rescaled[0]
     settings = replace(cell.settings, epochs=1)
-    found = train_with_looks(silent, settings, 20)
+    found = looked_at(settings, 20)
     looks = found["looks"]
     assert [look["step"] for look in looks] == [20, 40, 51]
     assert looks[-1]["uploads"] == looks[-1]["round"] * 7
     assert looks[-1]["paper_bits"] == 32 * 4810 * looks[-1]["uploads"]
     assert json.loads(json.dumps(found)) == found
-    again = train_with_looks(silent, settings, 51)
+    again = looked_at(settings, 51)
     assert again["parameters_hash"] == found["parameters_hash"]
-    assert train_with_looks(silent, replace(settings, seed=1), 51)["parameters_hash"] != found["parameters_hash"]
+    assert looked_at(replace(settings, seed=1), 51)["parameters_hash"] != found["parameters_hash"]
 
 
 def test_a_search_has_three_tries_a_row_and_a_sweep_of_c_keeps_its_values():

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
+from laconic.cli.cell_display import CellDisplay
 from laconic.cli.compare_options import CompareOptions
-from laconic.cli.comparison_display import ComparisonDisplay
 from laconic.cli.exit_codes import DIVERGED
 from laconic.cli.invocation import is_quiet, plugins_of, refuse_ranks
 from laconic.cli.json_output import JsonOutput, json_output
@@ -61,7 +61,7 @@ def compare_cells(
         if run.taken_up:
             console.print(f"{len(run.taken_up)} of {len(run.cells)} cells are finished; they are not run again")
         try:
-            with asked.file_named(), ComparisonDisplay(shown=not quiet) as display:
+            with asked.file_named(), CellDisplay(shown=not quiet) as display:
                 run.run(
                     jobs=options.jobs, memory_bytes=None if options.memory is None else size(options.memory),
                     listen=display.listen,

@@ -14,7 +14,6 @@ from laconic.report.terminal import terminal
 from laconic.units import bytes_text
 
 if TYPE_CHECKING:
-    from laconic.lab.processes.pool import TaskProgress
     from laconic.lab.runs.run_so_far import RunProgress
 
 
@@ -139,29 +138,3 @@ class RunDisplay(Shown):
     def _reported(epochs: int) -> set[int]:
         """Return the epochs that get a line without a terminal: the first, each tenth of the run, and the last."""
         return {1, *range(max(1, epochs // 10), epochs + 1, max(1, epochs // 10)), epochs}
-
-
-class TasksDisplay(Shown):
-    """A progress bar for each task of a published table. Without a terminal it prints a line per tenth of a task."""
-
-    def __init__(self, *, shown: bool = True) -> None:
-        self._console = terminal(stderr=True)
-        self._lines = shown and (not self._console.is_terminal or self._console.is_dumb_terminal)
-        self._bars = Progress(
-            *columns_of(self._console, "{task.fields[note]}", ""),
-            console=self._console,
-            disable=not shown or self._lines,
-        )
-        self._tasks: dict[str, TaskID] = {}
-        self._reported: dict[str, int] = {}  # tenths that are printed already, by task label
-
-    def listen(self, step: TaskProgress) -> None:
-        """Show the progress of a task."""
-        if step.label not in self._tasks:
-            self._tasks[step.label] = self._bars.add_task(step.label, total=step.total, note="")
-        self._bars.update(self._tasks[step.label], completed=step.done, note=step.note)
-        tenth = 10 * step.done // step.total
-        if self._lines and tenth > self._reported.get(step.label, -1):
-            self._reported[step.label] = tenth
-            note = f", {step.note}" if step.note else ""
-            self._console.print(f"{step.label}: {step.done} of {step.total}{note}", soft_wrap=True)

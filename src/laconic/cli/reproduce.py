@@ -1,6 +1,5 @@
 """`laconic reproduce`: run a paper's table and print the results beside the published figures."""
 
-import os
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from laconic.cli.cell_display import CellDisplay
 from laconic.cli.exit_codes import DIVERGED
 from laconic.cli.flags import with_flags
 from laconic.cli.invocation import is_quiet
 from laconic.cli.json_output import JsonOutput, json_option, json_output
-from laconic.cli.progress_display import TasksDisplay
-from laconic.errors import LaconicError, LaunchError, Named, OptionError
+from laconic.errors import LaconicError, Named, OptionError
 from laconic.lab.json_text import json_text
 from laconic.lab.options import OptionGroup, option
 from laconic.lab.outputs import OutputFile, check_old_results, output_file, output_folder
@@ -26,8 +25,10 @@ from laconic.report.visible import visible
 from laconic.statements import LaconicWarning, warn
 
 if TYPE_CHECKING:
+    from laconic.lab.comparison.cell_runs import CellWork
+    from laconic.lab.comparison.results import CellResult
     from laconic.lab.processes.pool import Figures, PoolTask
-    from laconic.reproduce.cells import Cells
+    from laconic.reproduce.cells import FinishedTasks
     from laconic.reproduce.table import PublishedTable, Request, SideBySide
 
 
@@ -133,7 +134,7 @@ def _run_items(context: typer.Context, options: ReproduceOptions) -> None:
         page = None if options.page is None else stack.enter_context(output_file(options.page, option="page"))
         if chosen:
             run_items(
-                chosen, choices, figures, out=options.out, jobs=options.jobs or os.cpu_count() or 1,
+                chosen, choices, figures, out=options.out, jobs=options.jobs,
                 overwrite=options.overwrite, skip_refused=options.all, grid=options.grid, quiet=quiet,
             )  # fmt: skip
         if page is not None:
@@ -153,7 +154,7 @@ def _data_by_name(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def _run_table(context: typer.Context, table: "PublishedTable", options: ReproduceOptions) -> None:
-    from laconic.reproduce.cells import Cells, cells_folder, remove_if_empty
+    from laconic.reproduce.cells import FinishedTasks, cells_folder, remove_if_empty
     from laconic.reproduce.table import Request
 
     for name in ("full", "grid", "page"):
@@ -165,7 +166,7 @@ def _run_table(context: typer.Context, table: "PublishedTable", options: Reprodu
     seeds = () if options.seeds is None else _seeds(options.seeds)
     methods = () if options.methods is None else _words(options.methods)
     request = table.plan(Request(data=data, seeds=seeds, methods=methods))
-    jobs = options.jobs or os.cpu_count() or 1
+    jobs = options.jobs
     with ExitStack() as stack:
         figures = stack.enter_context(json_output(options.json))
         if out is None:
@@ -174,9 +175,11 @@ def _run_table(context: typer.Context, table: "PublishedTable", options: Reprodu
         file = stack.enter_context(output_file(out, option="out"))
         stack.callback(remove_if_empty, cells_folder(out))  # after the folder is closed
         folder = stack.enter_context(output_folder(cells_folder(out), option="out", overwrite=True))
-        cells = Cells(folder.path, table)
+        cells = FinishedTasks(folder.path, table)
         if not options.resume and not options.overwrite:
             cells.refuse()
+        if options.overwrite:
+            cells.forget_unfinished()
         _Reproduction(table, request, figures, cells, resume=options.resume, quiet=is_quiet(context)).run(jobs, file)
 
 
@@ -188,7 +191,7 @@ class _Reproduction:
         table: "PublishedTable",
         request: "Request",
         json: JsonOutput,
-        cells: "Cells | None" = None,
+        cells: "FinishedTasks | None" = None,
         *,
         resume: bool = False,
         quiet: bool = False,
@@ -204,18 +207,26 @@ class _Reproduction:
         for label in self._found:
             terminal(stderr=True, quiet=quiet).print(f"{label} is finished; it is not run again", soft_wrap=True)
 
-    def run(self, jobs: int, file: OutputFile | None) -> None:
+    def run(self, jobs: int | None, file: OutputFile | None) -> None:
         """Run what is left, print the table and write the file.
 
         Raises:
             LaconicError: A task has failed. The table of the others is printed, and they are kept.
         """
-        from laconic.lab.processes.pool import run_tasks
+        from laconic.lab.comparison.cell_runs import CellRuns
 
-        left = [task for task in self._tasks if task.label not in self._found]
+        left = {task.label: task for task in self._tasks if task.label not in self._found}
+
+        def keep(work: "CellWork", result: "CellResult", figures: "Figures | None") -> "list[CellResult]":
+            if figures is None:
+                self._problems.append(f"{work.name}: {result.why}")
+            else:
+                self._keep(left[work.name], figures)
+            return [result]
+
         try:
-            with TasksDisplay(shown=not self._quiet) as display:
-                run_tasks(left, jobs, display.listen, self._keep, self._fail)
+            with CellDisplay(shown=not self._quiet) as display:
+                CellRuns([self._work(task) for task in left.values()], keep, jobs=jobs, listen=display.listen).run()
         except Stopped as stopped:
             for task in self._tasks:
                 if task.label in self._found and self._cells is not None and not self._cells.has(task):
@@ -254,8 +265,14 @@ class _Reproduction:
                 with suppress(LaconicWarning):  # a warning that is an error here would cost the table
                     warn(f"{error.filename}: {error.strerror}; {task.label} is finished, but not kept on disk")
 
-    def _fail(self, task: "PoolTask", error: LaunchError) -> None:
-        self._problems.append(str(error))
+    def _work(self, task: "PoolTask") -> "CellWork":
+        from laconic.lab.comparison.cell_runs import CellWork
+
+        saves = self._table.saves_midway and self._cells is not None
+        more = {"folder": self._cells.of(task)} if saves and self._cells is not None else {}
+        return CellWork(
+            names=(task.label,), kind=task.label, work=task.work, arguments={**task.arguments, **more},
+        )  # fmt: skip
 
     def _in_order(self) -> "list[Figures]":
         return [self._found[task.label] for task in self._tasks if task.label in self._found]

@@ -1,22 +1,24 @@
 """`laconic reproduce ITEM...`: run what the papers' tables and figures need, once for all of them, and judge it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from laconic.cli.cell_display import CellDisplay
 from laconic.cli.json_output import JsonOutput
-from laconic.cli.progress_display import TasksDisplay
-from laconic.errors import LaconicError, LaunchError, OptionError, Spelling
+from laconic.errors import LaconicError, OptionError, Spelling
 from laconic.lab.outputs import OutputFile, output_folder
 from laconic.lab.processes.stopping import Stopped
 from laconic.report.terminal import terminal
 from laconic.statements import LaconicWarning, warn
 
 if TYPE_CHECKING:
-    from laconic.lab.processes.pool import Figures, PoolTask
+    from laconic.lab.comparison.cell_runs import CellWork
+    from laconic.lab.comparison.results import CellResult
+    from laconic.lab.processes.pool import Figures
     from laconic.reproduce.item_runs import Choices, Folder, PlannedCell
     from laconic.reproduce.items import Item
     from laconic.reproduce.judging import Line
@@ -37,7 +39,7 @@ def run_items(
     figures: JsonOutput,
     *,
     out: Path | None,
-    jobs: int,
+    jobs: int | None,
     overwrite: bool,
     skip_refused: bool,
     grid: bool,
@@ -50,7 +52,7 @@ def run_items(
         choices: Data, seeds and settings.
         figures: Where the results go.
         out: The folder of what is finished; None for one that is removed.
-        jobs: Processes at once.
+        jobs: Processes at once; None for one to a core.
         overwrite: Whether what is finished there is run again.
         skip_refused: Whether an item that cannot be run is left out and named, or refused.
         grid: Whether learning rates are searched first.
@@ -88,27 +90,69 @@ def _plan(item: "Item", choices: "Choices", *, skip_refused: bool) -> _Planned:
 
 
 def _search(
-    items: "Sequence[Item]", choices: "Choices", folder: "Folder", figures: JsonOutput, *, jobs: int, quiet: bool
+    items: "Sequence[Item]", choices: "Choices", folder: "Folder", figures: JsonOutput, *, jobs: int | None, quiet: bool
 ) -> "Choices":
     """Run the search of learning rates that is left, print it, and return the choices with the best.
 
     Raises:
-        LaunchError: A run fails.
+        LaconicError: A run fails.
     """
-    from laconic.lab.processes.pool import run_tasks
     from laconic.report.items import search_table
     from laconic.reproduce.grid import best_factors, reached, tries_of
-    from laconic.reproduce.item_runs import task_of_cell
 
     tries = tries_of(items, choices)
     left = {f"search: {one.setting} {one.row}, rate {one.learning_rate:.2g}": one.cell for one in tries}
     left = {label: cell for label, cell in left.items() if folder.cell(cell) is None}
-    tasks = [task_of_cell(cell, label) for label, cell in left.items()]
-    with TasksDisplay(shown=not quiet) as display:
-        run_tasks(tasks, jobs, display.listen, lambda task, found: folder.keep_cell(left[task.label], found))
+    runs = _Runs(left, (), folder)
+    runs.run(jobs, quiet=quiet)
+    if runs.problems:
+        raise LaconicError("\n".join(runs.problems))
     best = best_factors(tries, folder)
     figures.console.print(search_table([(one, reached(one, folder)) for one in tries], best))
     return replace(choices, factors=best)
+
+
+class _Runs:
+    """What is trained and computed, and kept as soon as it is finished."""
+
+    def __init__(self, cells: "Mapping[str, PlannedCell]", computed: Sequence[str], folder: "Folder") -> None:
+        """Start nothing yet. `cells` are by the name that messages call them; `computed` are names of figures."""
+        self._cells, self._computed, self._folder = cells, computed, folder
+        self.problems: list[str] = []
+        """Why some have failed."""
+
+    def run(self, jobs: int | None, *, quiet: bool) -> None:
+        """Check the data, then train and compute.
+
+        Raises:
+            ValueError: Data or sizes do not fit. Nothing is trained.
+        """
+        from laconic.lab.comparison.cell_runs import CellRuns
+        from laconic.lab.comparison.checking import check_cells
+        from laconic.reproduce.item_runs import NamedCell, work_of_cell, work_of_computed
+
+        named = [NamedCell(name=name, planned=cell) for name, cell in self._cells.items()]
+        estimates = check_cells(named)
+        works = [work_of_cell(cell, self._folder, estimates[cell.kind]) for cell in named]
+        works += [work_of_computed(name) for name in self._computed]
+        with CellDisplay(shown=not quiet) as display:
+            CellRuns(works, self._keep, jobs=jobs, listen=display.listen).run()
+
+    def _keep(self, work: "CellWork", result: "CellResult", figures: "Figures | None") -> "list[CellResult]":
+        if figures is None:
+            self.problems.append(f"{work.name}: {result.why}")
+            return [result]
+        try:
+            if work.name in self._cells:
+                self._folder.keep_cell(self._cells[work.name], figures)
+            else:
+                self._folder.keep_computed(work.name, figures)
+        except OSError as error:
+            with suppress(LaconicWarning):  # a warning that is an error here would cost what the others find
+                warn(f"{error.filename}: {error.strerror}; {work.name} is finished, but not kept on disk")
+        return [
+            result if figures.get("diverged") is None else replace(result, state="diverged", why=figures["diverged"])
+        ]
 
 
 class _Items:
@@ -118,70 +162,38 @@ class _Items:
         self, planned: Sequence[_Planned], folder: "Folder", json: JsonOutput, *, quiet: bool, stays: bool
     ) -> None:
         """Find what is finished."""
-        from laconic.reproduce.item_runs import task_of_cell, task_of_computed
-
         self._planned, self._folder, self._json = planned, folder, json
         self._quiet, self._stays = quiet, stays
-        self._cells: dict[str, PlannedCell] = {}
-        self._computed: dict[str, str] = {}
-        self._tasks: list[PoolTask] = []
-        self._problems: list[str] = []
+        cells: dict[str, PlannedCell] = {}
+        computed: dict[str, None] = {}
+        keys: set[str] = set()
         for one in planned:
             for cell in one.cells:
-                if cell.key not in {known.key for known in self._cells.values()} and folder.cell(cell) is None:
-                    label = f"{one.item.name}: {cell.row}, seed {cell.settings.seed}"
-                    self._cells[label] = cell
-                    self._tasks.append(task_of_cell(cell, label))
-            name = one.item.compute
-            if name and name not in self._computed and folder.computed(name) is None:
-                self._computed[name] = name
-                self._tasks.append(task_of_computed(name))
+                if cell.key not in keys and folder.cell(cell) is None:
+                    keys.add(cell.key)
+                    cells[f"{one.item.name}: {cell.row}, seed {cell.settings.seed}"] = cell
+            if one.item.compute and folder.computed(one.item.compute) is None:
+                computed[one.item.compute] = None
+        self._runs = _Runs(cells, list(computed), folder)
 
-    def run(self, jobs: int) -> None:
+    def run(self, jobs: int | None) -> None:
         """Run what is left, print and write.
 
         Raises:
             LaconicError: A run has failed.
         """
-        from laconic.lab.processes.pool import run_tasks
-
-        self._check_data()
         try:
-            with TasksDisplay(shown=not self._quiet) as display:
-                run_tasks(self._tasks, jobs, display.listen, self._keep, self._fail)
+            self._runs.run(jobs, quiet=self._quiet)
         except Stopped as stopped:
             self._print()
             if self._stays:
                 stopped.add_note(f"what is finished is in {self._folder.path}; the same command goes on from there")
             raise
         data = self._print()
-        if self._problems:
-            raise LaconicError("\n".join(self._problems))
+        if self._runs.problems:
+            raise LaconicError("\n".join(self._runs.problems))
         if wrote := self._json.write({"items": data}):
             terminal(quiet=self._quiet or self._json.in_place_of_tables).print(wrote, soft_wrap=True)
-
-    def _check_data(self) -> None:
-        """Refuse wrong data before any process starts: one run of each data set is set up."""
-        from laconic.lab.runs.experiment import Experiment
-
-        checked: set[str] = set()
-        for cell in self._cells.values():
-            if cell.settings.dataset not in checked:
-                checked.add(cell.settings.dataset)
-                Experiment(cell.settings)
-
-    def _keep(self, task: "PoolTask", figures: "Figures") -> None:
-        try:
-            if task.label in self._cells:
-                self._folder.keep_cell(self._cells[task.label], figures)
-            else:
-                self._folder.keep_computed(task.label, figures)
-        except OSError as error:
-            with suppress(LaconicWarning):  # a warning that is an error here would cost what the others find
-                warn(f"{error.filename}: {error.strerror}; {task.label} is finished, but not kept on disk")
-
-    def _fail(self, task: "PoolTask", error: LaunchError) -> None:
-        self._problems.append(str(error))
 
     def _print(self) -> "list[dict[str, object]]":
         """Print every item, and return their data."""

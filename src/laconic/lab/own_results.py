@@ -11,8 +11,10 @@ from laconic.telemetry.logs.jsonl import BEGINS as JSONL_BEGINS
 from laconic.telemetry.logs.jsonl import FILE as JSONL
 
 LOGS = (JSONL,)
+MIDWAY = "midway.pt"
+"""What a cell of a comparison that is not finished has saved of itself."""
 RUN_FILES = (
-    "config.toml", "faults.toml", "metrics.csv", "rounds.csv", "times.csv", "summary.json", "checkpoint.pt",
+    "config.toml", "faults.toml", "metrics.csv", "rounds.csv", "times.csv", "summary.json", "checkpoint.pt", MIDWAY,
     *LOGS,
 )  # fmt: skip
 """The files of a run's folder, beside its pictures."""
@@ -23,7 +25,7 @@ _OF_COMPARISONS = (COMPARISON, "comparison.toml", "report.html", "report.json", 
 SAVED_RUN_BEGINS = b"laconic run\n"
 _BEGINS = {
     "metrics.csv": b"epoch,round,train_loss,", "rounds.csv": b"round,epoch,up_wire_bytes,",
-    "times.csv": b"rank,round,what,", "checkpoint.pt": SAVED_RUN_BEGINS,
+    "times.csv": b"rank,round,what,", "checkpoint.pt": SAVED_RUN_BEGINS, MIDWAY: SAVED_RUN_BEGINS,
     JSONL: JSONL_BEGINS.encode(),
 }  # fmt: skip
 _OPTIONS = {"algorithm", "workers", "driver", "layout", "seed"}  # every run's config has them

@@ -9,6 +9,7 @@ from typing import Any
 
 from laconic.errors import Named, OptionError
 from laconic.lab.json_text import json_text
+from laconic.lab.own_results import MIDWAY
 from laconic.lab.processes.pool import Figures, PoolTask
 from laconic.lab.provenance import machine, versions
 from laconic.lab.runs import store
@@ -29,7 +30,7 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-class Cells:
+class FinishedTasks:
     """The finished tasks of one table, each in a folder of its own named by its label."""
 
     def __init__(self, folder: Path, table: PublishedTable) -> None:
@@ -56,7 +57,7 @@ class Cells:
         Raises:
             OptionError: One was made with other settings, which are named, or is damaged.
         """
-        found = {task.label: store.finished(self.folder / task.label, self._settings(task)) for task in tasks}
+        found = {task.label: store.finished(self.of(task), self._settings(task)) for task in tasks}
         try:
             return {label: dict(data[_FIGURES]) for label, data in found.items() if data is not None}
         except (KeyError, TypeError, ValueError) as error:
@@ -65,11 +66,20 @@ class Cells:
     def keep(self, task: PoolTask, figures: Figures) -> None:
         """Keep the figures of a finished task. Raises OSError as `store.keep`."""
         about = {_FIGURES: figures, "versions": versions(), "machine": machine()}
-        store.keep(self.folder / task.label, self._settings(task), about)
+        store.keep(self.of(task), self._settings(task), about)
+
+    def of(self, task: PoolTask) -> Path:
+        """Return the folder of a task."""
+        return self.folder / task.label
 
     def has(self, task: PoolTask) -> bool:
         """Return whether the figures of a task are kept."""
-        return (self.folder / task.label / store.FILE).is_file()
+        return (self.of(task) / store.FILE).is_file()
+
+    def forget_unfinished(self) -> None:
+        """Remove what unfinished tasks have saved of themselves."""
+        for file in self.folder.glob(f"*/{MIDWAY}"):
+            file.unlink()
 
     def remove(self, labels: Sequence[str]) -> None:
         """Remove what is kept of these tasks."""

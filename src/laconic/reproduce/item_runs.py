@@ -12,15 +12,18 @@ from typing import Any
 
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import near_misses
+from laconic.lab.comparison.cell_process import look_at_cell
+from laconic.lab.comparison.cell_runs import CellWork
 from laconic.lab.json_text import json_text
-from laconic.lab.processes.pool import Figures, PoolTask, Reporter
+from laconic.lab.own_results import MIDWAY
+from laconic.lab.processes.pool import Figures, Reporter
 from laconic.lab.provenance import machine, versions
 from laconic.lab.runs import store
+from laconic.lab.runs.looks import LookPlan
 from laconic.lab.runs.settings import RunSettings
 from laconic.reproduce.computed import COMPUTED
 from laconic.reproduce.items import Item, Setting, fault_plan, setting_of
 from laconic.reproduce.judging import Found
-from laconic.reproduce.looks import train_with_looks
 from laconic.reproduce.measures import FinishedRun
 
 _OF_THIS_MACHINE = ("data", "test_data", "faults", "threads", "kernel_threads", "timeout_s")
@@ -48,6 +51,13 @@ class PlannedCell:
     row: str
     settings: RunSettings
     look_every: int
+
+    @property
+    def kind(self) -> str:
+        """What runs have in common that take about the same time and memory."""
+        run = self.settings
+        parts = (self.row, run.task_name, run.dataset, run.examples, run.model, run.workers, run.batch_size, run.epochs)
+        return " ".join(map(str, parts))
 
     @cached_property
     def content(self) -> dict[str, Any]:
@@ -184,14 +194,14 @@ class Folder:
 
     def cell(self, planned: PlannedCell) -> FinishedRun | None:
         """Return a finished run; None if it is not there. Raises OptionError if its file is damaged."""
-        data = store.finished(self._of_cell(planned), planned.content)
+        data = store.finished(self.of_cell(planned), planned.content)
         if data is None:
             return None
         return FinishedRun(row=planned.row, seed=planned.settings.seed, looks=data["looks"], figures=data)
 
     def keep_cell(self, planned: PlannedCell, figures: Figures) -> None:
         """Keep a finished run. Raises OSError as `store.keep`."""
-        store.keep(self._of_cell(planned), planned.content, {**figures, **_about()})
+        store.keep(self.of_cell(planned), planned.content, {**figures, **_about()})
 
     def computed(self, name: str) -> dict[str, Any] | None:
         """Return computed figures with what is known of them; None if they are not there."""
@@ -203,7 +213,7 @@ class Folder:
 
     def clear(self) -> None:
         """Remove all that is finished."""
-        for file in self._files():
+        for file in [*self._files(), *self.path.glob(f"cells/*/{MIDWAY}")]:
             file.unlink()
 
     def made_with(self) -> "MadeWith":
@@ -220,7 +230,8 @@ class Folder:
     def _files(self) -> list[Path]:
         return [*self.path.glob(f"cells/*/{store.FILE}"), *self.path.glob(f"computed/*/{store.FILE}")]
 
-    def _of_cell(self, planned: PlannedCell) -> Path:
+    def of_cell(self, planned: PlannedCell) -> Path:
+        """Return the folder of a run."""
         return self.path / "cells" / planned.key
 
 
@@ -236,16 +247,36 @@ def found_in(folder: Folder, item: Item, cells: Sequence[PlannedCell]) -> Found:
     return Found(computed=None if computed is None else computed["values"], cells=complete)
 
 
-def task_of_cell(planned: PlannedCell, label: str) -> PoolTask:
-    """Return the task that trains a run."""
-    return PoolTask(
-        label=label, work=train_with_looks, arguments={"settings": planned.settings, "look_every": planned.look_every}
-    )
+@dataclass(frozen=True, kw_only=True)
+class NamedCell:
+    """A run with the name that messages call it."""
+
+    name: str
+    planned: PlannedCell
+
+    @property
+    def kind(self) -> str:
+        """What runs have in common that take about the same time and memory."""
+        return self.planned.kind
+
+    @property
+    def settings(self) -> RunSettings:
+        """The options of the run."""
+        return self.planned.settings
 
 
-def task_of_computed(name: str) -> PoolTask:
-    """Return the task that computes figures."""
-    return PoolTask(label=name, work=compute, arguments={"name": name})
+def work_of_cell(cell: NamedCell, folder: Folder, estimated_bytes: int) -> CellWork:
+    """Return the work that trains a run, which saves itself in the folder on the way."""
+    looks = LookPlan(every=cell.planned.look_every)
+    return CellWork(
+        names=(cell.name,), kind=cell.kind, work=look_at_cell, estimated_bytes=estimated_bytes,
+        arguments={"settings": cell.settings, "looks": looks, "folder": folder.of_cell(cell.planned)},
+    )  # fmt: skip
+
+
+def work_of_computed(name: str) -> CellWork:
+    """Return the work that computes figures."""
+    return CellWork(names=(name,), kind=name, work=compute, arguments={"name": name})
 
 
 def compute(report: Reporter, name: str) -> Figures:

@@ -8,13 +8,15 @@ decay. One worker's upload is one round. Published bits are 32 per value, withou
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import mean
 from typing import Any, ClassVar
 
+from laconic.lab.comparison.cell_process import look_at_cell
 from laconic.lab.processes.pool import Figures, PoolTask, Reporter
 from laconic.lab.runs.experiment import Experiment
+from laconic.lab.runs.looks import LookPlan
 from laconic.lab.runs.settings import RunSettings
-from laconic.reproduce.looks import train_with_looks
 from laconic.reproduce.table import PublishedTable, Request, Sheet, SideBySide
 
 _LEARNING_RATE = 0.005
@@ -58,6 +60,7 @@ class SasgMnist(PublishedTable):
     title: ClassVar[str] = "uploads and bits to 98 % test accuracy on MNIST: SGD, sparse, LASG, SASG"
     source: ClassVar[str] = "Deng, Li, Sun & Lu, SASG, Table II (FC, MNIST)"
     methods: ClassVar[tuple[str, ...]] = tuple(_METHODS)
+    saves_midway: ClassVar[bool] = True
     default_seeds: ClassVar[tuple[int, ...]] = (1,)
     reads_data: ClassVar[bool] = True
 
@@ -172,7 +175,9 @@ def _lower_bound_mark(runs: Sequence[Figures]) -> str:
     return "" if all(run["reached"] for run in runs) else "> "
 
 
-def rounds_to_target(report: Reporter, settings: RunSettings, look_every: int, target: float) -> Figures:
+def rounds_to_target(
+    report: Reporter, settings: RunSettings, look_every: int, target: float, folder: Path | None = None
+) -> Figures:
     """Train until the test accuracy reaches the target, or the epochs end.
 
     Args:
@@ -180,11 +185,12 @@ def rounds_to_target(report: Reporter, settings: RunSettings, look_every: int, t
         settings: The run.
         look_every: Iterations between two tests.
         target: The test accuracy to reach.
+        folder: Where the run saves itself on the way; None for nowhere.
 
     Returns:
         The rounds, bits, bytes and accuracies of the run.
     """
-    run = train_with_looks(report, settings, look_every, target)
+    run = look_at_cell(report, settings, LookPlan(every=look_every, target=target), folder)
     looks, last = run["looks"], run["looks"][-1]
     return {
         "method": settings.algorithm,

@@ -55,6 +55,8 @@ class PublishedTable(ABC):
     """Empty if the figures do not depend on a seed."""
     reads_data: ClassVar[bool] = False
     """Whether it needs a data set from --data."""
+    saves_midway: ClassVar[bool] = False
+    """Whether the work of its tasks takes an argument `folder`, where they save themselves on the way."""
 
     def plan(self, request: Request) -> Request:
         """Return the request with the table's defaults filled in.

@@ -43,7 +43,8 @@ from laconic.protocol.worker import WorkerSession
 from laconic.telemetry.recorder import Recorder
 from laconic.wire import HEADER_BYTES
 
-_NETWORK = {"now_ns": NUMBER, "ports_ns": ([NUMBER], [NUMBER], [NUMBER]), "n_sent": [(NUMBER, NUMBER, NUMBER)]}
+NETWORK = {"now_ns": NUMBER, "ports_ns": ([NUMBER], [NUMBER], [NUMBER]), "n_sent": [(NUMBER, NUMBER, NUMBER)]}
+"""What the saved state of a network must fit."""
 _CPU = torch.device("cpu")
 Frames = Literal["auto", "sized", "encoded"]
 
@@ -146,13 +147,14 @@ class Simulated:
             delivery=None if delivery_seed is None else Random(delivery_seed),
         )  # fmt: skip
 
-    def time_on(self, link: Link, compute_s: float) -> Clock:
-        """Time the rounds on another network too, whose nodes all have this link, and return its clock.
+    def time_on(self, link: Link, compute_s: float) -> Network:
+        """Time the rounds on another network too, whose nodes all have this link, and return it, with its clock.
 
-        No method may look at the network then: a policy that measures links would see that of this simulation.
+        No method may look at the network then: a policy that measures links would see that of this simulation. It is
+        no part of what `saved` returns.
         """
         self.times.append(RoundTime.on(self.network.n_nodes, link, compute_s, self.job.seed))
-        return self.times[-1].clock
+        return self.times[-1].network
 
     def round(self, inputs_of: Callable[[int], Inputs], lr: float) -> RoundResult:
         """Run one round.
@@ -259,7 +261,7 @@ class Simulated:
     def check(self, saved: Mapping[str, Any]) -> None:
         """Raise ValueError if a saved state does not fit the method's slots."""
         check_counts(saved)
-        check_data("the network", saved["network"], _NETWORK)
+        check_data("the network", saved["network"], NETWORK)
         n_ports = {len(times_ns) for times_ns in saved["network"]["ports_ns"]}
         if len(n_ports) != 1 or 0 in n_ports:
             raise ValueError("state_dict: the network's ports are not those of one number of nodes")

@@ -14,12 +14,20 @@ _TELLING = 0.05  # the share of a cell after which its pace says how long it tak
 
 @dataclass
 class _Running:
-    pid: int
+    pid: int | None
+    """None on another machine."""
     since_s: float
     start_bytes: int
     """What it had in memory at its start, which it shares with the others."""
+    begun: tuple[float, float] | None = None
+    """When it took its first step, and the share of its steps that were taken then, in earlier processes too."""
     share: float = 0.0
     """Of its steps that are taken."""
+
+    @property
+    def bytes_now(self) -> int:
+        """What it has in memory, as far as that is known."""
+        return 0 if self.pid is None else resident_bytes(self.pid) or 0
 
 
 class CellQueue:
@@ -51,14 +59,17 @@ class CellQueue:
             return ordered[0]
         return next((task for task in ordered if self._fits(task)), None)
 
-    def started(self, task: PoolTask, pid: int) -> None:
-        """Note that a task has begun."""
-        self._running[task.label] = _Running(pid, time.monotonic(), resident_bytes(pid) or 0)
+    def started(self, task: PoolTask, pid: int | None) -> None:
+        """Note that a task has begun, in a process of this machine or in another one's."""
+        running = _Running(pid, time.monotonic(), 0)
+        running.start_bytes = running.bytes_now
+        self._running[task.label] = running
         self.look()
 
     def progressed(self, label: str, share: float) -> None:
         """Note the share of its steps that a task has taken."""
-        self._running[label].share = share
+        running = self._running[label]
+        running.begun, running.share = running.begun or (time.monotonic(), share), share
         self.look()
 
     def ended(self, label: str, own_bytes: int | None) -> float:
@@ -66,7 +77,9 @@ class CellQueue:
         ran = self._running.pop(label)
         seconds, kind = time.monotonic() - ran.since_s, self._kinds[label]
         if own_bytes is not None:
-            self._seconds.setdefault(kind, []).append(seconds)
+            earlier = 0.0 if ran.begun is None else ran.begun[1]
+            full = seconds / (1 - earlier) if earlier < 1 - _TELLING else seconds
+            self._seconds.setdefault(kind, []).append(full)
             self._bytes[kind] = max(own_bytes, self._bytes.get(kind, 0))
         return seconds
 
@@ -90,13 +103,17 @@ class CellQueue:
         now = time.monotonic()
         rest = sum(self._expected_s(self._kinds[label], usual) for label in waiting)
         for label, ran in self._running.items():
-            total_s = self._by_pace(label) or self._expected_s(self._kinds[label], usual)
-            rest += max(0.0, total_s - (now - ran.since_s))
+            pace_s = self._by_pace(label)
+            expected_s = self._expected_s(self._kinds[label], usual) - (now - ran.since_s)
+            rest += max(0.0, expected_s) if pace_s is None else pace_s * (1 - ran.share)
         return rest / min(at_once, len(waiting) + len(self._running) or 1)
 
     def _by_pace(self, label: str) -> float | None:
+        """Return how long all steps take at the pace of those that were taken; None where that does not tell much."""
         ran = self._running[label]
-        return (time.monotonic() - ran.since_s) / ran.share if ran.share > _TELLING else None
+        if ran.begun is None or ran.share - ran.begun[1] <= _TELLING:
+            return None
+        return (time.monotonic() - ran.begun[0]) / (ran.share - ran.begun[1])
 
     def _expected_s(self, kind: str, otherwise: float) -> float:
         return fmean(self._seconds[kind]) if kind in self._seconds else otherwise
@@ -115,4 +132,4 @@ class CellQueue:
 
     def _own_bytes(self, label: str) -> int:
         ran = self._running[label]
-        return max(0, (resident_bytes(ran.pid) or 0) - ran.start_bytes)
+        return max(0, ran.bytes_now - ran.start_bytes)

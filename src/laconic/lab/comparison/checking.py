@@ -1,10 +1,11 @@
 """All that can be wrong with the cells of a comparison, looked for before the first one is trained."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from laconic.errors import OptionError
-from laconic.lab.comparison.plan import Cell
 from laconic.lab.runs.experiment import Experiment
+from laconic.lab.runs.settings import RunSettings
 from laconic.lab.tasks.examples import ClassifierTask
 from laconic.lab.tasks.task import Task
 
@@ -13,7 +14,23 @@ _VECTORS = 10
 _OF_A_WORKER = 2  # vectors, beside its memories
 
 
-def check_cells(cells: Sequence[Cell]) -> dict[str, int]:
+class Checked(Protocol):
+    """A cell, of a comparison or of a published item."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def kind(self) -> str:
+        """What cells have in common that take about the same time and memory."""
+
+    @property
+    def settings(self) -> RunSettings:
+        """The options of its run."""
+
+
+def check_cells(cells: Sequence[Checked]) -> dict[str, int]:
     """Read the data and make the models of the cells, one of each kind.
 
     Returns:

@@ -1,51 +1,26 @@
-"""Trains the cells of a comparison, several at once, each in a process of its own with one thread.
+"""Trains the cells of a comparison.
 
-A cell that is finished in the folder is not trained again, so a comparison that was killed goes on where it was. A cell
-that fails leaves the others whole.
+A cell that is finished in the folder is not trained again, so a comparison that was killed goes on where it was.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from laconic.errors import LaunchError
-from laconic.lab.comparison.cell_process import train_cells
-from laconic.lab.comparison.cell_queue import CellQueue
+from laconic.lab.comparison.cell_process import SAVE_EVERY_S, train_cells
+from laconic.lab.comparison.cell_runs import CellRuns, CellWork, Listener, Place
 from laconic.lab.comparison.checking import check_cells
-from laconic.lab.comparison.cores import usable_cores
-from laconic.lab.comparison.memory import available_bytes
 from laconic.lab.comparison.plan import Cell, Comparison
 from laconic.lab.comparison.results import CellResult, ResultFile, measured_before
 from laconic.lab.comparison.shared import trained_together
-from laconic.lab.processes.pool import Figures, PoolTask, TaskProgress, run_tasks
+from laconic.lab.own_results import MIDWAY
+from laconic.lab.processes.pool import Figures
 from laconic.lab.runs.files import read_record
 from laconic.lab.runs.logged_run import LogPlan
 from laconic.lab.runs.record import Record
-from laconic.statements import LaconicWarning, warn
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparisonProgress:
-    """What has happened to a cell."""
-
-    cell: Cell
-    done: int
-    """Steps that are taken."""
-    total: int
-    note: str
-    """Its accuracy so far."""
-    result: CellResult | None
-    """What has become of it, once it has ended."""
-    n_ended: int
-    """Cells that have ended, those of earlier calls among them."""
-    n_cells: int
-    seconds_left: float | None
-    """The estimated time until all have ended."""
-
-
-Listener = Callable[[ComparisonProgress], object]
+from laconic.lab.runs.rounds import FILE as ROUNDS
+from laconic.lab.runs.rounds import rounds_in
+from laconic.statements import warn
 
 
 def run_comparison(
@@ -58,6 +33,8 @@ def run_comparison(
     plugins: Sequence[str] = (),
     logs: Sequence[str] = (),
     command: str = "",
+    place: Place | None = None,
+    save_every_s: float = SAVE_EVERY_S,
 ) -> "ComparisonRun":
     """Train all cells that are not finished in the folder, and return what has become of them.
 
@@ -70,6 +47,8 @@ def run_comparison(
         plugins: Files with algorithms, which each process loads.
         logs: The kinds of logs that each cell writes.
         command: The command line that asked for it, for the record.
+        place: Where the cells are trained; by default on this machine.
+        save_every_s: The seconds after which a cell saves itself, from which it goes on if it is killed.
 
     Raises:
         OptionError: An option is wrong, or a folder holds a run with other settings. Nothing is trained.
@@ -77,7 +56,7 @@ def run_comparison(
         OSError: The results cannot be written.
     """
     run = ComparisonRun(comparison, folder, plugins=plugins, logs=logs, command=command)
-    run.run(jobs=jobs, memory_bytes=memory_bytes, listen=listen)
+    run.run(jobs=jobs, memory_bytes=memory_bytes, listen=listen, place=place, save_every_s=save_every_s)
     return run
 
 
@@ -108,12 +87,24 @@ class ComparisonRun:
         before = measured_before(folder)
         for cell in self.cells:
             self.results[cell] = CellResult()
-            record = read_record(folder / cell.folder, cell.settings)
+            record = self._finished(cell)
             if record is not None:
                 known = before.get(cell.folder, CellResult())
                 self._keep(cell, record, known.seconds, known.memory_bytes)
         self.taken_up = list(self.records)
         """The cells that were finished before."""
+
+    def _finished(self, cell: Cell) -> Record | None:
+        """Return the finished run of a cell; None if there is none, or not all of it."""
+        folder = self.folder / cell.folder
+        record = read_record(folder, cell.settings)
+        if record is None:
+            return None
+        n_rounds = rounds_in(folder / ROUNDS)
+        if n_rounds == record.traffic.rounds:
+            return record
+        warn(f"{folder / ROUNDS} has {n_rounds} of {record.traffic.rounds} rounds; {cell.name} is trained again")
+        return None
 
     @property
     def left(self) -> list[Cell]:
@@ -137,94 +128,54 @@ class ComparisonRun:
         self._file.write(self.results, self.memory_bytes)
 
     def run(
-        self, *, jobs: int | None = None, memory_bytes: int | None = None, listen: Listener = lambda progress: None
+        self,
+        *,
+        jobs: int | None = None,
+        memory_bytes: int | None = None,
+        listen: Listener = lambda progress: None,
+        place: Place | None = None,
+        save_every_s: float = SAVE_EVERY_S,
+        idle: Callable[[], object] = lambda: None,
     ) -> None:
-        """Train what is left. Arguments and errors as for `run_comparison`."""
+        """Train what is left. Arguments and errors as for `run_comparison`; `idle` as for `CellRuns`."""
         left = self.left
         estimates = check_cells(left)
+        for cell in self.records:
+            (self.folder / cell.folder / MIDWAY).unlink(missing_ok=True)  # of a process killed after its last step
         self.write()
-        memory_bytes = available_bytes() if memory_bytes is None else memory_bytes
-        threads = max((cell.settings.threads * cell.settings.kernel_threads for cell in left), default=1)
-        at_once = jobs or max(1, usable_cores() // threads)
         groups = [[cell] for cell in left] if self._logs else trained_together(left)
-        progress = _Training(self, groups, at_once, CellQueue(
-            {cell.name: cell.kind for cell in left}, estimates, memory_bytes
-        ), listen)  # fmt: skip
-        run_tasks(
-            [self._task(group, memory_bytes) for group in groups], at_once, progress.reported, progress.finished,
-            progress.failed, choose=progress.queue.choose, started=progress.started,
+        by_name = {group[0].name: group for group in groups}
+
+        def keep(work: CellWork, result: CellResult, figures: Figures | None) -> list[CellResult]:
+            for cell in by_name[work.name]:
+                self._note(cell, result)
+            self.memory_bytes = runs.highest_bytes
+            self.write()
+            return [self.results[cell] for cell in by_name[work.name]]
+
+        runs = CellRuns(
+            [self._work(group, estimates[group[0].kind], save_every_s) for group in groups], keep, jobs=jobs,
+            memory_bytes=memory_bytes, listen=listen, plugins=self._plugins,
+            n_ended=len(self.cells) - len(left), place=place, idle=idle,
         )  # fmt: skip
+        runs.run()
 
-    def _task(self, group: Sequence[Cell], memory_bytes: int | None) -> PoolTask:
+    def _note(self, cell: Cell, result: CellResult) -> None:
+        """Note what has become of a cell that was trained, or not."""
+        if result.state == "failed":
+            self.results[cell] = result
+            return
+        record = read_record(self.folder / cell.folder, cell.settings)
+        assert record is not None, "its process has written it"
+        self._keep(cell, record, result.seconds, result.memory_bytes)
+
+    def _work(self, group: Sequence[Cell], estimated_bytes: int, save_every_s: float) -> CellWork:
+        cell = group[0]
         arguments: dict[str, Any] = {
-            "cells": [(cell.settings, self.folder / cell.folder) for cell in group], "plugins": self._plugins,
-            "memory_bytes": memory_bytes, "logs": self._log_plan(group[0]),
+            "root": self.folder, "cells": [(each.settings, each.folder) for each in group], "plugins": self._plugins,
+            "logs": LogPlan(kinds=self._logs, name=cell.name) if self._logs else None, "save_every_s": save_every_s,
         }  # fmt: skip
-        return PoolTask(label=group[0].name, work=train_cells, arguments=arguments)
-
-    def _log_plan(self, cell: Cell) -> LogPlan | None:
-        folder = (self.folder / cell.folder).absolute()
-        return LogPlan(kinds=self._logs, folder=folder, name=cell.name) if self._logs else None
-
-
-class _Training:
-    """What is going on: it notes what each cell tells, and tells the listener."""
-
-    def __init__(
-        self, run: ComparisonRun, groups: Sequence[Sequence[Cell]], at_once: int, queue: CellQueue, listen: Listener
-    ) -> None:
-        self.queue = queue
-        self._run, self._at_once, self._listen = run, at_once, listen
-        self._groups = {group[0].name: group for group in groups}  # by the label of the task
-        self._waiting = dict.fromkeys(self._groups)  # in order
-        self._last: dict[str, TaskProgress] = {}
-
-    def started(self, task: PoolTask, pid: int) -> None:
-        del self._waiting[task.label]
-        self.queue.started(task, pid)
-        self._tell(TaskProgress(label=task.label, done=0, total=1))
-
-    def reported(self, progress: TaskProgress) -> None:
-        self.queue.progressed(progress.label, progress.done / (progress.total or 1))
-        self._tell(progress)
-
-    def finished(self, task: PoolTask, figures: Figures) -> None:
-        group = self._groups[task.label]
-        seconds = round(self.queue.ended(task.label, figures["own_bytes"]) / len(group), 3)
-        for text in figures["warnings"]:
-            with suppress(LaconicWarning):  # a warning that is an error here would cost the other cells
-                warn(f"{task.label}: {text}")
-        for cell in group:
-            record = read_record(self._run.folder / cell.folder, cell.settings)
-            assert record is not None, "its process has written it"
-            self._run._keep(cell, record, seconds, figures["peak_memory_bytes"])
-        self._ended(task.label)
-
-    def failed(self, task: PoolTask, error: LaunchError) -> None:
-        group = self._groups[task.label]
-        seconds = round(self.queue.ended(task.label, None) / len(group), 3)
-        why = str(error).removeprefix(f"{task.label}: ")
-        if why.endswith("SIGKILL"):
-            why += ", by the system or a user: there may have been no memory left"
-        for cell in group:
-            self._run.results[cell] = CellResult(state="failed", why=why, seconds=seconds)
-        self._ended(task.label)
-
-    def _ended(self, label: str) -> None:
-        self._run.memory_bytes = self.queue.highest_bytes
-        self._run.write()
-        last = self._last.get(label, TaskProgress(label=label, done=0, total=1))
-        for cell in self._groups[label]:
-            self._tell(last, cell)
-
-    def _tell(self, progress: TaskProgress, ended: Cell | None = None) -> None:
-        self._last[progress.label] = progress
-        results = self._run.results.values()
-        self._listen(
-            ComparisonProgress(
-                cell=ended or self._groups[progress.label][0], done=progress.done, total=progress.total,
-                note=progress.note, result=None if ended is None else self._run.results[ended],
-                n_ended=sum(each.state != "not run" for each in results), n_cells=len(results),
-                seconds_left=self.queue.seconds_left(list(self._waiting), self._at_once),
-            )
+        return CellWork(
+            names=tuple(each.name for each in group), kind=cell.kind, work=train_cells, arguments=arguments,
+            estimated_bytes=estimated_bytes, threads=cell.settings.threads * cell.settings.kernel_threads,
         )  # fmt: skip

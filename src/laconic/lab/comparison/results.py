@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,10 @@ class CellResult:
         return {
             "state": self.state, "why": self.why, "seconds": self.seconds, "peak_memory_bytes": self.memory_bytes
         }  # fmt: skip
+
+    def shared_by(self, n_cells: int) -> "CellResult":
+        """Return the result of each of several cells that were trained at once."""
+        return self if self.seconds is None else replace(self, seconds=round(self.seconds / n_cells, 3))
 
     @property
     def is_trained(self) -> bool:

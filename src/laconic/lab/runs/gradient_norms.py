@@ -1,5 +1,8 @@
 """The mean over an epoch of the squared norm of f' at the model before each step: what theorems of SGD bound."""
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
@@ -11,6 +14,9 @@ from laconic.training.distributed_optimizer import DistributedOptimizer
 
 class GradientNorms:
     """Adds up ||f'(x)||^2 over the steps of an epoch, if the task measures it."""
+
+    SCHEMA: ClassVar = {"total": float, "n": range(1 << 62)}
+    """What `saved` returns."""
 
     def __init__(self, experiment: Experiment) -> None:
         """Begin an epoch."""
@@ -52,3 +58,11 @@ class GradientNorms:
         mean = self._total / self._n if self._n else None
         self._total, self._n = 0.0, 0
         return mean
+
+    def saved(self) -> dict[str, Any]:
+        """Return the sum of this epoch so far."""
+        return {"total": float(self._total), "n": self._n}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `saved` returned."""
+        self._total, self._n = saved["total"], saved["n"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from laconic.lab.runs.record import Row
@@ -29,6 +29,10 @@ class LogPlan:
     """The run's folder."""
     name: str = ""
     """The run's name; by default its method and seed."""
+
+    def within(self, folder: Path) -> "LogPlan":
+        """Return the same logs of a run in this folder."""
+        return replace(self, folder=folder.absolute())
 
     def of_run(self, settings: RunSettings, start: int, complain: Callable[[str], None]) -> RunLog:
         """Begin the logs of a run after `start` rounds. Raises OptionError as `RunLog`."""

@@ -3,9 +3,10 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any, ClassVar
 
 from laconic.contract import Algorithm
 from laconic.drivers.distributed.channel import Channel
@@ -52,6 +53,9 @@ _MAX_BYTES = 1 << 28
 
 class RoundLog:
     """Collects the rounds of a run as they end."""
+
+    SCHEMA: ClassVar = {"rows": [_SCHEMA], "losses": [float]}
+    """What `saved` returns."""
 
     def __init__(self, recorder: Recorder, algorithm: Algorithm, *, rounds: int, steps_per_epoch: int) -> None:
         """Observe a driver from now on.
@@ -101,6 +105,15 @@ class RoundLog:
         rows, self._rows = tuple(self._rows), []
         return rows
 
+    def saved(self) -> dict[str, Any]:
+        """Return the rounds since the last call of `taken`, and the losses since the last round."""
+        return {"rows": [list(astuple(row)) for row in self._rows], "losses": [float(loss) for loss in self._losses]}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `saved` returned."""
+        self._rows = [RoundRow(**dict(zip(_COLUMNS, values, strict=True))) for values in saved["rows"]]
+        self._losses = list(saved["losses"])
+
 
 def of_all_ranks(channel: Channel, rows: Sequence[RoundRow], n_workers: int) -> tuple[RoundRow, ...]:
     """Return the rounds that this rank and all others have had, each added up over the ranks. Collective.
@@ -132,6 +145,9 @@ def _added(rows: Sequence[RoundRow], n_workers: int) -> RoundRow:
 class Staleness:
     """The largest staleness in each round of a simulated method that has one."""
 
+    SCHEMA: ClassVar = [(range(1 << 62), range(1 << 62))]
+    """What `saved` returns."""
+
     def __init__(self, driver: Simulated) -> None:
         """Look at the workers of a driver."""
         self._driver = driver
@@ -151,6 +167,14 @@ class Staleness:
         memories = [worker.me.memory for worker in self._driver.workers]
         return max((int(memory.number("delay", 0)) for memory in memories if "delay" in list(memory)), default=None)
 
+    def saved(self) -> list[list[int]]:
+        """Return the ages that were counted before, each with its number."""
+        return [[age, number] for age, number in self._before.items()]
+
+    def restore(self, saved: Iterable[tuple[int, int]]) -> None:
+        """Go on from what `saved` returned."""
+        self._before = dict(saved)
+
 
 def rounds_text(rows: Iterable[RoundRow], *, head: bool) -> str:
     """Return lines of `rounds.csv`, with the names of the columns above if `head`."""
@@ -169,6 +193,17 @@ def lines_until(path: Path, last: int) -> str:
     head, *lines = path.read_bytes().decode().splitlines(keepends=True)
     remaining = [line for line in lines if line.endswith("\n") and _round_of(line) <= last]
     return "".join([head, *remaining])
+
+
+def rounds_in(path: Path) -> int:
+    """Return how many rounds a `rounds.csv` has, from round 1 on without a gap or a broken line."""
+    if not path.is_file():
+        return 0
+    head, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) or [""]
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n") or line.count(",") != head.count(",") or _round_of(line) != number:
+            return number - 1
+    return len(lines)
 
 
 def _round_of(line: str) -> float:

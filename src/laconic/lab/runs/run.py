@@ -2,8 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -11,17 +13,20 @@ from torch import Tensor
 
 from laconic.kernels.api import set_kernel_threads
 from laconic.lab.runs.accounting import Accounting, sum_of
-from laconic.lab.runs.accuracy import in_simulation, over_processes
+from laconic.lab.runs.accuracy import over_processes
 from laconic.lab.runs.agreement import agree_on_data, refusals_of_command_shown
+from laconic.lab.runs.course import Course, EpochCourse, Seen
 from laconic.lab.runs.dense_sgd import DenseSGD
 from laconic.lab.runs.device import device_of_rank, gpus_here, local_rank
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.gradient_norms import GradientNorms
 from laconic.lab.runs.logged_run import LoggedRun, LogPlan, logged
+from laconic.lab.runs.looks import LookCourse, LookPlan
 from laconic.lab.runs.record import Record, Row
-from laconic.lab.runs.rounds import RoundLog, RoundRow, Staleness, of_all_ranks
+from laconic.lab.runs.rounds import RoundLog, RoundRow, of_all_ranks
 from laconic.lab.runs.run_so_far import Listener, RunSoFar
 from laconic.lab.runs.saved import Saving, gathered_seconds
+from laconic.lab.runs.saved_checks import refusal, refused_as
 from laconic.lab.runs.settings import RunSettings
 from laconic.lab.runs.times import PhaseTimes, Stopwatch
 from laconic.statements import mark_stated
@@ -33,12 +38,25 @@ from laconic.training.simulation import Simulation
 _MAX_SHARES = 100  # workers whose shares of the data a record has
 
 
+class OtherClock(Protocol):
+    """Times a simulated run on another network."""
+
+    def watch(self, simulation: Simulation) -> None:
+        """Time a simulation before its first round."""
+
+    def saved(self) -> dict[str, Any]:
+        """Return its state between two steps, as plain data."""
+
+    def restore(self, saved: object) -> None:
+        """Go on from what `saved` returned. Raises ValueError for anything else."""
+
+
 def run_simulated(
     settings: RunSettings,
     listen: Listener,
     saving: Saving | None = None,
     logs: LogPlan | None = None,
-    watch: Callable[[Simulation], object] = lambda simulation: None,
+    clocks: Mapping[str, OtherClock] | None = None,
 ) -> Record:
     """Run all workers in this process.
 
@@ -47,19 +65,56 @@ def run_simulated(
         listen: Gets the progress after every step.
         saving: Where the run saves itself and goes on from; None for neither.
         logs: Where it logs; None for nowhere.
-        watch: Gets the simulation before its first round.
+        clocks: By name, what times the run on other networks.
 
     Raises:
         OptionError: It cannot go on from what is saved there, or a log does not start.
     """
     with logged(logs) as log:
-        return _run_simulated(settings, listen, saving, log, watch)
+        done = _simulated(settings, listen, EpochCourse, saving, log, clocks or {})
+    run, simulation = done.run, done.simulation
+    return _record(
+        done.experiment, run.rows, simulation.driver.layout.name, simulation.traffic, run.accounts.of_process()
+    )
 
 
-def _run_simulated(
-    settings: RunSettings, listen: Listener, saving: Saving | None, log: LoggedRun,
-    watch: Callable[[Simulation], object],
-) -> Record:  # fmt: skip
+def look_at_simulated(
+    settings: RunSettings, looks: LookPlan, listen: Listener, saving: Saving | None = None
+) -> dict[str, Any]:
+    """Run all workers in this process, and look at the run every few steps.
+
+    Args:
+        settings: The run.
+        looks: When it is looked at, and when it need not go on.
+        listen: Gets the progress after every step.
+        saving: As of `run_simulated`.
+
+    Returns:
+        "looks", with totals over all workers since the start; "diverged", why the run diverged, or None;
+        "parameters_hash", a number that differs where the last parameters do; "seconds" of this machine; "traffic".
+
+    Raises:
+        OptionError: It cannot go on from what is saved there.
+    """
+    done = _simulated(settings, listen, looks.course, saving, LoggedRun(None), {})
+    assert isinstance(done.course, LookCourse)
+    return done.course.figures(done.run.seconds)
+
+
+@dataclass(frozen=True)
+class _Simulated:
+    """A simulated run at its end."""
+
+    experiment: Experiment
+    simulation: Simulation
+    run: RunSoFar
+    course: Course
+
+
+def _simulated(
+    settings: RunSettings, listen: Listener, course_of: Callable[[Experiment, Simulation], Course],
+    saving: Saving | None, log: LoggedRun, clocks: Mapping[str, OtherClock],
+) -> _Simulated:  # fmt: skip
     torch.set_num_threads(settings.threads)
     set_kernel_threads(settings.kernel_threads)
     experiment = Experiment(settings)
@@ -73,20 +128,19 @@ def _run_simulated(
         clients_per_round=settings.clients_per_round,
     )  # fmt: skip
     simulation.training.weights = experiment.weights()
-    watch(simulation)
+    for clock in clocks.values():
+        clock.watch(simulation)
     run = RunSoFar(experiment, saving, saved, listen, log)
+    if saved is not None and saved.midway is not None and saving is not None:
+        _restore_clocks(clocks, saved.midway["clocks"], saving.file)
     run.go_on(simulation)
-    round_log = RoundLog(
-        simulation.driver.recorder,
-        experiment.algorithm,
-        rounds=experiment.rounds,
-        steps_per_epoch=experiment.steps_per_epoch,
-    )
-    staleness = Staleness(simulation.driver)
+    course = course_of(experiment, simulation)
+    if saved is not None and saved.midway is not None and saving is not None:
+        with refused_as(saving.file):
+            course.restore(saved.midway["course"])
     lr_schedule = experiment.scheduler(run.step)
-    norms = GradientNorms(experiment)
     for step in range(run.step, experiment.steps):
-        norms.note_simulated()
+        course.before_step()
         down = simulation.down
         losses = simulation.step(lambda rank, step=step: experiment.loss(rank, step))  # type: ignore[misc]
         run.note_step(bool(simulation.training.n_taken))
@@ -95,21 +149,24 @@ def _run_simulated(
         lr_schedule.step()
         known = [loss for rank, loss in enumerate(losses) if rank not in down]
         run.note_loss(sum(known) / len(known) if known else run.loss)  # if all are down, the last loss counts again
-        seconds = simulation.driver.clock.now_ns / 1e9 or None
-        round_log.end_step(run.step, run.loss, seconds, staleness)
-        row = None
-        if run.ends_epoch:
-            row = Row.of(
-                epoch=len(run.rows) + 1, loss=run.total / experiment.steps_per_epoch,
-                accuracy=in_simulation(simulation, experiment),
-                traffic=simulation.traffic, seconds=seconds,
-                mean_squared_gradient=norms.end_epoch(),
-            )  # fmt: skip
-        run.report(row, () if row is None else round_log.taken())
-        if run.has_to_save:
-            run.save(simulation.state_dict(), [asdict(run.accounts.of_process())])
-    layout = simulation.driver.layout.name
-    return _record(experiment, run.rows, layout, simulation.traffic, run.accounts.of_process())
+        run.report(course.after_step(run.at))
+        if course.is_over:
+            break
+        midway = None
+        if run.has_to_save_midway and not simulation.training.n_taken:
+            times = {name: clock.saved() for name, clock in clocks.items()}
+            midway = {"course": course.saved(), "clocks": times}
+        if midway or run.has_to_save:
+            run.save(simulation.state_dict(), [asdict(run.accounts.of_process())], midway=midway)
+    return _Simulated(experiment, simulation, run, course)
+
+
+def _restore_clocks(clocks: Mapping[str, OtherClock], saved: Mapping[str, Any], file: Path) -> None:
+    if clocks.keys() != saved.keys():
+        raise refusal(file, "is of a run that other networks time")
+    with refused_as(file):
+        for name, clock in clocks.items():
+            clock.restore(saved[name])
 
 
 def run_as_rank(
@@ -175,7 +232,7 @@ def _run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None,
                 rounds = of_all_ranks(opt.driver.channel, round_log.taken(), settings.workers)
             if stopwatch is not None:
                 stopwatch.evaluated(ended)
-        run.report(row, rounds)
+        run.report(Seen(row, rounds))
         if run.has_to_save:
             accounts = run.accounts.gathered(opt.driver.channel)
             run.save(opt.gather_state(0), accounts, gathered_seconds(opt), writes=rank == 0)

@@ -1,4 +1,6 @@
-"""A run that saves itself after some of its epochs, and goes on from there: `checkpoint.pt` in its folder.
+"""A run that saves itself, and goes on from there: `checkpoint.pt` in its folder, after some of its epochs.
+
+A cell of a comparison saves itself between two steps, in `midway.pt`, which goes when the cell is finished.
 
 The file holds all that a run needs to end with the bits of a run without a break: the model, the state of all workers
 and servers, the rows so far. It belongs to one set of settings, files and data. It is read as input from anywhere: no
@@ -56,10 +58,12 @@ def _schema_of(kind: Any) -> Any:  # noqa: ANN401 - a type or a union of types
     return _NUMBER if kinds == {int} else reduce(or_, kinds | ({int} if float in kinds else set()))
 
 
-_ROW = {column.name: _schema_of(column.type) for column in fields(Row)}
+ROW = {column.name: _schema_of(column.type) for column in fields(Row)}
+"""What a row in a saved run must be."""
 _SECONDS = dict.fromkeys(Seconds().sums(), float)
+_MIDWAY = {"step": range(1, 1 << 62), "total": float}
 _STATE = {
-    "every": range(1, 1 << 62), "rows": [_ROW], "loss": float, "seconds": float, "phases": [_SECONDS],
+    "every": range(1, 1 << 62), "rows": [ROW], "loss": float, "seconds": float, "phases": [_SECONDS],
     "has_early_exchange": bool, "accounts": [ACCOUNTING],
 }  # fmt: skip
 
@@ -71,6 +75,8 @@ class Saving:
     file: Path
     every: int | None = None
     """None as often as the run that is continued."""
+    every_s: float | None = None
+    """In place of epochs: the seconds after which the next step's end is saved."""
     resume: bool = False
     plugins: tuple[str, ...] = ()
     """Files with algorithms."""
@@ -138,11 +144,19 @@ class SavedRun:
     """The model's own state."""
     optimizer: Mapping[str, Any]
     """The inner optimizer's state, with that of the method."""
+    midway: Mapping[str, Any] | None = None
+    """Between two epochs: "step", the steps that are taken, "total", the sum of this epoch's losses, "course", what is
+    measured on the way, and "clocks", by name, the other networks that time the run."""
 
     @property
     def epochs(self) -> int:
         """Number of epochs that are done."""
         return len(self.rows)
+
+    @property
+    def reached(self) -> str:
+        """How far it is, in words."""
+        return f"epoch {self.epochs}" if self.midway is None else f"step {self.midway['step']}"
 
 
 def check_saving(settings: RunSettings) -> None:
@@ -203,7 +217,7 @@ def write(saving: Saving, experiment: Experiment, run: SavedRun) -> str:
             "accounts": list(run.accounts),
         },
         "model": dict(run.model), "optimizer": dict(run.optimizer),
-    }  # fmt: skip
+    } | ({} if run.midway is None else {"midway": dict(run.midway)})  # fmt: skip
     data = io.BytesIO()
     torch.save(content, data)
     digest = blake2b(data.getbuffer(), digest_size=_DIGEST_BYTES).digest()
@@ -212,7 +226,7 @@ def write(saving: Saving, experiment: Experiment, run: SavedRun) -> str:
             part.unlink()  # of a process that was killed while it wrote; nobody else uses the folder
         write_bytes(saving.file, b"".join((SAVED_RUN_BEGINS, digest, data.getbuffer())))
     except OSError as error:
-        return f"{error.filename}: {error.strerror}; the run goes on, but epoch {run.epochs} is not saved"
+        return f"{error.filename}: {error.strerror}; the run goes on, but {run.reached} is not saved"
     return ""
 
 
@@ -248,13 +262,13 @@ def read(data: bytes, saving: Saving, experiment: Experiment, *, compares: bool 
         problem = misfit(state, _STATE, "its state")
         if problem:
             raise ValueError(problem)
-        rows = tuple(Row(**row) for row in state["rows"])
-        if [row.epoch for row in rows] != list(range(1, len(rows) + 1)) or not rows:
+        rows, midway = tuple(Row(**row) for row in state["rows"]), _midway(content)
+        if [row.epoch for row in rows] != list(range(1, len(rows) + 1)) or not (rows or midway):
             raise ValueError("its rows are not those of the epochs 1, 2, ...")
         run = SavedRun(
             every=state["every"], rows=rows, loss=state["loss"], seconds=state["seconds"],
             phases=tuple(state["phases"]), has_early_exchange=state["has_early_exchange"], model=content["model"],
-            optimizer=content["optimizer"], accounts=tuple(state["accounts"]),
+            optimizer=content["optimizer"], accounts=tuple(state["accounts"]), midway=midway,
         )  # fmt: skip
         if not run.accounts:
             raise ValueError("it has no accounts")
@@ -269,6 +283,17 @@ def read(data: bytes, saving: Saving, experiment: Experiment, *, compares: bool 
         check_groups(run.optimizer, experiment.inner)
     warn_of_other_versions(content["versions"], saving.file)
     return run
+
+
+def _midway(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return what is saved between two epochs. Raises ValueError if it is not what `write` was given."""
+    midway = content.get("midway")
+    if midway is None:
+        return None
+    parts = {name: midway.get(name) for name in _MIDWAY}
+    if problem := misfit(parts, _MIDWAY, "what it has between two epochs"):
+        raise ValueError(problem)
+    return {**parts, "course": midway["course"], "clocks": dict(midway["clocks"])}
 
 
 def _content(data: bytes, file: Path, device: torch.device) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from laconic.drivers.distributed.agreement import versions as fixed_versions
 from laconic.drivers.gathered import misfit
-from laconic.errors import Named, OptionError
+from laconic.errors import Named, OptionError, SavedRunError
 from laconic.lab.provenance import versions
 from laconic.lab.runs.agreement import described_files, without_tables
 from laconic.lab.runs.experiment import Experiment
@@ -154,6 +154,6 @@ def refused_as(file: Path) -> Iterator[None]:
         raise refusal(file, f"does not fit: {error!s:.300}") from error
 
 
-def refusal(file: Path, words: str) -> OptionError:
+def refusal(file: Path, words: str) -> SavedRunError:
     """Return the error that says why a run cannot go on from a file."""
-    return OptionError(Named("resume", True), f": {file} {words}")
+    return SavedRunError(Named("resume", True), f": {file} {words}")

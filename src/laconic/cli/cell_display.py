@@ -1,4 +1,4 @@
-"""Live progress of a comparison on the terminal: cells that are done, those that run, and the time left."""
+"""Live progress of cells on the terminal: those that are done, those that run, and the time left."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from laconic.cli.progress_display import Shown, columns_of, span_text
 from laconic.report.terminal import terminal
 
 if TYPE_CHECKING:
-    from laconic.lab.comparison.engine import ComparisonProgress
+    from laconic.lab.comparison.cell_runs import CellProgress
 
 
-class ComparisonDisplay(Shown):
+class CellDisplay(Shown):
     """A line for all cells, and one for each that runs. Without a terminal it prints a line when a cell has ended."""
 
     def __init__(self, *, shown: bool = True, console: Console | None = None) -> None:
@@ -27,13 +27,13 @@ class ComparisonDisplay(Shown):
         self._all: TaskID | None = None
         self._running: dict[str, TaskID] = {}
 
-    def listen(self, progress: ComparisonProgress) -> None:
+    def listen(self, progress: CellProgress) -> None:
         """Show what has happened to a cell."""
         if self._all is None:
             self._all = self._bars.add_task("cells", total=progress.n_cells, note="")
         description = ", ".join(filter(None, ("cells", _left(progress))))
         self._bars.update(self._all, completed=progress.n_ended, description=description)
-        name = progress.cell.name
+        name = progress.name
         if progress.result is not None:
             if name in self._running:
                 self._bars.remove_task(self._running.pop(name))
@@ -45,13 +45,13 @@ class ComparisonDisplay(Shown):
         self._bars.update(self._running[name], completed=progress.done, total=progress.total, note=progress.note)
 
 
-def _left(progress: ComparisonProgress) -> str:
+def _left(progress: CellProgress) -> str:
     return "" if progress.seconds_left is None else f"{span_text(progress.seconds_left)} left"
 
 
-def _ended_line(progress: ComparisonProgress) -> str:
+def _ended_line(progress: CellProgress) -> str:
     result = progress.result
     assert result is not None
     parts = [result.state, result.why or progress.note, "" if result.seconds is None else span_text(result.seconds)]
     of_all = [f"{progress.n_ended} of {progress.n_cells} cells", _left(progress) if progress.seconds_left else ""]
-    return f"{progress.cell.name}: {', '.join(filter(None, parts))} ({', '.join(filter(None, of_all))})"
+    return f"{progress.name}: {', '.join(filter(None, parts))} ({', '.join(filter(None, of_all))})"
