@@ -1,13 +1,15 @@
 """A comparison's file: what it asks for, and one line with file and line for whatever is wrong in it."""
 
+import json
 from pathlib import Path
 
 import pytest
 import tomli_w
 
-from laconic.errors import OptionError
+from laconic.errors import OptionError, Spelling
 from laconic.lab.comparison.plan import Comparison
 from laconic.lab.comparison.plan_file import Asked, read_comparison
+from laconic.lab.comparison.results import measured_before
 from laconic.lab.comparison.shipped import experiment_file, shipped_experiments
 from support.inputs import over_inputs
 
@@ -105,10 +107,13 @@ WRONG = {
     "a label that is no folder": (
         'algorithms = [{algorithm = "sgd", as = "../sgd"}]', "FILE, line 1: as = '../sgd' must be", "a folder"),
     "seeds as a number": ('algorithms = ["sgd"]\nseeds = 3', "FILE, line 2: seeds must be a list"),
-    "a seed twice": ('algorithms = ["sgd"]\nseeds = [1, 1]', "1 is given twice"),
-    "no seed": ('algorithms = ["sgd"]\nseeds = []', "there is none"),
-    "no method": ("epochs = 1", "no method to compare"),
-    "settings of what is not compared": ('algorithms = ["sgd"]\n[set.ec-sgd]\nx = 1', "not among what is compared"),
+    "a seed twice": ('algorithms = ["sgd"]\nseeds = [1, 1]', "FILE, line 2: seeds: 1 is given twice"),
+    "no seed": ('algorithms = ["sgd"]\nseeds = []', "FILE, line 2: seeds: there is none"),
+    "no method": ("epochs = 1", "FILE: algorithms: there is no method to compare"),
+    "settings of what is not compared": (
+        'algorithms = ["sgd"]\n[set.ec-sgd]\nx = 1', "FILE, line 2: set = 'ec-sgd.x': not among what is compared"),
+    "what is typed": (
+        'algorithms = ["sgd"]\njobs = 2', "FILE, line 2: jobs is no key: ", "and --jobs how this is done this time"),
     "a network twice": (
         'algorithms = ["sgd"]\nlatency = "1ms"\n[networks.home]\nlatency = "2ms"', "of every cell", "networks"),
     "an option of another partition": (
@@ -126,6 +131,43 @@ def test_whatever_is_wrong_is_one_line_with_the_file_and_the_line(what, tmp_path
     line = complaint(tmp_path, text)
     assert "\n" not in line
     assert not [word for word in words if word not in line], line
+
+
+def test_a_mistake_that_was_typed_names_the_option_and_not_the_file(tmp_path):
+    typed = asked_in(tmp_path, TEXT).with_typed(Asked(seeds=(1, 1)))
+    with pytest.raises(OptionError) as caught:
+        typed.comparison()
+    assert caught.value.spelled(Spelling.FLAG) == "--seeds: 1 is given twice"
+
+
+NOTED = {
+    "folder": "cells/sgd/-/iid/seed-0", "label": "sgd", "algorithm": "sgd", "seed": 0, "network": None,
+    "partition": "iid", "state": "finished", "why": None, "seconds": 1.5, "peak_memory_bytes": None,
+}  # fmt: skip
+EDITED = {
+    "no JSON": ('{"cells": [\n}', ", line 2: it is no JSON: "),
+    "no cells": ("[]", ': it has no list "cells"'),
+    "no cell": ('{"cells": [3]}', ": cells[0] is 3; expected was an object"),
+    "a word that is missing": (
+        json.dumps({"cells": [NOTED, {key: NOTED[key] for key in list(NOTED)[:-1]}]}),
+        ": cells[1] has the keys folder"),
+    "a number as a text": (
+        json.dumps({"cells": [NOTED | {"seconds": "2"}]}), ": cells[0].seconds is '2'; expected was "),
+    "a state that is none": (
+        json.dumps({"cells": [NOTED | {"state": "done"}]}),
+        ": cells[0].state is 'done'; expected was one of finished, "),
+}  # fmt: skip
+
+
+@over_inputs("what", EDITED)
+def test_what_was_edited_in_a_comparison_that_goes_on_is_named_with_its_place(what, tmp_path):
+    text, words = EDITED[what]
+    (tmp_path / "comparison.json").write_text(text)
+    with pytest.raises(OptionError) as caught:
+        measured_before(tmp_path)
+    message = caught.value.spelled(Spelling.FLAG)
+    assert message.startswith(f"--resume: {tmp_path / 'comparison.json'}{words}"), message
+    assert message.endswith("; mend it, or remove it to go on without it")
 
 
 def test_what_is_typed_wins_over_the_file(tmp_path):

@@ -1,4 +1,4 @@
-"""A cell that is stopped in the middle of an epoch goes on from there, and ends with the files of one without a break."""
+"""A cell that is stopped within an epoch goes on from there, and ends with the files of one without a break."""
 
 import json
 from dataclasses import asdict, replace

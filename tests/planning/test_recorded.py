@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from laconic.errors import OptionError
 from laconic.lab.runs.files import write_record
 from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.settings import RunSettings
@@ -48,6 +49,25 @@ def test_the_compute_time_is_the_runs_own_unless_one_is_given(tmp_path):
     (run,) = read_recorded(tmp_path)
     assert run.query(Link(), None).compute_s == 0.05
     assert run.query(Link(), 1.5).compute_s == 1.5
+
+
+def test_of_a_comparison_over_seeds_the_first_finished_cell_of_each_variant_is_timed(tmp_path):
+    cells = [("sgd", 0, "failed"), ("sgd", 1, "finished"), ("sgd", 2, "finished"), ("votes", 0, "not run")]
+    names = ("label", "seed", "state")
+    noted = [
+        dict(zip(names, cell, strict=True)) | {
+            "folder": f"cells/{cell[0]}/-/iid/seed-{cell[1]}", "algorithm": "sgd", "network": None, "partition": "iid",
+            "why": None, "seconds": None, "peak_memory_bytes": None,
+        }
+        for cell in cells
+    ]  # fmt: skip
+    (tmp_path / "comparison.json").write_text(json.dumps({"cells": noted}))
+    recorded(tmp_path / "cells/sgd/-/iid/seed-1", "sgd", seed=1)
+    (run,) = read_recorded(tmp_path)
+    assert run.settings.seed == 1
+    (tmp_path / "comparison.json").write_text(json.dumps({"cells": noted[:1]}))
+    with pytest.raises(OptionError, match="none of its cells is finished"):
+        read_recorded(tmp_path)
 
 
 def test_a_run_without_a_gradients_time_has_none_rather_than_nothing(tmp_path):

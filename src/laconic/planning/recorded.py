@@ -8,7 +8,9 @@ from typing import Any
 
 from laconic.contract import Exchange, ModelSpec
 from laconic.errors import Named, OptionError
+from laconic.lab.comparison.results import noted_cells
 from laconic.lab.options import options_of
+from laconic.lab.own_results import COMPARISON, is_comparison
 from laconic.lab.runs.config_file import group_of, read_values
 from laconic.lab.runs.files import CONFIG, FAULTS, spec_of
 from laconic.lab.runs.settings import RunSettings
@@ -113,10 +115,15 @@ class Recorded:
 def read_recorded(folder: Path) -> list[Recorded]:
     """Read the run in `folder`, or the runs in its subfolders, as `laconic compare --out` writes them.
 
+    Of a comparison over seeds these are the first finished cell of each variant with each partition: seeds and networks
+    change what is sent by little or nothing.
+
     Raises:
         OptionError: The folder has no finished runs.
         ValueError: A file is not as `laconic run` writes it.
     """
+    if is_comparison(folder):
+        return [_read(one) for one in _cells_of(folder)]
     folders = [folder] if (folder / CONFIG).is_file() else sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
     if not folders:
         raise OptionError(
@@ -124,6 +131,16 @@ def read_recorded(folder: Path) -> list[Recorded]:
             f": there is no {CONFIG} in it; give a folder that `laconic run --out FOLDER` wrote",
         )
     return [_read(one) for one in folders]
+
+
+def _cells_of(folder: Path) -> list[Path]:
+    found: dict[tuple[str, str], Path] = {}
+    for cell in noted_cells(folder / COMPARISON):
+        if cell["state"] == "finished":
+            found.setdefault((cell["label"], cell["partition"]), folder / cell["folder"])
+    if not found:
+        raise OptionError(Named("trace", folder), ": none of its cells is finished; run the comparison first")
+    return list(found.values())
 
 
 def _read(folder: Path) -> Recorded:

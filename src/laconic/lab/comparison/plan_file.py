@@ -30,6 +30,8 @@ _RUN = {each.name: (each, spec) for each, spec in options_of(RunSettings)}
 _LABEL, _NAME = "as", "name"
 _OF_A_VARIANT = (_LABEL, "algorithm", *OPTIONS)
 _ALL = tuple(name for name in OPTIONS if name != "set")
+TYPED_ONLY = ("jobs", "memory", "on", "out", "json", "log", "overwrite", "resume")
+"""Options of the command that are no part of what is compared."""
 _KEYS = ("algorithms", "seeds", "networks", "partitions", "target", "set", "lr_of", *_ALL)
 
 
@@ -53,6 +55,8 @@ class Asked:
     """Where it stands, if it is a file."""
     keys: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)
     """What leads to a variant or a partition in the file, by `algorithms` or `partitions`, a blank, and its name."""
+    typed: frozenset[str] = frozenset()
+    """Names of what was typed beside the file."""
 
     def with_typed(self, typed: "Asked") -> "Asked":
         """Return it with what was typed, which wins."""
@@ -66,15 +70,31 @@ class Asked:
             variants=typed.variants or self.variants, options=with_typed(self.options, typed.options),
             seeds=self.seeds if typed.seeds is None else typed.seeds, networks=networks, partitions=partitions,
             target=self.target if typed.target is None else typed.target, set=numbers,
-            lr_of={**self.lr_of, **typed.lr_of}, file=self.file, keys=self.keys,
+            lr_of={**self.lr_of, **typed.lr_of}, file=self.file, keys=self.keys, typed=typed.names,
         )  # fmt: skip
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all that it asks for."""
+        parts = ("seeds", "target", "set", "lr_of", "networks", "partitions")
+        return frozenset([*self.options, *(name for name in parts if getattr(self, name))])
 
     def comparison(self) -> Comparison:
         """Return the comparison.
 
         Raises:
-            OptionError: Something does not go together, or a label that is named is not there.
+            ValueError: Something does not go together, or a label that is named is not there. The message names the
+                file and the line of what stands in a file, or the option as it is typed.
         """
+        try:
+            return self._comparison()
+        except OptionError as error:
+            named = next((part.option for part in error.args if isinstance(part, Named)), "")
+            if self.file is None or not named or named in self.typed:
+                raise
+            raise ValueError(f"{self.file}{line_of(self.file, named)}: {error.spelled(Spelling.KEY)}") from None
+
+    def _comparison(self) -> Comparison:
         variants = {label: dict(variant) for label, variant in self.variants.items()}
         for name in self.lr_of:
             self._check_label("lr_of", name)
@@ -172,6 +192,11 @@ def read_comparison(path: Path) -> Asked:
     """
     table = read_table(path)
     for key in table:
+        if key in TYPED_ONLY:
+            raise ValueError(
+                f"{path}{line_of(path, key)}: {key} is no key: a file says what is compared, and --{key} how this is "
+                "done this time; type it behind the file"
+            )
         if key not in _KEYS:
             raise unknown_key(path, _KEYS, key)
     reader = _Reader(path)

@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tomli_w
 
+from laconic.drivers.gathered import misfit
 from laconic.errors import Named, OptionError
 from laconic.lab.atomic import write_text
 from laconic.lab.comparison.plan import Cell, Comparison
@@ -18,6 +19,10 @@ from laconic.lab.provenance import machine, versions
 PLAN = "comparison.toml"
 VERSION = 1
 State = Literal["finished", "diverged", "failed", "not run"]
+_NOTED = {
+    "folder": str, "label": str, "algorithm": str, "seed": int, "network": str | None, "partition": str, "state": str,
+    "why": str | None, "seconds": float | int | None, "peak_memory_bytes": int | None,
+}  # fmt: skip
 _OWN = ("algorithm", "set", "lr", "seed")  # a cell's own options, also where all cells happen to have the same
 
 
@@ -100,14 +105,39 @@ def measured_before(folder: Path) -> dict[str, CellResult]:
     if not file.is_file():
         return {}
     try:
-        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-        return {
-            str(cell["folder"]): CellResult(
-                state=cell["state"], why=cell["why"], seconds=cell["seconds"], memory_bytes=cell["peak_memory_bytes"]
+        cells = noted_cells(file)
+    except ValueError as error:
+        raise OptionError(Named("resume", True), f": {error}; mend it, or remove it to go on without it") from None
+    return {
+        cell["folder"]: CellResult(
+            state=cell["state"], why=cell["why"], seconds=cell["seconds"], memory_bytes=cell["peak_memory_bytes"]
+        )
+        for cell in cells
+    }
+
+
+def noted_cells(file: Path) -> list[dict[str, Any]]:
+    """Return the cells that a `comparison.json` names, with what it says of each.
+
+    Raises:
+        ValueError: It is not what laconic writes. The message names the file and the place in it.
+    """
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}, line {error.lineno}: it is no JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: it is no JSON: {error!s:.100}") from None
+    cells = data.get("cells") if isinstance(data, dict) else None
+    if not isinstance(cells, list):
+        raise ValueError(f'{file}: it has no list "cells"')
+    for number, cell in enumerate(cells):
+        named = {name: cell[name] for name in _NOTED if name in cell} if isinstance(cell, dict) else cell
+        problem = misfit(named, _NOTED, f"cells[{number}]")
+        if not problem and cell["state"] not in get_args(State):
+            problem = (
+                f"cells[{number}].state is {cell['state']!r:.60}; expected was one of {', '.join(get_args(State))}"
             )
-            for cell in cells
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise OptionError(
-            Named("resume", True), f": {file} is not what laconic wrote ({error!r}); remove it to go on without it"
-        ) from None
+        if problem:
+            raise ValueError(f"{file}: {problem}")
+    return cells
