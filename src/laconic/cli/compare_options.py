@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from laconic.errors import Named, OptionError
 from laconic.lab.algorithms import OF_WARM_UP, algorithm_class, check_name, has_dense_rounds, settings_by_name
@@ -12,6 +12,9 @@ from laconic.lab.comparison.plan_file import Asked, read_comparison
 from laconic.lab.comparison.shipped import experiment_file
 from laconic.lab.options import PURE_NUMBER, OptionGroup, option
 from laconic.units import size
+
+if TYPE_CHECKING:
+    from laconic.lab.comparison.cell_runs import Place
 
 
 def seeds_of(text: str) -> tuple[int, ...]:
@@ -55,6 +58,10 @@ class CompareOptions(OptionGroup):
         None, "How much memory all of them together may take, such as 4GB; fewer go on at once where it is little.",
         metavar="SIZE", reads=size, shown="four fifths of what is free",
     )  # fmt: skip
+    on: str | None = option(
+        None, "Where the runs are: ray runs them as tasks of a Ray cluster. Without it they are on this machine.",
+        choices=("ray",),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check names and learning rates.
@@ -88,7 +95,7 @@ class CompareOptions(OptionGroup):
         return (
             self.file is not None
             or bool(self.as_)
-            or any(each is not None for each in (self.seeds, self.target, self.jobs, self.memory))
+            or any(each is not None for each in (self.seeds, self.target, self.jobs, self.memory, self.on))
         )
 
     def folder(self, out: Path | None) -> Path | None:
@@ -105,6 +112,11 @@ class CompareOptions(OptionGroup):
         """
         if not self.has_cells:
             return
+        if self.on is not None and self.memory is not None:
+            raise OptionError(
+                Named("memory", self.memory), " is of this machine, and ", Named("on", self.on),
+                " watches the memory of each node itself; leave one of them out",
+            )  # fmt: skip
         if self.file is not None and len(self.algorithms) > 1:
             raise OptionError(
                 f"{self.algorithms[0]} says what is compared, so name no methods beside it: {self.algorithms[1]}"
@@ -120,6 +132,14 @@ class CompareOptions(OptionGroup):
                 raise OptionError(
                     Named(name, getattr(launch, name)), " is not for a comparison over seeds; leave it out"
                 )
+
+    def place(self) -> "Place | None":
+        """Return where the runs are; None for this machine. Raises OptionError if what this takes is not installed."""
+        if self.on is None:
+            return None
+        from laconic.lab.comparison.on_ray import OnRay
+
+        return OnRay()
 
     def asked(self, given: Mapping[str, Any]) -> Asked:
         """Return what is to be compared.

@@ -45,6 +45,7 @@ def compare_cells(
     asked = options.asked(given)
     comparison = asked.comparison()
     asked.check(comparison)
+    place = options.place()
     folder = options.folder(launch.out)
     assert folder is not None
     check_logs(launch.log, folder)
@@ -64,7 +65,7 @@ def compare_cells(
             with asked.file_named(), CellDisplay(shown=not quiet) as display:
                 run.run(
                     jobs=options.jobs, memory_bytes=None if options.memory is None else size(options.memory),
-                    listen=display.listen,
+                    listen=display.listen, place=place,
                 )  # fmt: skip
         except Stopped as stopped:
             _print(run, file.console, notes=not quiet)

@@ -134,7 +134,7 @@ class CellRuns:
                 label=work.name, work=in_cell_process, arguments={
                     "work": work.work, "arguments": work.arguments, "plugins": tuple(plugins),
                     "memory_bytes": memory_bytes,
-                },
+                }, cores=work.threads,
             )
             for work in works
         ]  # fmt: skip

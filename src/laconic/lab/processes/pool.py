@@ -38,6 +38,8 @@ class PoolTask:
     work: Callable[..., Figures]
     """A function at the top of a module, since it is pickled by name."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    cores: int = 1
+    """How many it uses, for who places tasks on machines."""
 
 
 def run_tasks(
