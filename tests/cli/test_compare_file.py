@@ -15,7 +15,10 @@ from contextlib import contextmanager
 import pytest
 
 from laconic.cli.compare_options import CompareOptions
+from laconic.cli.launch_options import LaunchOptions
 from laconic.contract import ALGORITHMS
+from laconic.lab.comparison.plan_file import TYPED_ONLY
+from laconic.lab.options import options_of
 from support.command_line import laconic
 from support.deadlines import DEADLINE_S
 
@@ -180,6 +183,11 @@ def test_a_wrong_call_is_refused_in_one_line(what, file, tmp_path, monkeypatch):
     assert len(ended.err.splitlines()) == 1
     assert not [text for text in wanted if text not in ended.err], ended.err
     assert sorted(os.listdir(tmp_path)) == ["empty.toml", "mine.toml"]
+
+
+def test_what_a_file_may_not_say_since_it_is_typed_is_an_option_of_the_command():
+    groups = (CompareOptions, LaunchOptions)
+    assert {*TYPED_ONLY} <= {field.name for group in groups for field, _ in options_of(group)}
 
 
 def test_what_the_data_refuse_is_named_with_the_file_and_the_line(file, tmp_path):

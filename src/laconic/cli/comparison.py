@@ -2,8 +2,10 @@
 
 import shlex
 import sys
+import threading
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from laconic.errors import LaconicError, Named, OptionError
 from laconic.lab.outputs import output_folder
 from laconic.lab.own_results import run_folders
 from laconic.lab.processes.place import described
+from laconic.lab.processes.starting import start_template
 from laconic.lab.processes.stopping import Stopped
 from laconic.report.terminal import terminal
 from laconic.report.visible import visible
@@ -37,15 +40,17 @@ def compare_cells(
     Raises:
         LaconicError: A cell has failed. All that is finished is printed and written.
     """
-    from laconic.lab.comparison.engine import ComparisonRun
-    from laconic.lab.runs.logged_run import check_logs
-
     refuse_ranks(context)
     quiet = is_quiet(context)
     asked = options.asked(given)
     comparison = asked.comparison()
-    asked.check(comparison)
     place = options.place()
+    if place is None:
+        start_template()  # now, since this process imports torch next, for as long as the template
+    from laconic.lab.comparison.engine import ComparisonRun
+    from laconic.lab.runs.logged_run import check_logs
+
+    asked.check(comparison)
     folder = options.folder(launch.out)
     assert folder is not None
     check_logs(launch.log, folder)
@@ -65,7 +70,7 @@ def compare_cells(
             with asked.file_named(), CellDisplay(shown=not quiet) as display:
                 run.run(
                     jobs=options.jobs, memory_bytes=None if options.memory is None else size(options.memory),
-                    listen=display.listen, place=place,
+                    listen=display.listen, place=place, idle=_load_page,
                 )  # fmt: skip
         except Stopped as stopped:
             _print(run, file.console, notes=not quiet)
@@ -98,6 +103,16 @@ def _print(run: "ComparisonRun", console: Console, *, notes: bool) -> None:
     console.print(comparison_table(run.results, run.records))
     for note in notes_on_comparison(run.results, run.memory_bytes) if notes else ():
         console.print(note, soft_wrap=True)
+
+
+def _load_page() -> None:
+    """Import what makes the page, on a core that has nothing else to do."""
+
+    def load() -> None:
+        with suppress(Exception):  # the page says what is wrong
+            import_module("laconic.report.comparison_page.files")
+
+    threading.Thread(target=load, daemon=True).start()
 
 
 def _report(run: "ComparisonRun", folder: Path, file: JsonOutput, *, quiet: bool) -> str:

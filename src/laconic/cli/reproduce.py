@@ -19,6 +19,7 @@ from laconic.errors import LaconicError, Named, OptionError
 from laconic.lab.json_text import json_text
 from laconic.lab.options import OptionGroup, option
 from laconic.lab.outputs import OutputFile, check_old_results, output_file, output_folder
+from laconic.lab.processes.starting import start_template
 from laconic.lab.processes.stopping import Stopped
 from laconic.report.terminal import terminal
 from laconic.report.visible import visible
@@ -112,6 +113,8 @@ def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
 
 
 def _run_items(context: typer.Context, options: ReproduceOptions) -> None:
+    if options.names or options.all:
+        start_template()  # now, since this process imports torch next, for as long as the template
     from laconic.cli.reproduce_items import run_items, write_page
     from laconic.reproduce import TABLES
     from laconic.reproduce.item_runs import Choices

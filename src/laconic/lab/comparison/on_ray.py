@@ -141,7 +141,7 @@ def _submitted(ray: Any, task: PoolTask, mailbox: object) -> object:  # noqa: AN
 def _work(
     task: PoolTask,
     files: Files,
-    mailbox: Any,
+    mailbox: Any,  # noqa: ANN401
     paths: Sequence[str],
     made_with: Mapping[str, str],
 ) -> tuple[Figures, str, Files]:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ _SCRIPT = Path(__file__).with_name("child.py")
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37  # of <sys/prctl.h>
 _POLL_S = 0.01
 # What every process of a run imports. torch._dynamo: by its first optimizer, for longer than torch itself.
-_PRELOADED = ("torch", "torch._dynamo", "laconic.lab.runs.launch", "laconic.algorithms")
+_PRELOADED = (
+    "torch", "torch._dynamo", "laconic.lab.runs.launch", "laconic.lab.comparison.cell_process", "laconic.algorithms",
+)  # fmt: skip
 # Nothing reads these while it is imported. Any other variable may count before a process's first line.
 _READ_LATE = frozenset(
     (*LAUNCHER_VARIABLES, "LOCAL_RANK", "GLOO_SOCKET_IFNAME", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST")
@@ -102,6 +104,15 @@ def start(
     return _run(connection, prefix=prefix, stdin=lifeline, env=os.environ | environment)
 
 
+def start_template() -> None:
+    """Start the template now, so that it imports while this process does something else until its first child.
+
+    Only the main thread does so, and only on Linux. What goes wrong is met at the first child.
+    """
+    if sys.platform == "linux":
+        _template.prepare()
+
+
 class _Template:
     """The template of this process. It is made for the first child, and again where the circumstances have changed."""
 
@@ -110,6 +121,14 @@ class _Template:
         self._circumstances: tuple[object, ...] | None = None  # in which it was made, or found not to fit
         self._process: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
+        self._is_ready = False  # whether it has imported everything
+
+    def prepare(self) -> None:
+        """Start it, and do not wait until it is ready."""
+        with self._lock:
+            if self._circumstances is None and _is_main_thread():
+                with suppress(OSError):
+                    self._make(_circumstances())
 
     def fork(self, descriptors: Sequence[int]) -> int | None:
         """Return the process id of a new child of this process; None if there is no template for it.
@@ -125,7 +144,7 @@ class _Template:
             if self._circumstances != (now := _circumstances()) and _is_main_thread():
                 self._end()
                 self._make(now)
-            if self._line is None or self._circumstances != now:
+            if self._line is None or self._circumstances != now or not self._has_become_ready(self._line):
                 return None
             answer = self._answer_to(self._line, descriptors)
         if answer is not None and answer < 0:
@@ -141,18 +160,32 @@ class _Template:
                     stderr=subprocess.DEVNULL,
                 )  # fmt: skip
             line.sendall(pickle.dumps((sys.path, _PRELOADED)))
-            if line.recv(1):
-                self._line = line
         except ConnectionError:  # it has failed, and so will a fresh interpreter, which says how
-            pass
+            line.close()
+            self._end()
         except BaseException:
             line.close()
             self._end()
             raise
-        if self._line is None:
-            line.close()
-            self._end()
+        else:
+            self._line = line
         self._circumstances = circumstances
+
+    def _has_become_ready(self, line: socket.socket) -> bool:
+        """Wait until it has imported everything. If it has failed, end it: fresh interpreters say how."""
+        if not self._is_ready:
+            circumstances = self._circumstances
+            try:
+                self._is_ready = bool(line.recv(1))
+            except ConnectionError:
+                pass
+            except BaseException:
+                self._end()
+                raise
+            if not self._is_ready:
+                self._end()
+                self._circumstances = circumstances  # in which it does not fit
+        return self._is_ready
 
     def _answer_to(self, line: socket.socket, descriptors: Sequence[int]) -> int | None:
         folder = os.open(".", os.O_PATH)
@@ -184,6 +217,7 @@ class _Template:
             self._process.kill()
             self._process.wait()
         self._circumstances = self._process = self._line = None
+        self._is_ready = False
 
     def disown(self) -> None:
         """In a copy of this process: leave the template to the original."""
@@ -193,6 +227,7 @@ class _Template:
             self._process.returncode = 0  # nothing is to be waited for here
         self._lock = threading.Lock()
         self._circumstances = self._process = self._line = None
+        self._is_ready = False
 
 
 _template = _Template()
