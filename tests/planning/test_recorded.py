@@ -51,7 +51,7 @@ def test_the_compute_time_is_the_runs_own_unless_one_is_given(tmp_path):
     assert run.query(Link(), 1.5).compute_s == 1.5
 
 
-def test_of_a_comparison_over_seeds_the_first_finished_cell_of_each_variant_is_timed(tmp_path):
+def test_of_a_comparison_over_seeds_one_finished_cell_of_each_variant_is_timed(tmp_path):
     cells = [("sgd", 0, "failed"), ("sgd", 1, "finished"), ("sgd", 2, "finished"), ("votes", 0, "not run")]
     names = ("label", "seed", "state")
     noted = [
