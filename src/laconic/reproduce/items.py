@@ -55,6 +55,19 @@ class Rule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Panel:
+    """A pair of axes of an item's picture, as the paper has them: curves of runs, or a fit on logarithmic axes."""
+
+    x: str
+    """What is read off the looks of runs: a name in `laconic.reproduce.pictures`. Of a fit, what is varied, or 1/eps."""
+    y: str
+    rows: tuple[str, ...] = ()
+    """Empty for all rows of the item. Of a fit, computed figures named "ROW, X = 1", "ROW, X = 2" and so on."""
+    slope: float | None = None
+    """Of a fit, the slope of the straight line that stands beside it; None for curves of runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Item:
     """A printed table or figure."""
 
@@ -71,6 +84,8 @@ class Item:
     """Why it is not here."""
     compute: str = ""
     """A name in `laconic.reproduce.computed`."""
+    compute_in_full: str = ""
+    """The same for --full; empty for figures that are not scaled down."""
     setting: str = ""
     """The name of a file in `experiments/settings`."""
     rows: tuple[str, ...] = ()
@@ -82,6 +97,10 @@ class Item:
     draws: tuple[str, ...] = ()
     """Timelines that show it: names that `laconic timeline --list` prints."""
     rules: tuple[Rule, ...] = ()
+    panels: tuple[Panel, ...] = ()
+    """The axes of its picture; empty for an item that is no figure."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Names of rows in its picture, where they are not those of the rows."""
     notes: tuple[str, ...] = ()
     """What differs from print: misprints, what the paper leaves open, what was found."""
     tried: tuple[str, ...] = ()
@@ -194,6 +213,8 @@ def _value(kind: object, value: Any, where: str) -> Any:  # noqa: ANN401 - what 
     """Return a value of a file as the field's type: lists as tuples, tables of rules as rules."""
     if kind == tuple[Rule, ...]:
         return tuple(_rule(one, where) for one in value)
+    if kind == tuple[Panel, ...]:
+        return tuple(_made(Panel, one, f"{where}, a panel") for one in value)
     if get_origin(kind) is tuple:
         return tuple(value) if isinstance(value, list) else (value,)
     return value

@@ -2,7 +2,8 @@
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, 2020. A run of T iterations has the learning rate of
 its theorem for that T and ends with eps, the mean of ||f'(x)||^2 over its iterates, which the theorem bounds; the fit
-is the slope of log T over log(1/eps) by least squares.
+is the slope of log T over log(1/eps) by least squares. What was fitted is among the figures, for pictures: "eps, T = 256"
+and so on.
 """
 
 import math
@@ -20,8 +21,11 @@ from laconic.reproduce.fixed_grid import FixedGrid, offer_fixed_grid
 from laconic.statements import LaconicWarning
 
 BySeed = dict[str, dict[int, float]]
-_SEEDS = (0, 1, 2)
-_STEPS = (256, 1024, 4096)
+Points = dict[float, dict[int, float]]
+"""eps by what is varied, then by seed."""
+SEEDS = (0, 1, 2)
+STEPS = (256, 1024, 4096)
+STEPS_IN_FULL = (*STEPS, 16_384)
 _D = 20
 
 
@@ -87,101 +91,123 @@ _ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "ec-sgd": ("ec-sgd", {"workers": 8, "disagreement": 10, "compression_error": 10}),
     "dsgd": ("dsgd", {"workers": 8, "disagreement": 3, "curvature_range": 0.5}),
 }
+FITTED = tuple(_ROWS)
 
 
-def fit(name: str) -> Callable[[Reporter], BySeed]:
-    """Return a function that fits the exponent of a row of Table 1.1."""
+def fit(name: str, steps: Sequence[int] = STEPS) -> Callable[[Reporter], BySeed]:
+    """Return a function that fits the exponent of a row of Table 1.1 to runs of so many steps."""
 
     def fitted(report: Reporter) -> BySeed:
         offer_fixed_grid()
         method, choices = _ROWS[name]
-        fits = _Fits(report, len(_SEEDS) * sum(_STEPS))
-        return {"exponent": _exponents(lambda seed, steps: fits.eps(method, steps=steps, seed=seed, **choices))}
+        fits = _Fits(report, len(SEEDS) * sum(steps))
+        points = measured(steps, lambda seed, n_steps: fits.eps(method, steps=n_steps, seed=seed, **choices))
+        return {"exponent": exponents(points), **named("eps", "T", points)}
 
     return fitted
 
 
-def fit_asgd(report: Reporter) -> BySeed:
-    """Return ASGD's exponents in updates: with and without noise; and of eps over tau + 1 at T = 4096 updates."""
+def fit_asgd(steps: Sequence[int] = STEPS) -> Callable[[Reporter], BySeed]:
+    """Return a function that fits ASGD's exponents in updates: with and without noise; and of eps over tau + 1."""
     by_delay = (2, 4, 8, 16)  # workers: tau + 1
-    rounds = sum(updates // 8 + updates // 4 for updates in _STEPS) + sum(_STEPS[-1] // n for n in by_delay)
-    fits = _Fits(report, len(_SEEDS) * rounds)
 
-    def eps(workers: int, noise: float, seed: int, updates: int) -> float:
-        return fits.eps("asgd", steps=updates // workers, seed=seed, workers=workers, noise=noise)
+    def fitted(report: Reporter) -> BySeed:
+        rounds = sum(updates // 8 + updates // 4 for updates in steps) + sum(STEPS[-1] // n for n in by_delay)
+        fits = _Fits(report, len(SEEDS) * rounds)
 
-    return {
-        "exponent": _exponents(lambda seed, updates: eps(8, 0.0, seed, updates)),
-        "exponent with noise": _exponents(lambda seed, updates: eps(4, 3.0, seed, updates)),
-        "exponent of tau + 1": _slopes(by_delay, lambda seed, n: eps(n, 0.0, seed, _STEPS[-1])),
-    }
+        def eps(workers: int, noise: float, seed: int, updates: int) -> float:
+            return fits.eps("asgd", steps=updates // workers, seed=seed, workers=workers, noise=noise)
+
+        exact = measured(steps, lambda seed, updates: eps(8, 0.0, seed, updates))
+        noisy = measured(steps, lambda seed, updates: eps(4, 3.0, seed, updates))
+        delayed = measured(by_delay, lambda seed, n: eps(n, 0.0, seed, STEPS[-1]))
+        return {
+            "exponent": exponents(exact), "exponent with noise": exponents(noisy), "exponent of tau + 1": slopes(delayed),
+            **named("eps", "T", exact), **named("eps with noise", "T", noisy), **named("eps", "tau + 1", delayed),
+        }  # fmt: skip
+
+    return fitted
 
 
 def fit_rings(report: Reporter) -> BySeed:
     """Return the exponent of eps over rho/(1 - rho) of DSGD, on rings of 4 to 16 at T = 4096."""
     rings = (4, 5, 8, 10, 16)
-    fits = _Fits(report, len(_SEEDS) * _STEPS[-1] * len(rings))
+    fits = _Fits(report, len(SEEDS) * STEPS[-1] * len(rings))
 
-    def eps(workers: int, seed: int) -> float:
-        return fits.eps(
-            "dsgd", steps=_STEPS[-1], seed=seed, workers=workers, disagreement=3, curvature_range=0.5
-        )  # fmt: skip
+    def eps(seed: int, workers: int) -> float:
+        return fits.eps("dsgd", steps=STEPS[-1], seed=seed, workers=workers, disagreement=3, curvature_range=0.5)
 
+    by_ring = measured(rings, eps)
     rho = {n: Mixing.from_text("ring", n).rho for n in rings}
-    return {
-        "exponent of rho/(1 - rho)": {
-            seed: slope_of({rho[n] / (1 - rho[n]): eps(n, seed) for n in rings}) for seed in _SEEDS
-        }
-    }
+    points = {rho[n] / (1 - rho[n]): by_ring[n] for n in rings}
+    return {"exponent of rho/(1 - rho)": slopes(points), **named("eps", "rho/(1 - rho)", points)}
 
 
 def fit_smoothness(report: Reporter) -> BySeed:
     """Return Table 1.2's exponents: of L for GD and SGD, of the mini-batch B for mb-SGD, at T = 1024."""
     steps, values = 1024, (1, 2, 4, 8, 16)
-    fits = _Fits(report, len(_SEEDS) * steps * 3 * len(values))
+    fits = _Fits(report, len(SEEDS) * steps * 3 * len(values))
 
     def eps(seed: int, noise: float, smoothness: int, batch: int) -> float:
         return fits.eps(
             "sgd", steps=steps, seed=seed, workers=batch, noise=noise, lowest=smoothness / 10, highest=smoothness
         )
 
-    noisy_smoothness = _slopes(values, lambda seed, value: eps(seed, 3.0, value, 1))
-    noisy_batch = _slopes(values, lambda seed, value: eps(seed, 3.0, 1, value))
+    exact = measured(values, lambda seed, value: eps(seed, 0.0, value, 1))
+    noisy = measured(values, lambda seed, value: eps(seed, 3.0, value, 1))
+    by_batch = measured(values, lambda seed, value: eps(seed, 3.0, 1, value))
     return {
-        "GD, exponent of L": _slopes(values, lambda seed, value: eps(seed, 0.0, value, 1)),
-        "SGD, exponent of L": {seed: 2 * slope for seed, slope in noisy_smoothness.items()},
-        "mb-SGD, exponent of B": {seed: 2 * slope for seed, slope in noisy_batch.items()},
-    }
+        "GD, exponent of L": slopes(exact),
+        "SGD, exponent of L": {seed: 2 * slope for seed, slope in slopes(noisy).items()},
+        "mb-SGD, exponent of B": {seed: 2 * slope for seed, slope in slopes(by_batch).items()},
+        **named("GD", "L", exact), **named("SGD", "L", noisy), **named("mb-SGD", "B", by_batch),
+    }  # fmt: skip
 
 
 def speed_up(report: Reporter) -> BySeed:
     """Return how eps falls with the number of workers at T = 1024: mb-SGD, DSGD on rings, CSGD."""
     offer_fixed_grid()
     steps, many, rings = 1024, (1, 2, 4, 8, 16, 32, 64), (4, 8, 16, 32)
-    fits = _Fits(report, len(_SEEDS) * steps * (len(many) + len(rings) + 2))
+    fits = _Fits(report, len(SEEDS) * steps * (len(many) + len(rings) + 2))
 
-    def points(method: str, counts: Sequence[int], **choices: Any) -> dict[int, dict[float, float]]:  # noqa: ANN401
-        return {
-            seed: {n: fits.eps(method, steps=steps, seed=seed, workers=n, noise=3, **choices) for n in counts}
-            for seed in _SEEDS
-        }
+    def points(method: str, counts: Sequence[int], **choices: Any) -> Points:  # noqa: ANN401
+        return measured(
+            counts, lambda seed, n: fits.eps(method, steps=steps, seed=seed, workers=n, noise=3, **choices)
+        )  # fmt: skip
 
     sgd, dsgd = points("sgd", many), points("dsgd", rings)
     csgd = points("csgd", (1, 64), **_grid(1 / _SIGMA_OF_GRID))  # sigma' = 1
     return {
-        "mb-SGD, slope": {seed: slope_of(of_seed) for seed, of_seed in sgd.items()},
-        "DSGD, slope": {seed: slope_of(of_seed) for seed, of_seed in dsgd.items()},
-        "mb-SGD, eps of 1 over eps of 64": {seed: of_seed[1] / of_seed[64] for seed, of_seed in sgd.items()},
-        "CSGD, eps of 1 over eps of 64": {seed: of_seed[1] / of_seed[64] for seed, of_seed in csgd.items()},
-        "CSGD over mb-SGD, eps of 64": {seed: csgd[seed][64] / sgd[seed][64] for seed in _SEEDS},
+        "mb-SGD, slope": slopes(sgd),
+        "DSGD, slope": slopes(dsgd),
+        "mb-SGD, eps of 1 over eps of 64": {seed: sgd[1][seed] / sgd[64][seed] for seed in SEEDS},
+        "CSGD, eps of 1 over eps of 64": {seed: csgd[1][seed] / csgd[64][seed] for seed in SEEDS},
+        "CSGD over mb-SGD, eps of 64": {seed: csgd[64][seed] / sgd[64][seed] for seed in SEEDS},
+        **named("mb-SGD", "N", sgd), **named("DSGD", "N", dsgd), **named("CSGD", "N", csgd),
+    }  # fmt: skip
+
+
+def measured(values: Sequence[int], eps: Callable[[int, int], float]) -> Points:
+    """Return eps of each seed for each value."""
+    return {value: {seed: eps(seed, value) for seed in SEEDS} for value in values}
+
+
+def exponents(points: Points) -> dict[int, float]:
+    """Return, by seed, the slope of the logarithm of what is varied over log(1/eps)."""
+    return {
+        seed: slope_of({1 / by_seed[seed]: value for value, by_seed in points.items()})
+        for seed in next(iter(points.values()))
     }
 
 
-def _exponents(eps: Callable[[int, int], float]) -> dict[int, float]:
-    """Return, by seed, the slope of log T over log(1/eps)."""
-    return {seed: slope_of({1 / eps(seed, steps): steps for steps in _STEPS}) for seed in _SEEDS}
+def slopes(points: Points) -> dict[int, float]:
+    """Return, by seed, the slope of log eps over the logarithm of what is varied."""
+    return {
+        seed: slope_of({value: by_seed[seed] for value, by_seed in points.items()})
+        for seed in next(iter(points.values()))
+    }
 
 
-def _slopes(values: Sequence[int], eps: Callable[[int, int], float]) -> dict[int, float]:
-    """Return, by seed, the slope of log eps over the logarithm of a value."""
-    return {seed: slope_of({value: eps(seed, value) for value in values}) for seed in _SEEDS}
+def named(row: str, varied: str, points: Points) -> BySeed:
+    """Return the points of a fit by names, such as "eps, T = 256"."""
+    return {f"{row}, {varied} = {value:g}": by_seed for value, by_seed in points.items()}
