@@ -63,6 +63,23 @@ def test_all_leaves_out_what_cannot_be_run_here_and_says_why(monkeypatch):
     assert "003-fig1.6 computed < 0.1 holds" in text
 
 
+def test_finished_items_are_drawn_beside_the_runs_and_beside_the_page(tmp_path):
+    out, page = tmp_path / "r", tmp_path / "page.md"
+    item, folder = items()["003-table1.1-gd"], item_runs.Folder(out)
+    points = {f"eps, T = {steps}": dict.fromkeys((0, 1, 2), 1 / steps) for steps in (256, 1024)}
+    folder.keep_computed(item.compute, {"values": {"exponent": {0: 1.0, 1: 1.0, 2: 1.0}, **points}, "seconds": 1.0})
+    ended = laconic("reproduce", item.name, "003-fig1.6", "--out", str(out))
+    assert ended.code == 0, ended.err
+    picture = out / "pictures" / f"{item.name}.svg"
+    assert f"wrote {picture}" in ended.out.replace("\n", "")
+    assert [path.name for path in picture.parent.iterdir()] == [picture.name]
+    assert laconic("reproduce", "--out", str(out), "--page", str(page)).code == 0
+    assert f"](page/{item.name}.svg)" in page.read_text()
+    assert (tmp_path / "page" / picture.name).read_bytes() == picture.read_bytes()
+    assert laconic("reproduce", "003-fig1.6", "--out", str(out), "--overwrite").code == 0
+    assert not picture.exists(), "what it shows has been removed"
+
+
 MISTAKES = {
     "an item without its data": (("001-fig4",), "001-fig4 needs the data set mnist"),
     "data without a name": (("001-fig4", "--data", "here"), "NAME=PATH"),

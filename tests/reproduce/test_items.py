@@ -8,7 +8,7 @@ import pytest
 from laconic.lab.runs.looks import LookPlan
 from laconic.lab.runs.run import look_at_simulated
 from laconic.report.items import cells_of, number_text, verdict_text
-from laconic.report.items_page import page_of
+from laconic.report.items_page import ItemOnPage, page_of
 from laconic.reproduce.computed import COMPUTED
 from laconic.reproduce.grid import best_factors, tries_of
 from laconic.reproduce.item_runs import (
@@ -25,6 +25,7 @@ from laconic.reproduce.items import Item, Rule, item_of, items, setting_of
 from laconic.reproduce.judging import Found, lines_of, verdict_of
 from laconic.reproduce.measures import FinishedRun, measured
 from laconic.reproduce.rules import Verdict
+from laconic.reproduce.time_spent import time_of
 from support.inputs import over_inputs
 
 HOLDS, BAND, NOT = Verdict
@@ -345,14 +346,19 @@ def test_every_computed_item_but_the_long_ones_holds_and_stands_on_the_page(tmp_
     folder = Folder(tmp_path)
     for name in dict.fromkeys(item_of(name).compute for name in QUICK):
         folder.keep_computed(name, compute(silent, name))
-    found = [(one, lines_of(one, found_in(folder, one, []))) for one in items().values() if not one.setting]
-    verdicts = {one.name: verdict_text(one, lines) for one, lines in found}
+    found = [
+        ItemOnPage(item=one, lines=lines_of(one, found_in(folder, one, [])), spent=time_of(folder, one, []))
+        for one in items().values()
+        if not one.setting
+    ]
+    verdicts = {one.item.name: verdict_text(one.item, one.lines) for one in found}
     assert {name: verdicts[name] for name in QUICK} == dict.fromkeys(QUICK, "holds")
     page = page_of(found, folder.made_with())
-    assert all(f"### {one.name}: " in page for one, _ in found)
+    assert all(f"### {one.item.name}: " in page for one in found)
     assert "| server, GB saved | 82 | - |" in page, "000-cost has not been run"
     assert "| GB, server 0.1, beta~ 0.3 | 328 | 328.22 |" in page
-    assert "| 003-table1.1-sgd | Table 1.1, SGD | trained | not run yet |" in page
+    assert "| 003-table1.1-sgd | Table 1.1, SGD | trained |  | not run yet |" in page
+    assert "| 000-table2 | Table 2 | computed | < 0.1 | holds |" in page
     assert "not here" in verdicts["003-schematics"]
     assert str(tmp_path) not in page
 

@@ -115,10 +115,11 @@ def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
 def _run_items(context: typer.Context, options: ReproduceOptions) -> None:
     if options.names or options.all:
         start_template()  # now, since this process imports torch next, for as long as the template
-    from laconic.cli.reproduce_items import run_items, write_page
+    from laconic.cli.reproduce_items import run_items
+    from laconic.cli.reproduce_page import write_page
     from laconic.reproduce import TABLES
     from laconic.reproduce.item_runs import Choices
-    from laconic.reproduce.items import item_of, items
+    from laconic.reproduce.items import in_full, item_of, items
 
     if options.methods is not None:
         raise OptionError(Named("methods", options.methods), " is for a full table; items have all rows")
@@ -127,6 +128,7 @@ def _run_items(context: typer.Context, options: ReproduceOptions) -> None:
         if options.all
         else [item_of(name, list(TABLES)) for name in dict.fromkeys(options.names)]
     )
+    chosen = [in_full(item) for item in chosen] if options.full else chosen
     choices = Choices(
         data=_data_by_name(options.data), seeds=() if options.seeds is None else _seeds(options.seeds),
         full=options.full,

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from laconic.cli.cell_display import CellDisplay
 from laconic.cli.json_output import JsonOutput
+from laconic.cli.reproduce_pictures import FOLDER, remove_pictures, write_pictures
 from laconic.errors import LaconicError, OptionError, Spelling
-from laconic.lab.outputs import OutputFile, output_folder
+from laconic.lab.outputs import output_folder
 from laconic.lab.processes.stopping import Stopped
 from laconic.report.terminal import terminal
+from laconic.report.visible import visible
 from laconic.statements import LaconicWarning, warn
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ def run_items(
 
         if overwrite:
             Folder(folder.path).clear()
+            remove_pictures(folder.path)
         if grid:
             runnable = [one.item for one in planned if not one.why_not]
             found = _search(runnable, choices, Folder(folder.path), figures, jobs=jobs, quiet=quiet)
@@ -162,6 +165,8 @@ class _Items:
         self, planned: Sequence[_Planned], folder: "Folder", json: JsonOutput, *, quiet: bool, stays: bool
     ) -> None:
         """Find what is finished."""
+        from laconic.reproduce.code_hash import is_current
+
         self._planned, self._folder, self._json = planned, folder, json
         self._quiet, self._stays = quiet, stays
         cells: dict[str, PlannedCell] = {}
@@ -172,7 +177,7 @@ class _Items:
                 if cell.key not in keys and folder.cell(cell) is None:
                     keys.add(cell.key)
                     cells[f"{one.item.name}: {cell.row}, seed {cell.settings.seed}"] = cell
-            if one.item.compute and folder.computed(one.item.compute) is None:
+            if one.item.compute and not is_current(folder.computed(one.item.compute), one.item.compute):
                 computed[one.item.compute] = None
         self._runs = _Runs(cells, list(computed), folder)
 
@@ -192,8 +197,16 @@ class _Items:
         data = self._print()
         if self._runs.problems:
             raise LaconicError("\n".join(self._runs.problems))
-        if wrote := self._json.write({"items": data}):
-            terminal(quiet=self._quiet or self._json.in_place_of_tables).print(wrote, soft_wrap=True)
+        wrote = [f"wrote {visible(str(file))}" for file in self._draw()] if self._stays else []
+        for line in filter(None, [*wrote, self._json.write({"items": data})]):
+            terminal(quiet=self._quiet or self._json.in_place_of_tables).print(line, soft_wrap=True)
+
+    def _draw(self) -> "list[Path]":
+        """Draw the items that are finished. Raises OSError as `write_pictures`."""
+        from laconic.reproduce.item_runs import found_in
+
+        found = [(one.item, found_in(self._folder, one.item, one.cells)) for one in self._planned]
+        return list(write_pictures(self._folder.path / FOLDER, found).values())
 
     def _print(self) -> "list[dict[str, object]]":
         """Print every item, and return their data."""
@@ -229,13 +242,3 @@ def _lines(out: Path | None, item: "Item", choices: "Choices") -> "list[Line]":
     from laconic.reproduce.judging import lines_of
 
     return [] if out is None else lines_of(item, found_in(Folder(out), item, planned_cells(item, choices)))
-
-
-def write_page(page: OutputFile, out: Path, choices: "Choices") -> None:
-    """Write the page of all items with what is finished in a folder. Raises OSError as `OutputFile.write_text`."""
-    from laconic.report.items_page import page_of
-    from laconic.reproduce.item_runs import Folder
-    from laconic.reproduce.items import items
-
-    found = [(item, _lines(out, item, choices)) for item in items().values()]
-    page.write_text(page_of(found, Folder(out).made_with()))

@@ -21,11 +21,7 @@ _LOGARITHMIC = 20.0  # an axis whose curves end farther apart than this is logar
 _LOSSES = 50.0  # and so is a loss that falls this much
 _LEGEND_LETTERS = 56  # of a line below one panel; a line sample takes seven more for each row
 _MAX_POINTS = 40  # of a curve
-_IN_SVG = {
-    "svg.fonttype": "none",  # letters as letters: as shapes they are half of the file
-    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # the file repeats them at each text
-}
-_DIGITS = re.compile(rb"(\d\.\d)\d{2,}")  # a tenth of a point is less than is seen
+_MORE_THAN_IS_SEEN = re.compile(rb"(?<=\d\.\d)\d{2,}|(?<=\n) +")  # a tenth of a point is; and indentation
 
 
 def draw_item(item: Item, found: Found, ending: str) -> bytes:
@@ -39,7 +35,8 @@ def draw_item(item: Item, found: Found, ending: str) -> bytes:
     width_in, height_in = _PANEL_IN[0] * max(len(by_panel), 1.3), _PANEL_IN[1]
 
     def draw(figure: "Figure") -> None:
-        rcParams.update(_IN_SVG)
+        rcParams["svg.fonttype"] = "none"  # letters as letters: as shapes they are half of the file
+        rcParams["font.sans-serif"] = ["DejaVu Sans", "Verdana"]  # the file repeats them at each text
         every_axes = figure.subplots(1, len(by_panel), squeeze=False)[0]
         for axes, (panel, curves) in zip(every_axes, by_panel, strict=True):
             (_draw_fit if panel.slope is not None else _draw_runs)(axes, panel, curves, labels)
@@ -56,7 +53,7 @@ def draw_item(item: Item, found: Found, ending: str) -> bytes:
 
     rows = math.ceil(len(labels) / columns)
     data = picture_bytes((width_in, height_in + 0.18 * rows + 0.2), ending, title, draw)
-    return _DIGITS.sub(rb"\1", data).replace(b" \nL ", b"L") if ending == ".svg" else data
+    return _MORE_THAN_IS_SEEN.sub(b"", data).replace(b" \nL ", b"L") if ending == ".svg" else data
 
 
 def _draw_runs(axes: "Axes", panel: Panel, curves: Sequence[Curve], labels: Sequence[str]) -> None:

@@ -1,13 +1,32 @@
 """The page of all items: printed beside measured, the rules, the verdicts, and what has not been run."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from laconic.report.items import COLUMNS, cells_of, verdict_text
+from laconic.report.items import COLUMNS, cells_of, number_text, verdict_text
+from laconic.reproduce.grid import Try
 from laconic.reproduce.item_runs import MadeWith
 from laconic.reproduce.items import Item, Setting, setting_of
 from laconic.reproduce.judging import Line
+from laconic.reproduce.time_spent import AT_ONCE, HOURS_OF_ALL, MINUTES_OF_AN_ITEM, TimeSpent, time_of_all
 
-Found = Sequence[tuple[Item, Sequence[Line]]]
+
+@dataclass(frozen=True, kw_only=True)
+class ItemOnPage:
+    """An item with all that the page says of it."""
+
+    item: Item
+    lines: Sequence[Line]
+    spent: TimeSpent
+    is_stale: bool = False
+    """Whether its computed figures are those of an earlier version of their code."""
+    picture: str = ""
+    """The file of its picture, relative to the page; empty for none."""
+
+
+Found = Sequence[ItemOnPage]
+Searched = Sequence[tuple[Try, float]]
+"""Finished tries of learning rates, with what each has reached."""
 _PAPERS = {
     "000": "CompSkipDSGD (Phuong, Phong, Fukushima, 2023)",
     "001": "SASG (Deng, Li, Sun, Lu)",
@@ -26,23 +45,26 @@ and bits. Rules, with three seeds, differences paired by seed:
 - **Order**, A above B with a band: holds if the mean difference is above the band and has its sign in two of three
   seeds; within band if it is no larger than the band.
 - **No loss**, A at least B less a margin: within band if it misses the margin by less than 0.3.
-- **Interval**: within band if the mean misses an end by less than a tenth of it. A run that misses its target counts
-  with its whole traffic and a ">"; it is then within band at best.
+- **Interval**: within band if the mean misses an end by less than a tenth of it, or as its line says. A run that misses
+  its target counts with its whole traffic and a ">"; it is then within band at best.
 - **Exponent**: holds within 0.15, within band to 0.25, or as its line says.
 - **Computed**: equal to the printed figure after rounding to its digits.
 
-Points are percent of the test examples. "Lowest" and "highest" are those of the seeds.
+Points are percent of test examples. "Lowest" and "highest" are those of the seeds. Pictures have the paper's axes: a
+line is the mean over seeds, a band reaches to the lowest and the highest one. What is not finished has no picture.
 """
 
 
-def page_of(found: Found, made_with: MadeWith) -> str:
+def page_of(found: Found, made_with: MadeWith, searched: Searched = ()) -> str:
     """Return the page as Markdown."""
-    settings = {item.setting: setting_of(item.setting) for item, _ in found if item.setting}
-    parts = [_INTRODUCTION, _provenance(made_with), _commands(settings.values()), _overview(found)]
+    settings = {one.item.setting: setting_of(one.item.setting) for one in found if one.item.setting}
+    parts = [_INTRODUCTION, _provenance(made_with), _commands(settings.values()), _overview(found), _time(found)]
     for paper, title in _PAPERS.items():
         parts.append(f"## {paper}: {title}\n")
-        parts += [_section(item, lines) for item, lines in found if item.paper == paper]
-    parts += ["## Settings\n", *(_setting(setting) for setting in settings.values())]
+        parts += [_section(one) for one in found if one.item.paper == paper]
+    parts.append("## Settings\n")
+    for name, setting in settings.items():
+        parts += [_setting(setting), *_search([one for one in searched if one[0].setting == name])]
     return "\n".join(parts)
 
 
@@ -70,12 +92,38 @@ def _commands(settings: Iterable[Setting]) -> str:
 
 
 def _overview(found: Found) -> str:
-    rows = ["| item | prints | kind | verdict |", "|---|---|---|---|"]
-    rows += [f"| {item.name} | {item.prints} | {item.kind} | {verdict_text(item, lines)} |" for item, lines in found]
+    rows = ["| item | prints | kind | minutes | verdict |", "|---|---|---|---|---|"]
+    rows += [
+        f"| {one.item.name} | {one.item.prints} | {one.item.kind} | {_minutes(one.spent)} | "
+        f"{verdict_text(one.item, one.lines)} |"
+        for one in found
+    ]
     return "\n".join(rows) + "\n"
 
 
-def _section(item: Item, lines: Sequence[Line]) -> str:
+def _minutes(spent: TimeSpent) -> str:
+    if not spent.seconds:
+        return ""
+    text = f"{spent.minutes:.1f}" if spent.minutes >= 0.1 else "< 0.1"
+    return f"{text} and more" if spent.n_left else text
+
+
+def _time(found: Found) -> str:
+    """Return how long everything took, beside what it may take."""
+    together = time_of_all([one.spent for one in found])
+    longer = [f"{one.item.name} ({one.spent.minutes:.0f})" for one in found if one.spent.minutes > MINUTES_OF_AN_ITEM]
+    left = ", and not all has been run" if together.n_left else ""
+    above = f" Above {MINUTES_OF_AN_ITEM:g} minutes are {', '.join(longer)}." if longer else ""
+    return (
+        f"Minutes are the times of an item's runs and figures added up, with {AT_ONCE} at once, shared ones included. "
+        f"Shared ones counted once, all items take {together.minutes / 60:.2f} hours{left}; they may take "
+        f"{HOURS_OF_ALL:g}, and an item {MINUTES_OF_AN_ITEM:g} minutes (those of settings a and a2 twice that).{above}"
+        "\n"
+    )
+
+
+def _section(one: ItemOnPage) -> str:
+    item, lines = one.item, one.lines
     parts = [f"### {item.name}: {item.prints}\n", f"{item.title[0].upper()}{item.title[1:]}. {item.scaled}\n"]
     if item.why:
         return "\n".join([*parts, f"Not here: {item.why}.\n"])
@@ -83,13 +131,33 @@ def _section(item: Item, lines: Sequence[Line]) -> str:
         parts.append("Drawn by " + ", ".join(f"`laconic timeline {name}`" for name in item.draws) + ".\n")
     if any(line.figure is None for line in lines) or (item.rules and not lines):
         parts.append(
-            "Not run yet, where a line has no figure.\n" if any(one.figure for one in lines) else "Not run yet.\n"
+            "Not run yet, where a line has no figure.\n" if any(line.figure for line in lines) else "Not run yet.\n"
         )
+    if one.is_stale:
+        parts.append("Computed by an earlier version of the code: run it again.\n")
     if lines:
         parts.append(_table(lines))
+    if one.picture:
+        parts.append(f"![{item.prints}: {item.title}]({one.picture})\n")
     parts += [f"- {note}" for note in item.notes]
     parts += [f"- Tried: {note}" for note in item.tried]
     return "\n".join(parts) + "\n"
+
+
+def _search(tries: Searched) -> list[str]:
+    """Return the table of a search of learning rates; nothing if there was none."""
+    if not tries:
+        return []
+    seed, epochs = tries[0][0].cell.settings.seed, tries[0][0].cell.settings.epochs
+    rows = [
+        f"| {one.row} | {one.learning_rate:.3g} | {number_text(value)} |"
+        for one, value in sorted(tries, key=lambda pair: (pair[0].row, pair[0].factor))
+    ]
+    return [
+        f"Searched with `--grid`: the same tries for each method, seed {seed}, {epochs} epochs. Reached: final "
+        "accuracy in points, or the gap below 0.\n",
+        "\n".join(["| row | rate | reached |", "|---|---|---|", *rows]) + "\n",
+    ]
 
 
 def _table(lines: Sequence[Line]) -> str:

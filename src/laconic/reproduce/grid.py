@@ -66,3 +66,10 @@ def best_factors(tries: Sequence[Try], folder: Folder) -> dict[tuple[str, str], 
         row: max(of_row, key=lambda one: (reached(one, folder), one.factor == 1)).factor
         for row, of_row in by_row.items()
     }  # fmt: skip
+
+
+def finished_tries(items: Sequence[Item], choices: Choices, folder: Folder) -> list[Try]:
+    """Return the tries of the rows of which a search has finished all."""
+    tries = tries_of(items, choices)
+    left = {(one.setting, one.row) for one in tries if folder.cell(one.cell) is None}
+    return [one for one in tries if (one.setting, one.row) not in left]

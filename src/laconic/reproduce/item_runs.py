@@ -21,6 +21,7 @@ from laconic.lab.provenance import machine, versions
 from laconic.lab.runs import store
 from laconic.lab.runs.looks import LookPlan
 from laconic.lab.runs.settings import RunSettings
+from laconic.reproduce import code_hash
 from laconic.reproduce.computed import COMPUTED
 from laconic.reproduce.items import Item, Setting, fault_plan, setting_of
 from laconic.reproduce.judging import Found
@@ -209,7 +210,8 @@ class Folder:
 
     def keep_computed(self, name: str, figures: Figures) -> None:
         """Keep computed figures. Raises OSError as `store.keep`."""
-        store.keep(self.path / "computed" / name, {"compute": name}, {**figures, **_about()})
+        about = {**_about(), code_hash.KEY: code_hash.code_hash(name)}
+        store.keep(self.path / "computed" / name, {"compute": name}, {**figures, **about})
 
     def clear(self) -> None:
         """Remove all that is finished."""

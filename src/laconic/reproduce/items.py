@@ -6,7 +6,7 @@ what is scaled down. Settings that several items share are in the folder `experi
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -42,6 +42,8 @@ class Rule:
     """Whether the interval is one of the ratio to `against`, not of the figure."""
     low: float | None = None
     high: float | None = None
+    nearly: float | None = None
+    """The share of an end by which the interval may be missed within the band; None for that of all items."""
     tolerance: float | None = None
     """In place of both ends: the share of the printed figure by which an interval reaches to both sides of it."""
     expected: float = 0.0
@@ -59,7 +61,7 @@ class Panel:
     """A pair of axes of an item's picture, as the paper has them: curves of runs, or a fit on logarithmic axes."""
 
     x: str
-    """What is read off the looks of runs: a name in `laconic.reproduce.pictures`. Of a fit, what is varied, or 1/eps."""
+    """What is read off the looks of runs: a name in `laconic.reproduce.pictures`. Of a fit, what varies, or 1/eps."""
     y: str
     rows: tuple[str, ...] = ()
     """Empty for all rows of the item. Of a fit, computed figures named "ROW, X = 1", "ROW, X = 2" and so on."""
@@ -162,6 +164,11 @@ def item_of(name: str, others: Sequence[str] = ()) -> Item:
         near = near_misses(name, [*known, *others])
         raise ValueError(f"unknown item {name!r}; `laconic reproduce --list` prints all{near}")
     return known[name]
+
+
+def in_full(item: Item) -> Item:
+    """Return an item that computes what --full asks for; one that has no more to compute is returned as it is."""
+    return replace(item, compute=item.compute_in_full or item.compute)
 
 
 @cache

@@ -83,7 +83,8 @@ def _judged(rule: Rule, figure: Measured) -> Verdict:
             return rules.no_loss(figure, margin=rule.margin)
         case "interval":
             low, high = _ends(rule)
-            return rules.interval(figure, low=low, high=high)
+            nearly = rules.NEARLY_INSIDE if rule.nearly is None else rule.nearly
+            return rules.interval(figure, low=low, high=high, nearly=nearly)
         case "exponent":
             holds = rules.EXPONENT_HOLDS if rule.holds is None else rule.holds
             band = holds * rules.EXPONENT_BAND / rules.EXPONENT_HOLDS
@@ -118,11 +119,7 @@ def _text(rule: Rule) -> str:
         case "no loss":
             return f"at least {-rule.margin:g}"
         case "interval":
-            if rule.tolerance is not None:
-                return f"within {100 * rule.tolerance:g} %"
-            if rule.low is None:
-                return f"at most {rule.high:g}"
-            return f"at least {rule.low:g}" if rule.high is None else f"{rule.low:g} to {rule.high:g}"
+            return _interval_text(rule) + ("" if rule.nearly is None else f", band {100 * rule.nearly:g} %")
         case "exponent":
             holds = rules.EXPONENT_HOLDS if rule.holds is None else rule.holds
             return f"within {holds:g} of {rule.expected:g}"
@@ -130,3 +127,11 @@ def _text(rule: Rule) -> str:
             return "equal, digits cut off" if rule.truncated else "equal after rounding"
         case _:
             return ""
+
+
+def _interval_text(rule: Rule) -> str:
+    if rule.tolerance is not None:
+        return f"within {100 * rule.tolerance:g} %"
+    if rule.low is None:
+        return f"at most {rule.high:g}"
+    return f"at least {rule.low:g}" if rule.high is None else f"{rule.low:g} to {rule.high:g}"

@@ -6,6 +6,7 @@ what all have used on average.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import mean
 
 import numpy
@@ -14,7 +15,7 @@ from laconic.hyperparameters import near_misses
 from laconic.reproduce.computed import Values
 from laconic.reproduce.items import Item, Panel
 from laconic.reproduce.judging import Found
-from laconic.reproduce.measures import Cell, Look
+from laconic.reproduce.measures import FinishedRun, Look
 
 INVERSE = "1/eps"
 """The positions of a fit that has what is varied over the inverse of what was found."""
@@ -45,7 +46,7 @@ def _of_looks(key: str, factor: float = 1.0) -> Callable[[Sequence[Look]], list[
 def _between_looks(looks: Sequence[Look]) -> list[float]:
     """Return the seconds from each look to the next one."""
     seconds = [0.0, *(float(look["seconds"]) for look in looks)]
-    return [after - before for before, after in zip(seconds, seconds[1:], strict=False)]
+    return [after - before for before, after in pairwise(seconds)]
 
 
 _AXES = {
@@ -93,7 +94,7 @@ def is_drawable(item: Item, found: Found) -> bool:
     return bool(item.panels) and all(curves_of(panel, item, found) for panel in item.panels)
 
 
-def _curve(label: str, cells: Sequence[Cell], panel: Panel) -> Curve:
+def _curve(label: str, cells: Sequence[FinishedRun], panel: Panel) -> Curve:
     positions = [_AXES[panel.x].read(cell.looks) for cell in cells]
     values = [_AXES[panel.y].read(cell.looks) for cell in cells]
     begin, end = max(one[0] for one in positions), min(one[-1] for one in positions)

@@ -94,14 +94,23 @@ def no_loss(difference: Measured, *, margin: float) -> Verdict:
     return Verdict.WITHIN_BAND if missed_by < NEARLY_NO_LOSS else Verdict.DOES_NOT_HOLD
 
 
-def interval(figure: Measured, *, low: float | None = None, high: float | None = None) -> Verdict:
-    """Judge whether the mean of a figure is in [low, high]; None for no end."""
+def interval(
+    figure: Measured, *, low: float | None = None, high: float | None = None, nearly: float = NEARLY_INSIDE
+) -> Verdict:
+    """Judge whether the mean of a figure is in [low, high]; None for no end.
+
+    Args:
+        figure: The figure, by seed.
+        low: The lower end.
+        high: The upper end.
+        nearly: The share of an end by which it may be missed within the band.
+    """
     value = figure.mean
     if (low is None or value >= low) and (high is None or value <= high):
         return _capped(Verdict.HOLDS, figure)
     end = low if low is not None and value < low else high
     assert end is not None
-    return Verdict.WITHIN_BAND if abs(value - end) < NEARLY_INSIDE * abs(end) else Verdict.DOES_NOT_HOLD
+    return Verdict.WITHIN_BAND if abs(value - end) < nearly * abs(end) else Verdict.DOES_NOT_HOLD
 
 
 def exponent(fit: Measured, *, expected: float, holds: float = EXPONENT_HOLDS, band: float = EXPONENT_BAND) -> Verdict:

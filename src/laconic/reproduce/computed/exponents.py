@@ -2,8 +2,8 @@
 
 Liu, Zhang: Distributed Learning Systems with First-Order Methods, 2020. A run of T iterations has the learning rate of
 its theorem for that T and ends with eps, the mean of ||f'(x)||^2 over its iterates, which the theorem bounds; the fit
-is the slope of log T over log(1/eps) by least squares. What was fitted is among the figures, for pictures: "eps, T = 256"
-and so on.
+is the slope of log T over log(1/eps) by least squares. What was fitted is among the figures, for pictures: "eps, T =
+256" and so on.
 """
 
 import math
@@ -122,7 +122,8 @@ def fit_asgd(steps: Sequence[int] = STEPS) -> Callable[[Reporter], BySeed]:
         noisy = measured(steps, lambda seed, updates: eps(4, 3.0, seed, updates))
         delayed = measured(by_delay, lambda seed, n: eps(n, 0.0, seed, STEPS[-1]))
         return {
-            "exponent": exponents(exact), "exponent with noise": exponents(noisy), "exponent of tau + 1": slopes(delayed),
+            "exponent": exponents(exact), "exponent with noise": exponents(noisy),
+            "exponent of tau + 1": slopes(delayed),
             **named("eps", "T", exact), **named("eps with noise", "T", noisy), **named("eps", "tau + 1", delayed),
         }  # fmt: skip
 
