@@ -33,7 +33,8 @@ def test_an_item_is_computed_and_judged_once_and_stands_on_the_page(tmp_path, mo
     verdicts = {item["name"]: item["verdict"] for item in json.loads(listed.out)["items"]}
     assert verdicts["003-example1.3.2"] == "holds"
     assert verdicts["000-table1"] == "not run yet"
-    assert verdicts["001-fig1"] == "not here"
+    assert verdicts["001-fig1"] == "drawn"
+    assert verdicts["001-fig2cf"] == "not here"
     assert verdicts.keys() == items().keys()
 
 
@@ -53,13 +54,13 @@ def test_overwrite_begins_anew_and_an_item_that_does_not_hold_is_a_result(tmp_pa
 
 
 def test_all_leaves_out_what_cannot_be_run_here_and_says_why(monkeypatch):
-    chosen = {name: items()[name] for name in ("001-fig1", "001-fig4", "003-fig1.6")}
+    chosen = {name: items()[name] for name in ("001-fig2cf", "001-fig4", "003-fig1.6")}
     monkeypatch.setattr("laconic.reproduce.items.items", lambda: chosen)
     ended = laconic("reproduce", "--all")
     assert ended.code == 0, ended.err
     text = " ".join(ended.out.split())
     assert "not run: --data: 001-fig4 needs the data set mnist; give its folder with --data mnist=FOLDER" in text
-    assert "001-fig1 not here" in text
+    assert "001-fig2cf not here" in text
     assert "003-fig1.6 computed < 0.1 holds" in text
 
 
@@ -68,13 +69,14 @@ def test_finished_items_are_drawn_beside_the_runs_and_beside_the_page(tmp_path):
     item, folder = items()["003-table1.1-gd"], item_runs.Folder(out)
     points = {f"eps, T = {steps}": dict.fromkeys((0, 1, 2), 1 / steps) for steps in (256, 1024)}
     folder.keep_computed(item.compute, {"values": {"exponent": {0: 1.0, 1: 1.0, 2: 1.0}, **points}, "seconds": 1.0})
-    ended = laconic("reproduce", item.name, "003-fig1.6", "--out", str(out))
+    ended = laconic("reproduce", item.name, "003-fig1.6", "004-fig1", "--out", str(out))
     assert ended.code == 0, ended.err
+    assert "M3, 0.25 of the bandwidth send" in ended.out
     picture = out / "pictures" / f"{item.name}.svg"
     assert f"wrote {picture}" in ended.out.replace("\n", "")
-    assert [path.name for path in picture.parent.iterdir()] == [picture.name]
+    assert sorted(path.stem for path in picture.parent.iterdir()) == [item.name, "004-fig1"]
     assert laconic("reproduce", "--out", str(out), "--page", str(page)).code == 0
-    assert f"](page/{item.name}.svg)" in page.read_text()
+    assert all(f"](page/{name}.svg)" in page.read_text() for name in (item.name, "004-fig1"))
     assert (tmp_path / "page" / picture.name).read_bytes() == picture.read_bytes()
     assert laconic("reproduce", "003-fig1.6", "--out", str(out), "--overwrite").code == 0
     assert not picture.exists(), "what it shows has been removed"

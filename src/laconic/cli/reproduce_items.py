@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from laconic.cli.cell_display import CellDisplay
 from laconic.cli.json_output import JsonOutput
-from laconic.cli.reproduce_pictures import FOLDER, remove_pictures, write_pictures
+from laconic.cli.reproduce_pictures import FOLDER, remove_pictures, write_pictures, write_timeline
 from laconic.errors import LaconicError, OptionError, Spelling
 from laconic.lab.outputs import output_folder
 from laconic.lab.processes.stopping import Stopped
-from laconic.report.terminal import terminal
+from laconic.report.terminal import drawing_width, terminal
 from laconic.report.visible import visible
 from laconic.statements import LaconicWarning, warn
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from laconic.lab.comparison.cell_runs import CellWork
     from laconic.lab.comparison.results import CellResult
     from laconic.lab.processes.pool import Figures
+    from laconic.report.timeline.bars import Timeline
     from laconic.reproduce.item_runs import Choices, Folder, PlannedCell
     from laconic.reproduce.items import Item
     from laconic.reproduce.judging import Line
@@ -172,6 +173,7 @@ class _Items:
         cells: dict[str, PlannedCell] = {}
         computed: dict[str, None] = {}
         keys: set[str] = set()
+        self._recorded: list[tuple[Item, Timeline]] = []
         for one in planned:
             for cell in one.cells:
                 if cell.key not in keys and folder.cell(cell) is None:
@@ -205,12 +207,16 @@ class _Items:
         """Draw the items that are finished. Raises OSError as `write_pictures`."""
         from laconic.reproduce.item_runs import found_in
 
+        folder = self._folder.path / FOLDER
         found = [(one.item, found_in(self._folder, one.item, one.cells)) for one in self._planned]
-        return list(write_pictures(self._folder.path / FOLDER, found).values())
+        timelines = [write_timeline(folder, item, timeline) for item, timeline in self._recorded]
+        return [*timelines, *write_pictures(folder, found).values()]
 
     def _print(self) -> "list[dict[str, object]]":
         """Print every item, and return their data."""
+        from laconic.report.item_timeline import timeline_of_item
         from laconic.report.items import data_of, list_of, printed_beside_measured, verdict_text
+        from laconic.report.timeline.bars import in_letters
         from laconic.reproduce.item_runs import found_in
         from laconic.reproduce.judging import lines_of
 
@@ -222,6 +228,10 @@ class _Items:
             verdict = one.why_not or verdict_text(item, lines)
             texts[item.name] = verdict
             data.append({**data_of(item, lines), "verdict": verdict})
+            if item.records:
+                self._recorded.append((item, timeline_of_item(item)))
+                console = self._json.console
+                console.print(in_letters(self._recorded[-1][1], drawing_width(console)), soft_wrap=True)
             if any(line.figure for line in lines):
                 self._json.console.print(printed_beside_measured(item, lines))
         self._json.console.print(list_of([one.item for one in self._planned], texts))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from laconic.cli.reproduce_pictures import write_pictures
+from laconic.cli.reproduce_pictures import copy_timelines, write_pictures
 from laconic.lab.outputs import OutputFile
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ def write_page(page: OutputFile, out: Path, choices: "Choices") -> None:
     folder, every = Folder(out), list(items().values())
     cells = {item.name: planned_cells(item, choices) for item in every}
     found = {item.name: found_in(folder, item, cells[item.name]) for item in every}
-    pictures = write_pictures(page.path.with_suffix(""), [(item, found[item.name]) for item in every])
+    beside = page.path.with_suffix("")
+    pictures = {
+        **write_pictures(beside, [(item, found[item.name]) for item in every]), **copy_timelines(beside, out, every)
+    }  # fmt: skip
     shown = [
         ItemOnPage(
             item=item, lines=lines_of(item, found[item.name]), spent=time_of(folder, item, cells[item.name]),

@@ -5,6 +5,7 @@ import importlib
 import io
 import logging
 import os
+import re
 import sys
 import textwrap
 import warnings
@@ -30,9 +31,16 @@ _SETTINGS = {
     "pdf.fonttype": 42,  # letters that can be searched, and that journals take
     "hatch.linewidth": 0.5,
 }
+_SMALL = {
+    "svg.fonttype": "none",  # letters as letters: as shapes they are half of the file
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # the file repeats them at each text
+}
+_MORE_THAN_IS_SEEN = re.compile(rb"(?<=\d\.\d)\d{2,}|(?<=\n) +")  # a tenth of a point is; and indentation
 
 
-def picture_bytes(size_in: tuple[float, float], ending: str, title: str, draw: Callable[["Figure"], None]) -> bytes:
+def picture_bytes(
+    size_in: tuple[float, float], ending: str, title: str, draw: Callable[["Figure"], None], *, small: bool = False
+) -> bytes:
     """Return a picture.
 
     Args:
@@ -40,6 +48,7 @@ def picture_bytes(size_in: tuple[float, float], ending: str, title: str, draw: C
         ending: One of `laconic.lab.defaults.PICTURE_ENDINGS`, which says what the bytes are.
         title: The title in the file's own data.
         draw: Draws on an empty figure.
+        small: Whether an SVG is to be small, for files that are kept with a page: its text then needs a font.
     """
     matplotlib = _matplotlib()
     from matplotlib.figure import Figure
@@ -49,12 +58,13 @@ def picture_bytes(size_in: tuple[float, float], ending: str, title: str, draw: C
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # a letter that no font here has
         matplotlib.rcdefaults()  # a user's own file may ask for TeX, or for white lines on white
-        matplotlib.rcParams.update(_SETTINGS)
+        matplotlib.rcParams.update(_SETTINGS | (_SMALL if small else {}))
         figure = Figure(figsize=size_in, layout="constrained")
         draw(figure)
         metadata = {"Title": title} | _METADATA.get(ending, {})
         figure.savefig(written, format=ending.removeprefix("."), dpi=110, metadata=metadata)
-    return written.getvalue()
+    data = written.getvalue()
+    return _MORE_THAN_IS_SEEN.sub(b"", data).replace(b" \nL ", b"L") if small and ending == ".svg" else data
 
 
 def line_style(number: int, n_points: int = 0) -> dict[str, Any]:

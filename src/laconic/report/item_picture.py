@@ -1,7 +1,6 @@
 """The picture of an item: its panels side by side, each row a mean over seeds with a band to the extreme seeds."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,13 +20,10 @@ _LOGARITHMIC = 20.0  # an axis whose curves end farther apart than this is logar
 _LOSSES = 50.0  # and so is a loss that falls this much
 _LEGEND_LETTERS = 56  # of a line below one panel; a line sample takes seven more for each row
 _MAX_POINTS = 40  # of a curve
-_MORE_THAN_IS_SEEN = re.compile(rb"(?<=\d\.\d)\d{2,}|(?<=\n) +")  # a tenth of a point is; and indentation
 
 
 def draw_item(item: Item, found: Found, ending: str) -> bytes:
     """Return the picture of an item of which all that it shows is finished. `ending` is ".png", ".svg" or ".pdf"."""
-    from matplotlib import rcParams
-
     by_panel = [(panel, curves_of(panel, item, found)) for panel in item.panels]
     title = f"Paper {item.paper}, {item.prints}: {item.title}"
     labels = list(dict.fromkeys(curve.label for _, curves in by_panel for curve in curves))
@@ -35,8 +31,6 @@ def draw_item(item: Item, found: Found, ending: str) -> bytes:
     width_in, height_in = _PANEL_IN[0] * max(len(by_panel), 1.3), _PANEL_IN[1]
 
     def draw(figure: "Figure") -> None:
-        rcParams["svg.fonttype"] = "none"  # letters as letters: as shapes they are half of the file
-        rcParams["font.sans-serif"] = ["DejaVu Sans", "Verdana"]  # the file repeats them at each text
         every_axes = figure.subplots(1, len(by_panel), squeeze=False)[0]
         for axes, (panel, curves) in zip(every_axes, by_panel, strict=True):
             (_draw_fit if panel.slope is not None else _draw_runs)(axes, panel, curves, labels)
@@ -52,8 +46,7 @@ def draw_item(item: Item, found: Found, ending: str) -> bytes:
         figure.suptitle(wrapped(title, 46 * max(len(by_panel), 1)), fontsize=9)
 
     rows = math.ceil(len(labels) / columns)
-    data = picture_bytes((width_in, height_in + 0.18 * rows + 0.2), ending, title, draw)
-    return _MORE_THAN_IS_SEEN.sub(b"", data).replace(b" \nL ", b"L") if ending == ".svg" else data
+    return picture_bytes((width_in, height_in + 0.18 * rows + 0.2), ending, title, draw, small=True)
 
 
 def _draw_runs(axes: "Axes", panel: Panel, curves: Sequence[Curve], labels: Sequence[str]) -> None:

@@ -79,7 +79,7 @@ def verdict_text(item: Item, lines: Sequence[Line]) -> str:
     """Return an item's verdict, or why it has none."""
     if item.why:
         return "not here"
-    if item.draws and not item.rules:
+    if item.kind == "drawn":
         return "drawn"
     if not any(line.rule for line in lines):
         return "shown, not judged" if lines and all(line.figure for line in lines) else "not run yet"

@@ -129,6 +129,8 @@ def _section(one: ItemOnPage) -> str:
         return "\n".join([*parts, f"Not here: {item.why}.\n"])
     if item.draws:
         parts.append("Drawn by " + ", ".join(f"`laconic timeline {name}`" for name in item.draws) + ".\n")
+    if item.records:
+        parts.append(f"Drawn by `laconic reproduce {item.name}`.\n")
     if any(line.figure is None for line in lines) or (item.rules and not lines):
         parts.append(
             "Not run yet, where a line has no figure.\n" if any(line.figure for line in lines) else "Not run yet.\n"

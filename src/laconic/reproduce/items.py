@@ -98,6 +98,8 @@ class Item:
     """Options of `laconic run` that this item has otherwise than its setting."""
     draws: tuple[str, ...] = ()
     """Timelines that show it: names that `laconic timeline --list` prints."""
+    records: str = ""
+    """A name in `laconic.reproduce.recorded_rounds`, of rounds that are drawn as a timeline."""
     rules: tuple[Rule, ...] = ()
     panels: tuple[Panel, ...] = ()
     """The axes of its picture; empty for an item that is no figure."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from laconic.drivers.simulated.lock_step import Exchanged
 from laconic.faults.injector import FaultInjector
-from laconic.network import Clock, ComputeTime, Link, Network, makespan_ns
+from laconic.network import Clock, ComputeTime, Link, Network, Operation, makespan_ns
 from laconic.protocol.legs import operations
 from laconic.protocol.worker import WorkerSession
 
@@ -47,6 +47,10 @@ class RoundTime:
         self._ready_ns = {rank: time_ns - fastest_ns for rank, time_ns in times_ns.items()}
         self.clock.run(self.clock.now_ns + fastest_ns)
 
+    def carry_out(self, listed: Sequence[Operation]) -> None:
+        """Run the clock until these messages and computations are over. A recording keeps when each was."""
+        makespan_ns(listed, self.network)
+
     def exchange(self, exchanged: Exchanged, present: Sequence[WorkerSession], injector: FaultInjector) -> None:
         """Run the clock until all workers have the answers; then send the late packets."""
         pattern, ready_ns = exchanged.pattern, {worker.node: self._ready_ns[worker.rank] for worker in present}
@@ -62,7 +66,7 @@ class RoundTime:
             listed = operations(
                 pattern, exchanged.up, exchanged.down, ready_ns=ready_ns, n_copies=copies, not_awaited=lost
             )
-            makespan_ns(listed, self.network)
+            self.carry_out(listed)
         self.clock.run(max(all_ready_ns, self.clock.now_ns))
         late = {worker.node for worker in present if injector.is_late(worker.rank)}
         for leg in pattern.uploads if late else ():

@@ -19,8 +19,8 @@ _MAX_LABELS = 1_500  # with more bars, none has a label
 _HATCHES = {BarKind.LATENCY: "....", BarKind.WAIT: "////", BarKind.EXCHANGE: "////"}
 
 
-def draw_timeline(timeline: Timeline, ending: str) -> bytes:
-    """Return the picture. `ending` is ".png", ".svg" or ".pdf"."""
+def draw_timeline(timeline: Timeline, ending: str, *, small: bool = False) -> bytes:
+    """Return the picture. `ending` is ".png", ".svg" or ".pdf"; `small` as of `picture_bytes`."""
     notes = [wrapped(note, _NOTE) for note in timeline.notes]
     n_lines = sum(1 + note.count("\n") for note in notes)
     height_in = 1.6 + _LANE_IN * len(timeline.lanes) + 0.18 * n_lines
@@ -44,7 +44,7 @@ def draw_timeline(timeline: Timeline, ending: str) -> bytes:
         figure.suptitle(wrapped(timeline.title, _TITLE), fontsize=11)
         axes.set_title("\n".join(notes), fontsize=8, loc="left", color="#444444")
 
-    return picture_bytes((_WIDTH_IN, height_in), ending, timeline.title, draw)
+    return picture_bytes((_WIDTH_IN, height_in), ending, timeline.title, draw, small=small)
 
 
 def _draw_axes(axes: "Axes", timeline: Timeline) -> float:
