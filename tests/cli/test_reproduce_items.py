@@ -91,7 +91,8 @@ MISTAKES = {
     "an item and a full table": (("001-fig4", "sasg-table3-memory"), "is run by itself"),
     "all and a name": (("--all", "001-fig4"), "leave 001-fig4 out"),
     "a page of nothing": (("--page", "page.md"), "needs --out"),
-    "the printed setting of what has none": (("000-fig2", "--full"), "not here in its printed setting: ImageNet"),
+    "the printed setting of what has none": (("004-table2-convex", "--full"), "setting: it is not in print"),
+    "the printed setting without its data": (("000-fig2", "--full"), "--data imagenet=FOLDER"),
     "the printed setting of a full table": (("sasg-table3-memory", "--full"), "is for items"),
     "seeds that are no numbers": (("003-fig1.6", "--seeds", "a"), "whole numbers"),
 }  # fmt: skip

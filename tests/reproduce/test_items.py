@@ -21,7 +21,7 @@ from laconic.reproduce.item_runs import (
     options_of,
     planned_cells,
 )
-from laconic.reproduce.items import Item, Rule, item_of, items, setting_of
+from laconic.reproduce.items import Item, Rule, in_full, item_of, items, setting_in_full, setting_of
 from laconic.reproduce.judging import Found, lines_of, verdict_of
 from laconic.reproduce.measures import FinishedRun, measured
 from laconic.reproduce.rules import Verdict
@@ -123,7 +123,7 @@ def test_a_row_that_is_like_another_has_its_options_and_its_own():
     assert options["set"] == {"residual_at_decay": "0.1", "bits": "4"}
     assert options["algorithm"] == "ssgd-mv"
     assert options_of(item, setting, "single machine")["workers"] == 1
-    assert options_of(item, setting, "MV", full=True)["epochs"] == 300
+    assert options_of(item, setting_in_full(setting), "MV")["epochs"] == 300
     with pytest.raises(ValueError, match="unknown row 'MV-L9'; did you mean"):
         options_of(item, setting, "MV-L9")
 
@@ -145,10 +145,29 @@ def test_items_share_runs_of_equal_settings_and_seed_wherever_the_data_are():
     assert len(faults) == 6, "a fault plan is part of a run's key"
 
 
+def test_the_printed_setting_has_its_own_data_and_rows_keep_what_it_does_not_change():
+    choices = Choices(data={"imagenet": "images"}, full=True, seeds=(0,))
+    cells = {cell.row: cell.settings for cell in planned_cells(in_full(item_of("000-fig2")), choices)}
+    assert {one.data for one in cells.values()} == {"images"}
+    assert {(one.model, one.batch_size, one.workers, one.epochs) for one in cells.values()} == {
+        ("resnet50", 128, 7, 90)
+    }
+    assert [one.set["c"] for one in cells.values()] == ["1e-2", "2e-2", "4e-2"]
+    item = item_of("004-table2")
+    inverted = {cell.row: cell.settings for cell in planned_cells(item, choices)}["dropsign, 3 invert"]
+    assert inverted.fault_plan is not None
+    assert inverted.set["c"] == "6e-3"
+    assert planned_cells(item, choices)[0].key != planned_cells(item, Choices(seeds=(0,)))[0].key
+    fit = item_of("003-table1.1-gd")
+    assert (fit.compute, in_full(fit).compute) == ("fit-gd", "fit-gd-in-full")
+
+
 def test_an_item_without_its_data_or_its_printed_setting_is_refused():
     with pytest.raises(ValueError, match="needs the data set mnist; give its folder with data"):
         check_choices(item_of("001-fig4"), Choices())
-    with pytest.raises(ValueError, match="000-table1 is not here in its printed setting: ImageNet"):
+    with pytest.raises(ValueError, match="004-table2-convex is not here in its printed setting: it is not in print"):
+        check_choices(item_of("004-table2-convex"), Choices(data={"a9a": "."}, full=True))
+    with pytest.raises(ValueError, match="000-table1 needs the data set imagenet"):
         check_choices(item_of("000-table1"), Choices(data={"fashion-mnist": "."}, full=True))
     check_choices(item_of("003-fig1.6"), Choices(full=True))
 

@@ -35,7 +35,8 @@ _SMALL = {
     "svg.fonttype": "none",  # letters as letters: as shapes they are half of the file
     "font.sans-serif": ["DejaVu Sans", "Verdana"],  # the file repeats them at each text
 }
-_MORE_THAN_IS_SEEN = re.compile(rb"(?<=\d\.\d)\d{2,}|(?<=\n) +")  # a tenth of a point is; and indentation
+# Digits of an attribute, of which a tenth of a point is seen, and indentation. Text between tags stays.
+_MORE_THAN_IS_SEEN = re.compile(rb"(?<=\d\.\d)\d{2,}(?![^<>]*</)|(?<=\n) +")
 
 
 def picture_bytes(

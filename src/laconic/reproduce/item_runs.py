@@ -23,7 +23,7 @@ from laconic.lab.runs.looks import LookPlan
 from laconic.lab.runs.settings import RunSettings
 from laconic.reproduce import code_hash
 from laconic.reproduce.computed import COMPUTED
-from laconic.reproduce.items import Item, Setting, fault_plan, setting_of
+from laconic.reproduce.items import Item, Setting, fault_plan, setting_in_full, setting_of
 from laconic.reproduce.judging import Found
 from laconic.reproduce.measures import FinishedRun
 
@@ -93,7 +93,7 @@ def check_choices(item: Item, choices: Choices) -> None:
         raise OptionError(
             Named("full", True), f": {item.name} is not here in its printed setting: {setting.not_in_full}"
         )
-    missing = [name for name in setting.data if name not in choices.data]
+    missing = [name for name in _chosen_setting(item, choices).data if name not in choices.data]
     if missing:
         raise OptionError(
             Named("data"), f": {item.name} needs the data set {missing[0]}; give its folder with ",
@@ -105,7 +105,7 @@ def planned_cells(item: Item, choices: Choices) -> list[PlannedCell]:
     """Return the runs of an item; none if nothing of it is trained on data. Data that are not given are left out."""
     if not item.setting:
         return []
-    setting = setting_of(item.setting)
+    setting = _chosen_setting(item, choices)
     files = _files(setting, choices.data)
     return [
         PlannedCell(
@@ -117,17 +117,19 @@ def planned_cells(item: Item, choices: Choices) -> list[PlannedCell]:
     ]  # fmt: skip
 
 
-def options_of(item: Item, setting: Setting, row: str, *, full: bool = False) -> dict[str, Any]:
+def _chosen_setting(item: Item, choices: Choices) -> Setting:
+    setting = setting_of(item.setting)
+    return setting_in_full(setting) if choices.full else setting
+
+
+def options_of(item: Item, setting: Setting, row: str) -> dict[str, Any]:
     """Return the options of `laconic run` of a row, without data and seed. Raises ValueError for an unknown row."""
     known = {**setting.rows, **item.own}
     if row not in known:
         raise ValueError(f"{item.name}: unknown row {row!r}{near_misses(row, list(known))}")
     own = dict(known[row])
     like = own.pop("like", None)
-    if like is None:
-        above = {**setting.run, **(setting.full if full else {}), **item.run}
-    else:
-        above = options_of(item, setting, like, full=full)
+    above = {**setting.run, **item.run} if like is None else options_of(item, setting, like)
     options = {**above, **own, "set": {**above.get("set", {}), **own.get("set", {})}}
     if "faults" in own:
         options["faults"] = str(fault_plan(own["faults"]))
@@ -143,7 +145,7 @@ def base_row(item: Item, setting: Setting, row: str) -> str:
 
 def _chosen_options(item: Item, setting: Setting, row: str, choices: Choices) -> dict[str, Any]:
     """Return the options of a row, with the learning rate of a search. c keeps its ratio to it if it is not swept."""
-    options = options_of(item, setting, row, full=choices.full)
+    options = options_of(item, setting, row)
     factor = choices.factors.get((setting.name, base_row(item, setting, row)), 1.0)
     if factor == 1:
         return options

@@ -94,6 +94,8 @@ class Item:
     """Rows of the setting."""
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Rows of this item alone: `like` names the row that they change."""
+    own_in_full: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Further options of these rows for --full."""
     run: Mapping[str, Any] = field(default_factory=dict)
     """Options of `laconic run` that this item has otherwise than its setting."""
     draws: tuple[str, ...] = ()
@@ -133,6 +135,10 @@ class Setting:
     """Options of `laconic run` by row."""
     full: Mapping[str, Any] = field(default_factory=dict)
     """Options of the printed setting, for --full."""
+    rows_in_full: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Further options of rows for --full."""
+    data_in_full: tuple[str, ...] = ()
+    """The names of the data sets of the printed setting, where they are others."""
     not_in_full: str = ""
     """Why the printed setting cannot be run."""
     grids: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -169,14 +175,34 @@ def item_of(name: str, others: Sequence[str] = ()) -> Item:
 
 
 def in_full(item: Item) -> Item:
-    """Return an item that computes what --full asks for; one that has no more to compute is returned as it is."""
-    return replace(item, compute=item.compute_in_full or item.compute)
+    """Return an item as --full asks for it: what it computes, and the options of its own rows."""
+    return replace(item, compute=item.compute_in_full or item.compute, own=_with_more(item.own, item.own_in_full))
 
 
 @cache
 def setting_of(name: str) -> Setting:
     """Return the setting of this name. Raises ValueError as `items`."""
     return _read(Setting, _folder() / "settings" / f"{name}.toml", name)
+
+
+def setting_in_full(setting: Setting) -> Setting:
+    """Return the printed setting in place of the scaled one."""
+    return replace(
+        setting, run={**setting.run, **setting.full}, rows=_with_more(setting.rows, setting.rows_in_full),
+        data=setting.data_in_full or setting.data, files={} if setting.data_in_full else setting.files,
+    )  # fmt: skip
+
+
+Rows = Mapping[str, Mapping[str, Any]]
+
+
+def _with_more(rows: Rows, more: Rows) -> Rows:
+    """Return rows with further options, which have their way; those of `set` one by one."""
+    merged = {name: {**row, **more.get(name, {})} for name, row in rows.items()}
+    for name, row in merged.items():
+        if "set" in row:
+            row["set"] = {**rows[name].get("set", {}), **row["set"]}
+    return merged
 
 
 def _folder() -> Traversable:

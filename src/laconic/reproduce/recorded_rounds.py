@@ -48,8 +48,13 @@ class Recording:
 
     @property
     def steps(self) -> list[TimedOperation]:
-        """The messages and computations of all rounds."""
-        return [step for one in self.rounds for step in one.steps]
+        """The messages and computations of all rounds, timed from the start of the earliest one."""
+        steps = [step for one in self.rounds for step in one.steps]
+        begin_ns = min(step.requested_ns for step in steps)
+        return [
+            TimedOperation(one.step, one.requested_ns - begin_ns, one.start_ns - begin_ns, one.end_ns - begin_ns)
+            for one in steps
+        ]
 
     @property
     def nodes(self) -> list[str]:
