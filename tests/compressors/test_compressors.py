@@ -39,6 +39,7 @@ SETTINGS = {
     "ternary": [{"blocks": "1", "entropy": True}],
     "clipped": [{"mantissa_bits": 0}, {"mantissa_bits": 22}],
     "sparsified": [{"keep": 0.3}, {"keep": 1.0}],
+    "selected-sign": [{"keep": 1.0}, {"keep": 1e-12}],
 }
 EVERY = [cls(**chosen) for name, cls in COMPRESSORS.items() for chosen in ({}, *SETTINGS.get(name, ()))]
 
@@ -111,7 +112,7 @@ def test_a_packet_covers_the_vector_and_leaves_it_alone(compressor, name, dtype)
 
 
 CONTRACTING = {"identity", "dense", "scaled-sign", "top-k", "clipped", "fractional"}
-NOT_CONTRACTING = {"sign", "quantized", "qsgd", "ternary", "natural", "sparsified"}
+NOT_CONTRACTING = {"sign", "selected-sign", "quantized", "qsgd", "ternary", "natural", "sparsified"}
 
 
 def promising(vector: torch.Tensor, spec: ModelSpec | None = None) -> list[Compressor]:

@@ -13,6 +13,7 @@ from laconic.compressors.largest import chosen, n_selected_by_block, n_selected_
 from laconic.compressors.qsgd import QSGD
 from laconic.compressors.quantized import Quantized
 from laconic.compressors.scaled_sign import ScaledSign, scaled_signs
+from laconic.compressors.selected_sign import SelectedSign
 from laconic.compressors.selection import Selection
 from laconic.compressors.short_floats import Clipped, Natural
 from laconic.compressors.sign import (
@@ -49,6 +50,7 @@ __all__ = [
     "Natural",
     "Quantized",
     "ScaledSign",
+    "SelectedSign",
     "Selection",
     "Sign",
     "Sparsified",

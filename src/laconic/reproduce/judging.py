@@ -56,7 +56,8 @@ def _line(rule: Rule, row: str, found: Found) -> Line:
 def _figure(rule: Rule, row: str, found: Found) -> Measured | None:
     """Return what a rule looks at: a figure, a difference or a ratio; None if it has not been run."""
     if not rule.measure:
-        return None if found.computed is None else _by_seed(found.computed[row])
+        value = (found.computed or {}).get(row)  # what an earlier version has computed may lack it
+        return None if value is None else _by_seed(value)
     if any(one not in found.cells for one in (row, rule.against) if one):
         return None
     own = measured(rule.measure, row, found.cells)

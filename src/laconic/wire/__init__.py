@@ -19,6 +19,7 @@ from laconic.wire.packets.packet import Packet, Size, Sizes
 from laconic.wire.packets.positions import Positions
 from laconic.wire.packets.quantized import QuantizedValues
 from laconic.wire.packets.scaled_signs import ScaledSigns
+from laconic.wire.packets.selected_signs import SelectedSigns
 from laconic.wire.packets.selected_values import SelectedValues
 from laconic.wire.packets.short_floats import ShortFloats, short_bits
 from laconic.wire.packets.signs import Signs
@@ -41,6 +42,7 @@ __all__ = [
     "Positions",
     "QuantizedValues",
     "ScaledSigns",
+    "SelectedSigns",
     "SelectedValues",
     "ShortFloats",
     "Signs",

@@ -32,15 +32,22 @@ def majority_vote_ratios(report: Reporter) -> dict[str, float]:
     return found
 
 
+_FLEXIBLE = {
+    "compressor": "selected-sign", "compressor.keep": "0.3", "server_compressor": "scaled-sign",
+    "server_compressor.blocks": "vector",
+}  # fmt: skip
+
+
 def sign_costs(report: Reporter) -> dict[str, float]:
     """Return the bits that one worker sends and receives in a round, over the number of parameters.
 
     Phong, Phuong: DropSignSGD, IEEE Access 2020, Table 1; the 32 bits of a scale are taken off.
     """
     d, workers = 1_000_000, 2
-    methods = {
+    methods: dict[str, tuple[str, dict[str, str], int]] = {
         "SGD": ("sgd", {}, 0),
         "Zheng [4]": ("dist-ef", {}, 32),
+        "Phuong-Phong [10]": ("ec-sgd", _FLEXIBLE, 32),
         "signSGD-MV": ("signsgd-mv", {}, 0),
         **{f"DropSign 0.3 / {keep}": ("dropsign", {"server_keep": keep}, 0) for keep in ("0.3", "0.5", "0.7")},
     }
