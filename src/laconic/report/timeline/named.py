@@ -192,6 +192,7 @@ NAMED = {
         "the ring without partitions of the vector", "section 1.3.3", _FOUR, _pattern("ring-unpartitioned")
     ),
     "sharded": Named("every worker serves a partition", "section 1.3.4", _FOUR, _pattern("sharded")),
+    "compressed-sharded": Named("the same with half the bytes", "figure 3.2", _FOUR, _pattern("sharded", ratio=2)),
     "training-ring": Named("rounds of computing and all-reduce", "figures 3.4, 5.2", _TRAINING, _pattern("ring")),
     "compressed-ring": Named("the same with half the bytes", "figure 3.5", _TRAINING, _pattern("ring", ratio=2)),
     "gossip-ring": Named("the same with the two neighbors only", "figure 5.3", _TRAINING, _pattern("gossip-ring")),
