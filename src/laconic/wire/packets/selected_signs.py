@@ -96,7 +96,9 @@ class SelectedSigns(Packet):
 
     def as_read(self) -> Self | None:
         signs = self.signs.as_read()
-        return None if signs is None else replace(self, signs=signs)
+        if signs is None or not bool(self.scale >= 0):  # a reader refuses such a scale
+            return None
+        return replace(self, signs=signs, scale=self.scale.clone())  # the sender may overwrite its own
 
     def payload(self) -> list[PayloadPart]:
         return [*self.signs.payload(), self.scale.contiguous()]
