@@ -11,7 +11,7 @@ from laconic.drivers.simulated.round_time import RoundTime
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.settings import RunSettings
-from laconic.network import Computation, Network, Operation, TimedOperation, simulate
+from laconic.network import Computation, MessageSchedule, Network, Operation, TimedOperation, simulate
 from laconic.reproduce.items import fault_plan
 from laconic.statements import mark_stated
 from laconic.training.second_gradient import called_twice
@@ -100,7 +100,8 @@ class _Recorder(RoundTime):
             self.steps.append(TimedOperation(step, begin_ns, begin_ns, end_ns))
 
     def carry_out(self, listed: Sequence[Operation]) -> None:
-        self.steps += simulate(listed, self.network).of(listed)
+        message_schedule = MessageSchedule.of(listed)
+        self.steps += simulate(message_schedule, self.network).of(message_schedule)
 
 
 def _recorded(
