@@ -97,6 +97,9 @@ CITED: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "compressors/fractional.py": ((VOTING,), {"section 4.3.2": "the fractional quantizer"}),
     "compressors/qsgd.py": ((), {"section 3.1": "QSGD's quantizer"}),
     "compressors/quantized.py": ((MONOGRAPH,), {"section 3.1.1": "randomized quantization"}),
+    "compressors/selected_sign.py": ((DROPSIGN, "Phuong, Phong: Distributed SGD with Flexible Gradient Compression"), {
+        "Table 1": "costs and accuracies: Phuong-Phong [10], (0.3d + 32) + (d + 32)",
+    }),
     "compressors/short_floats.py": ((MONOGRAPH,), {"section 3.2": "the analysis, which lists compressors: clipping"}),
     "compressors/sparsified.py": ((MONOGRAPH,), {"section 3.2": "the same list: randomized sparsification"}),
     "compressors/ternary.py": (("TernGrad: Ternary Gradients to Reduce Communication in Distributed Deep Learning",), {

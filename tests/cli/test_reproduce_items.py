@@ -64,7 +64,7 @@ def test_all_leaves_out_what_cannot_be_run_here_and_says_why(monkeypatch):
     assert "003-fig1.6 computed < 0.1 holds" in text
 
 
-def test_finished_items_are_drawn_beside_the_runs_and_beside_the_page(tmp_path):
+def test_pictures_of_finished_items_stand_beside_the_runs_and_beside_the_page(tmp_path):
     out, page = tmp_path / "r", tmp_path / "page.md"
     item, folder = items()["003-table1.1-gd"], item_runs.Folder(out)
     points = {f"eps, T = {steps}": dict.fromkeys((0, 1, 2), 1 / steps) for steps in (256, 1024)}

@@ -22,7 +22,7 @@ def test_the_scale_is_the_mean_magnitude_of_the_elements_that_are_sent():
     assert torch.equal(packet.dense()[mask].sign(), VECTOR[mask].sign())
 
 
-def test_the_error_is_that_of_least_squares_on_the_mask():
+def test_the_error_is_the_smallest_that_a_scale_on_the_mask_leaves():
     packet = SelectedSign(keep=0.3)(VECTOR, key=KEY)
     sent = VECTOR[packet.signs.mask]
     error = (packet.dense() - VECTOR).square().sum()

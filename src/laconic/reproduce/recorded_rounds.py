@@ -17,7 +17,7 @@ from laconic.statements import mark_stated
 from laconic.training.second_gradient import called_twice
 from laconic.training.simulation import Simulation
 
-_MOST_ROUNDS = 60
+_MAX_ROUNDS = 60
 _LINK = {"bandwidth": "1Mbit", "compute": "20ms"}
 _DATA = {"dataset": "digits", "model": "mlp", "width": 512, "batch_size": 10, "layout": "dedicated", "epochs": 5}
 
@@ -127,7 +127,7 @@ def _recorded(
     recorder = _Recorder(driver, run.seed)
     driver.times = [recorder]
     rounds: list[Round] = []
-    for step in range(_MOST_ROUNDS):
+    for step in range(_MAX_ROUNDS):
         recorder.steps, before = [], _skips(driver)
         simulation.step(lambda rank, step=step: experiment.loss(rank, step))  # type: ignore[misc]
         up, down = (

@@ -9,15 +9,15 @@ from laconic.reproduce.items import item_of
 from laconic.reproduce.time_spent import time_of, time_of_all
 
 
-def test_figures_of_other_code_are_kept_and_are_not_current(tmp_path, monkeypatch):
+def test_figures_of_other_code_stay_and_are_not_current(tmp_path, monkeypatch):
     folder = Folder(tmp_path)
     folder.keep_computed("ring", {"values": {"steps": 6}, "seconds": 1.0})
     assert code_hash.is_current(folder.computed("ring"), "ring")
     monkeypatch.setattr(code_hash, "code_hash", lambda name: "another")
-    kept = folder.computed("ring")
-    assert not code_hash.is_current(kept, "ring")
-    assert kept is not None
-    assert kept["values"] == {"steps": 6}
+    stored = folder.computed("ring")
+    assert not code_hash.is_current(stored, "ring")
+    assert stored is not None
+    assert stored["values"] == {"steps": 6}
     assert not code_hash.is_current(None, "ring")
     assert not code_hash.is_current({"values": {}}, "ring"), "it was kept before code was noted"
 
