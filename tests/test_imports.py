@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "": {"training", "faults", "algorithms", "policies", "contract", "compressors", "telemetry", "network", "gossip",
          "kernels"},
     "lab": {"", "training", "drivers", "faults", "protocol", "contract", "telemetry", "network", "kernels"},
-    "reproduce": {"lab", "drivers", "protocol", "algorithms", "contract", "compressors", "telemetry",
+    "reproduce": {"lab", "training", "drivers", "protocol", "algorithms", "contract", "compressors", "telemetry",
                   "network", "wire", "gossip"},
     "planning": {"lab", "drivers", "faults", "protocol", "algorithms", "contract", "telemetry", "network", "wire",
                  "kernels"},
