@@ -95,6 +95,15 @@ class SSGDMV(SSGDTopK):
         """Return the coordinates that each worker votes for: (K,) int64 each, ascending."""
         return [cast("Positions", packet).indices for packet in inbox.values()]
 
+    def vote_agreement(self, server: Server, inbox: Inbox) -> tuple[int, int] | None:
+        if server.exchange or self.dense_in(server.round):
+            return None
+        lists = [listed for listed in self.lists(server, inbox) if listed.numel()]
+        if not lists:
+            return None
+        voted, votes = vote_counts(lists)
+        return int(votes.sum()), len(lists) * voted.numel()
+
     def votes_for(self, server: Server, lists: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return every coordinate with a vote, at least K, ascending, and the votes for each: both (n,) int64."""
         voted, votes = vote_counts(lists)

@@ -104,10 +104,18 @@ class SSGDMVAD(SSGDMV):
         )
         return _applied(old, change), change
 
-    def lists(self, server: Server, inbox: Inbox) -> list[Tensor]:
+    def serve(self, server: Server, inbox: Inbox) -> Packet:
+        if server.exchange == 0 and not self.dense_in(server.round):
+            self._take_lists(server, inbox)
+        return super().serve(server, inbox)
+
+    def _take_lists(self, server: Server, inbox: Inbox) -> None:
+        """Stage the workers' new lists."""
         lists = {rank: _list_after(packet, _list_of(server, rank), rank) for rank, packet in inbox.items()}
         for rank, listed in lists.items():
             server.memory[f"votes.{rank}"] = listed
+
+    def lists(self, server: Server, inbox: Inbox) -> list[Tensor]:
         return [
             _list_of(server, rank) for rank in range(inbox.n_workers)
         ]  # where nothing was delivered, the old list counts

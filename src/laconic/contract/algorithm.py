@@ -234,6 +234,14 @@ class Algorithm(ABC):
         """
         raise ContractError(f"{self.name} has no server: its mode is {self.mode!r}")
 
+    def vote_agreement(self, server: Server, inbox: Inbox) -> tuple[int, int] | None:
+        """Return how far the votes of an exchange agree; None where nothing is voted on. For telemetry, after `serve`.
+
+        The sum of |sum of a coordinate's votes| over the coordinates, and what it would be if all votes for each were
+        alike. By default the votes are the signs that workers sent.
+        """
+        return inbox.sign_agreement()
+
     def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
         """Return the bits of one packet by the paper's formula."""
         return packet.paper_bits

@@ -1,7 +1,7 @@
 """What a server and a worker receive in a round: the inbox and the reply. Letters: d parameters, N workers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -76,6 +76,20 @@ class Inbox(Mapping[int, Packet]):
         for packet in packets[1:]:
             packet.add_to(total)
         return total
+
+    def sign_agreement(self) -> tuple[int, int] | None:
+        """Return how far signs agree where a coordinate has several: the sum of |votes|, and the number of signs.
+
+        None unless all packets are signs, and there are two. It takes two passes over each packet.
+        """
+        signs = {rank: packet for rank, packet in self._packets.items() if isinstance(packet, Signs)}
+        if len(signs) < max(2, len(self)):
+            return None
+        masks = {rank: replace(packet, packed=torch.zeros_like(packet.packed)) for rank, packet in signs.items()}
+        votes, cast = self.votes(), Inbox(masks, self.n_workers, self._zeros, vote_buffer=self._vote_buffer).votes()
+        several = cast > 1  # a vote always agrees with itself
+        alike, possible = ((each * several).sum(dtype=torch.float64) for each in (votes.abs(), cast))
+        return int(alike), int(possible)
 
     def mean(self) -> Tensor:
         """Return the mean over the packets that are here, (d,), like `sum`. Zero without any packet."""

@@ -17,6 +17,7 @@ from laconic.protocol.job import Job
 from laconic.protocol.layout import Shard
 from laconic.protocol.magnitudes import Magnitudes, within
 from laconic.protocol.round_inputs import Active
+from laconic.telemetry.votes import VoteTally
 from laconic.wire import Encoded, Frame, Header, Packet
 
 
@@ -65,6 +66,8 @@ class ServerSession:
         if descend is not None:
             self.view.descend = descend
         self.magnitudes = Magnitudes(job.algorithm, self.view.memory)
+        self.tally: VoteTally | None = None
+        """Gets the agreement of votes in the rounds in which it is due; None while nobody asks."""
 
     def open(self, round_: int, exchange: int, lr: float) -> None:
         """Begin an exchange: `take` each frame, then `answer`.
@@ -129,11 +132,14 @@ class ServerSession:
         )  # fmt: skip
         if self.magnitudes.are_watched:
             self.magnitudes.saw(packets.values())
+        algorithm = self.job.algorithm.in_round(view.round)
         try:
-            packet = self.job.algorithm.in_round(view.round).serve(view, inbox)
+            packet = algorithm.serve(view, inbox)
         except NonFiniteError:
             self.aborted, self.refused = Abort.NON_FINITE, None
             return None
+        if self.tally is not None and self.tally.is_due(view.round):
+            self.tally.add(algorithm.vote_agreement(view, inbox))
         expected = self.job.exchanges_in(view.round)[view.exchange].exchange
         check_own(packet, self.job, expected, "server", self.index, view.round, (shard.offset, shard.count))
         is_finite = packet is None or packet.finite

@@ -13,7 +13,7 @@ class Observed(Protocol):
     """What moves its packets, with a `Recorder`."""
 
 
-def observe(job: Observed, observer: Observer, *, residual_norm: bool = False) -> None:
+def observe(job: Observed, observer: Observer, *, residual_norm: bool = False, vote_agreement: bool = False) -> None:
     """Call `observer` with the `RoundStats` of every round of a job from now on.
 
     The stats are of this process's workers: of all in a simulation, of this rank's over processes. Observers are called
@@ -24,6 +24,7 @@ def observe(job: Observed, observer: Observer, *, residual_norm: bool = False) -
         job: a `DistributedOptimizer` or a `Simulation`.
         observer: gets a `RoundStats`, and should be quick, since the next round waits for it.
         residual_norm: whether the stats have the norm of the residuals, which takes a pass over them.
+        vote_agreement: whether the stats have the agreement of votes, which takes a pass over each packet of votes.
 
     Raises:
         TypeError: if the observer cannot be called, or `job` is something else.
@@ -33,7 +34,7 @@ def observe(job: Observed, observer: Observer, *, residual_norm: bool = False) -
     recorder = getattr(getattr(job, "driver", None), "recorder", None)
     if not isinstance(recorder, Recorder):
         raise TypeError(f"job={job!r:.80} must be a laconic.DistributedOptimizer or a laconic.Simulation")
-    recorder.observe(_Guarded(observer), residual_norm=residual_norm)
+    recorder.observe(_Guarded(observer), residual_norm=residual_norm, vote_agreement=vote_agreement)
 
 
 class _Guarded:

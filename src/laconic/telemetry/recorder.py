@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from laconic.telemetry.meter import Count, Meter, sum_by_exchange
 from laconic.telemetry.phases import Seconds
+from laconic.telemetry.votes import Votes, VoteTally
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,8 @@ class RoundStats:
     """Download."""
     residual_norm: float | None = None
     """Norm of all workers' residuals after the round, if it was asked for."""
+    votes: Votes | None = None
+    """How far the workers' votes agreed, if it was asked for and this process serves."""
 
     def values(self) -> dict[str, float]:
         """Return the round's numbers by the names that a log shows them under; phases in seconds, added up by name."""
@@ -33,31 +37,46 @@ class RoundStats:
         }  # fmt: skip
         for name, start_s, end_s in self.phases:
             values[f"round/{name}_s"] = values.get(f"round/{name}_s", 0.0) + end_s - start_s
-        return values if self.residual_norm is None else {**values, "round/residual_norm": self.residual_norm}
+        if self.residual_norm is not None:
+            values["round/residual_norm"] = self.residual_norm
+        if self.votes is not None:
+            values["round/vote_agreement"] = self.votes.agreement
+        return values
 
 
 Observer = Callable[[RoundStats], object]
+
+
+class Voting(Protocol):
+    """A server that counts votes while it has a tally."""
+
+    tally: VoteTally | None
 
 
 class Recorder:
     """Hands each round's stats to observers. It does nothing without any."""
 
     def __init__(
-        self, meters: Sequence[Meter], seconds: Seconds | None = None, residual_norm: Callable[[], float] | None = None
-    ) -> None:
-        """Record what the workers' `meters` count and this rank's `seconds`."""
+        self, meters: Sequence[Meter], seconds: Seconds | None = None,
+        residual_norm: Callable[[], float] | None = None, voting: Sequence[Voting] = (),
+    ) -> None:  # fmt: skip
+        """Record what the workers' `meters` count and this rank's `seconds`, and the votes at the servers `voting`."""
         self.observers: list[Observer] = []
         self._meters, self._seconds, self._residual_norm = meters, seconds, residual_norm
         self._norm_every: int | None = None
+        self._voting, self._tally = voting, VoteTally()
         self._before = self._counts()
 
-    def observe(self, observer: Observer, *, residual_norm: bool = False, norm_every: int = 1) -> None:
+    def observe(
+        self, observer: Observer, *, residual_norm: bool = False, vote_agreement: bool = False, every: int = 1
+    ) -> None:
         """Call the observer after each round from now on.
 
         Args:
             observer: Gets the stats of each round.
             residual_norm: Whether it wants the norm of the residuals, which takes a pass over them.
-            norm_every: The number of rounds from one norm to the next. The observer that wants the most has its way.
+            vote_agreement: Whether it wants to know how far votes agree, which takes a pass over each packet of votes.
+            every: The number of rounds from one of these to the next. The observer that wants the most has its way.
         """
         if not self.observers:
             self._before = self._counts()
@@ -65,7 +84,11 @@ class Recorder:
                 self._seconds.phases = []
         self.observers.append(observer)
         if residual_norm:
-            self._norm_every = min(norm_every, self._norm_every or norm_every)
+            self._norm_every = min(every, self._norm_every or every)
+        if vote_agreement:
+            self._tally.every = min(every, self._tally.every or every)
+            for server in self._voting:
+                server.tally = self._tally
 
     def restart(self) -> None:
         """Begin to count a round now, because the meters were restored."""
@@ -80,7 +103,11 @@ class Recorder:
         up, down = (_difference(self._before[place], before[place]) for place in (0, 1))
         wants_norm = self._norm_every is not None and round_ % self._norm_every == 0
         norm = self._residual_norm() if wants_norm and self._residual_norm is not None else None
-        stats = RoundStats(round=round_, aborted=aborted, phases=phases, up=up, down=down, residual_norm=norm)
+        votes = self._tally.taken()
+        stats = RoundStats(
+            round=round_, aborted=aborted, phases=phases, up=up, down=down, residual_norm=norm,
+            votes=None if aborted else votes,
+        )  # fmt: skip
         for observer in self.observers:
             observer(stats)
 

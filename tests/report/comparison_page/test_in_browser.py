@@ -17,7 +17,7 @@ Keys = pytest.importorskip("selenium.webdriver.common.keys", reason=why_none()).
 pytestmark = [
     pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(bool(why_none()), reason=why_none() or "there is one")
 ]  # fmt: skip
-CHARTS = ["metric", "loss", "front", "skips", "staleness", "residual", "shares", "timeline"]
+CHARTS = ["metric", "loss", "front", "skips", "staleness", "residual", "agreement", "shares", "timeline"]
 COSTS = {"rounds": "round", "epochs": "epoch", "up": "up"}
 
 

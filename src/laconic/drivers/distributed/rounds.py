@@ -1,7 +1,7 @@
 """Rounds with one process per worker, over torch.distributed. Every rank runs this same code, in step."""
 
 import multiprocessing.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from types import NoneType
@@ -28,6 +28,7 @@ from laconic.protocol.layout import Layout, choose_layout
 from laconic.protocol.magnitudes import residual_norm
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
+from laconic.protocol.server import ServerSession
 from laconic.telemetry.phases import Seconds
 from laconic.telemetry.recorder import Recorder
 from laconic.telemetry.traffic import TRAFFIC_SCHEMA, Traffic
@@ -128,11 +129,17 @@ class Processes:
             [each.meter for each in workers],
             self.seconds,
             partial(residual_norm, [worker.me.memory for worker in workers]),
+            voting=self._counting_votes(),
         )
         if are_distinct([each.get("gpu") or None for each in shown]):
             self.send_from(self.job.device, "nccl")
         # When this object or the process ends; in processes that multiprocessing starts, `atexit` runs nothing.
         multiprocessing.util.Finalize(self, self.channel.end, exitpriority=_AT_EXIT_PRIORITY)
+
+    def _counting_votes(self) -> Sequence[ServerSession]:
+        """Return the servers whose counts add up to those of all votes; of equal ones rank 0's alone."""
+        counts = not self.job.algorithm.is_asynchronous and (self.layout.has_server or self.channel.rank == 0)
+        return self.servers if counts else ()
 
     @property
     def causes(self) -> list[int]:

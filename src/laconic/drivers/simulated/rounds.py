@@ -141,6 +141,7 @@ class Simulated:
         self.recorder = Recorder(
             [each.meter for each in self.workers],
             residual_norm=partial(residual_norm, [worker.me.memory for worker in self.workers]),
+            voting=() if algorithm.is_asynchronous else self.servers,
         )
         self.lock_step = LockStep(
             self.job, self.servers, self.injector, unsplit=self.frames == "sized", scratch=self._scratch,

@@ -15,7 +15,7 @@ from laconic.telemetry.meter import Count
 from laconic.telemetry.recorder import Recorder, RoundStats
 
 FILE = "rounds.csv"
-_NORMS = 200  # of residuals in a run: each takes a pass over them
+_MEASURED = 200  # rounds of a run with norms of residuals and counts of votes: each takes a pass over them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,10 @@ class RoundRow:
     such thing."""
     residual_norm: float | None
     """Norm of all workers' residuals; in some 200 rounds of a run."""
+    vote_agreement: float | None
+    """Share of the votes for a coordinate that opposite ones do not cancel: `Votes.agreement`, in these rounds."""
+    votes: int | None
+    """`Votes.possible`, over which the agreement is a mean."""
 
 
 _COLUMNS = tuple(column.name for column in fields(RoundRow))
@@ -72,7 +76,7 @@ class RoundLog:
         self._rows: list[RoundRow] = []
         recorder.observe(
             self._ended.append, residual_norm="residual" in algorithm.worker_slots,
-            norm_every=max(1, math.ceil(rounds / _NORMS)),
+            vote_agreement=True, every=max(1, math.ceil(rounds / _MEASURED)),
         )  # fmt: skip
 
     def end_step(self, step: int, loss: float, seconds: float | None, staleness: "Staleness | None" = None) -> None:
@@ -95,6 +99,8 @@ class RoundLog:
                     train_loss=sum(self._losses) / len(self._losses), seconds=seconds,
                     staleness_max=None if staleness is None else staleness.in_round(),
                     residual_norm=stats.residual_norm,
+                    vote_agreement=None if stats.votes is None else stats.votes.agreement,
+                    votes=None if stats.votes is None else stats.votes.possible,
                 )
             )  # fmt: skip
             self._losses = self._losses[-1:] if len(self._ended) > 1 else []
@@ -135,10 +141,13 @@ def of_all_ranks(channel: Channel, rows: Sequence[RoundRow], n_workers: int) -> 
 def _added(rows: Sequence[RoundRow], n_workers: int) -> RoundRow:
     """Return one round of all ranks."""
     norms = [row.residual_norm for row in rows if row.residual_norm is not None]
+    votes = sum(row.votes or 0 for row in rows)
+    alike = sum(round((row.vote_agreement or 0) * (row.votes or 0)) for row in rows)  # a whole number of votes
     return RoundRow(
         round=rows[0].round, epoch=rows[0].epoch, **{name: sum(getattr(row, name) for row in rows) for name in _ADDED},
         aborted=max(row.aborted for row in rows), train_loss=sum(row.train_loss for row in rows) / n_workers,
         seconds=rows[0].seconds, staleness_max=None, residual_norm=math.hypot(*norms) if norms else None,
+        vote_agreement=alike / votes if votes else None, votes=votes or None,
     )  # fmt: skip
 
 

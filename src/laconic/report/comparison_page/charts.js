@@ -11,6 +11,7 @@ const Charts = (() => {
     answers: ["% of answers", run => run.marks.skips_down, 100],
     staleness: ["largest staleness of a round", run => run.marks.staleness_max, 1],
     residual: ["norm of all workers' residuals", run => run.marks.residual_norm, 1],
+    agreement: ["agreement of votes (%)", run => run.marks.vote_agreement, 100],
     aborted: ["% of rounds", run => run.marks.aborted, 100],
   };
   const KINDS = {

@@ -22,7 +22,7 @@ MEASURED = ("test_accuracy", "metric", "gap")
 MAX_MARKS = 120
 _DIGITS = 5  # of means; bytes and rounds are exact
 _SUMS = ("up_wire_bytes", "down_wire_bytes", "skips_up", "skips_down", "aborted")
-_MEANS = ("train_loss", "staleness_max", "residual_norm")
+_MEANS = ("train_loss", "staleness_max", "residual_norm", "vote_agreement")
 
 Numbers = NDArray[np.float64]
 
@@ -50,6 +50,7 @@ class Marks:
     staleness_max: list[float | None] = field(default_factory=list)
     """The largest of a round, as a mean over the mark's rounds."""
     residual_norm: list[float | None] = field(default_factory=list)
+    vote_agreement: list[float | None] = field(default_factory=list)
     n_rounds: int = 0
     """Rounds that were recorded, of which the marks are a summary."""
 

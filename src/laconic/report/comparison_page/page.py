@@ -33,7 +33,7 @@ _SLIDERS = {  # powers of ten of bits per second, or of seconds
 _CHARTS = ("metric", "loss", "front", "shares", "timeline")
 _PICTURES = {
     "skips": "Packets that workers skipped", "answers": "Answers that servers skipped", "staleness": "Staleness",
-    "residual": "Residuals", "aborted": "Rounds without effect",
+    "residual": "Residuals", "agreement": "Agreement of votes", "aborted": "Rounds without effect",
 }  # fmt: skip
 _FILES = "Beside this page: curves.png and curves.svg, table.csv, and report.json with all figures."
 _OPEN = 6  # that many runs with something to know are shown at once

@@ -77,10 +77,10 @@ class RunLog:
         numbers = {name: _number(name, value) for name, value in values.items()}
         self._each(lambda log: log.log(numbers, step))
 
-    def observe(self, job: Observed, *, residual_norm: bool = False) -> None:
+    def observe(self, job: Observed, *, residual_norm: bool = False, vote_agreement: bool = False) -> None:
         """Log every round of a `DistributedOptimizer` or `Simulation` from now on, as `RoundStats.values` names it."""
         if self._logs:
-            observe(job, self.log_round, residual_norm=residual_norm)
+            observe(job, self.log_round, residual_norm=residual_norm, vote_agreement=vote_agreement)
 
     def log_round(self, stats: RoundStats) -> None:
         """Write one round. Its step is the number of rounds that are done then."""
