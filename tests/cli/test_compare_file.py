@@ -132,14 +132,14 @@ TINY = ("--model", "linear", "--workers", "2", "--batch-size", "300", "--epochs"
 
 def test_methods_seeds_and_variants_are_compared_by_flags_too():
     options = CompareOptions(
-        algorithms=("ssgd-mv",), as_={"dense": "ssgd-mv"}, set={"dense.density": "0.5"}, lr_of={"dense": "0.2"},
-        seeds="3,4",
+        algorithms=("ssgd-mv",), as_={"dense": "ssgd-mv"}, set={"dense.density": "0.5"}, seeds="3,4",
+        lr_of={"dense": "0.2", "ssgd-mv": "theory"},
     )  # fmt: skip
     cells = {cell.folder: cell.settings for cell in options.asked({"epochs": 1}).comparison().cells()}
     assert list(cells) == [f"cells/{label}/-/resample/seed-{seed}" for label in ("ssgd-mv", "dense") for seed in (3, 4)]
     dense, usual = cells["cells/dense/-/resample/seed-4"], cells["cells/ssgd-mv/-/resample/seed-4"]
     assert (dense.set, dense.lr, dense.seed, dense.epochs) == ({"density": "0.5"}, 0.2, 4, 1)
-    assert (usual.set, usual.lr) == ({}, None)
+    assert (usual.set, usual.lr) == ({}, "theory")
 
 
 def test_a_cell_that_fails_or_diverges_is_named_and_the_exit_code_says_so(tmp_path):

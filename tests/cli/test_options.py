@@ -295,7 +295,7 @@ def test_a_wrong_key_of_a_file_is_named_with_the_file_and_without_flags(tmp_path
         ("run -a sgd --port 70000", "--port 70000 must be in 0 .. 65535"),
         ("compare sgd sgd", "sgd is named twice"),
         ("compare sgd --lr-of sgd=0", "--lr-of sgd='0' must be a number above 0"),
-        ("compare sgd --lr-of sgd=fast", "--lr-of sgd='fast' must be a number above 0"),
+        ("compare sgd --lr-of sgd=fast", "--lr-of sgd='fast' must be a number above 0 and finite, or theory"),
         ("compare sgd --lr-of lag=1", "--lr-of lag: not among the algorithms (sgd)"),
         ("compare sgd --set c=1", "--set c: not among the algorithms (sgd)"),
         ("plan --bandwidth 1Mbit", "give --params COUNT"),

@@ -4,7 +4,7 @@ import numpy
 import pytest
 import torch
 
-from laconic.errors import OptionError
+from laconic.errors import OptionError, Spelling
 from laconic.lab.datasets.libsvm import libsvm_rows, libsvm_table
 from laconic.lab.datasets.sparse import Products, SparseRows
 from laconic.lab.runs.experiment import Experiment
@@ -131,3 +131,15 @@ def test_what_does_not_fit_a_convex_task_is_refused(tmp_path):
     ):
         with pytest.raises((OptionError, ValueError), match=words):
             Experiment(settings(file, **options))
+
+
+def test_data_without_a_minimum_that_can_be_found_end_in_one_line_with_the_remedy(tmp_path):
+    far, twice = tmp_path / "far.libsvm", tmp_path / "twice.libsvm"
+    far.write_text("".join(f"{sign} 1:{sign}e{power}\n" for power in range(-36, 37) for sign in (-1, 1)))
+    twice.write_text("".join(f"{sign} 1:{n} 2:{n}\n" for n in range(1, 9) for sign in (-1, 1)))  # a singular matrix
+    for file, l2 in ((far, "1e-4"), (twice, "1e-30")):
+        with pytest.raises(OptionError) as caught:
+            Experiment(settings(file, batch_size=1, task_set={"l2": l2, "bias": "false"}))
+        line = caught.value.spelled(Spelling.FLAG)
+        assert "--task-set gap=true: Newton's method does not find the minimum in 100 steps" in line, file.name
+        assert line.endswith(f"raise l2 above {float(l2):g}, or give gap=false"), file.name

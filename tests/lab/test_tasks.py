@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 
 import pytest
 import torch
@@ -54,6 +55,13 @@ def test_a_quadratic_has_the_constants_and_the_minimum_that_it_claims():
         with torch.no_grad():
             task.model.x.zero_()
         assert task.judge().gap == task.squared_gradient() == 0.0
+
+
+def test_workers_of_a_quadratic_without_noise_are_not_told_to_take_other_mini_batches():
+    plan = settings(task_set={"rounds": 3}, workers=3, lr=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_simulated(plan, lambda progress: None)
 
 
 def test_noise_has_the_variance_that_was_asked_for_and_depends_on_worker_and_step_alone():

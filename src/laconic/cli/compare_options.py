@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from laconic.errors import Named, OptionError
 from laconic.lab.algorithms import OF_WARM_UP, algorithm_class, check_name, has_dense_rounds, settings_by_name
@@ -37,7 +37,7 @@ class CompareOptions(OptionGroup):
         {}, "Set one hyper-parameter of one method. Can be given several times.", metavar="NAME.KEY=VALUE"
     )
     lr_of: dict[str, str] = option(
-        {}, "Set the learning rate of one method. Can be given several times.", metavar="NAME=LR"
+        {}, "Set the learning rate of one method, as --lr takes it. Can be given several times.", metavar="NAME=LR"
     )
 
     as_: dict[str, str] = option(
@@ -78,7 +78,7 @@ class CompareOptions(OptionGroup):
             )
         for name, text in self.lr_of.items():
             if _learning_rate(text) is None:
-                raise OptionError(Named("lr_of", name), f"={text!r} must be a number above 0 and finite")
+                raise OptionError(Named("lr_of", name), f"={text!r} must be a number above 0 and finite, or theory")
         if self.file is None and not self.as_:
             settings_by_name(self.algorithms, self.set)
             for name in self.lr_of:
@@ -157,7 +157,8 @@ class CompareOptions(OptionGroup):
             variants={**(from_file.variants if from_file else named), **added},
             options={name: value for name, value in given.items() if name != "driver"},
             seeds=None if self.seeds is None else seeds_of(self.seeds), target=self.target,
-            set=self.set, lr_of={name: float(text) for name, text in self.lr_of.items()},
+            set=self.set,
+            lr_of={name: lr for name, text in self.lr_of.items() if (lr := _learning_rate(text)) is not None},
         )  # fmt: skip
         return typed if from_file is None else from_file.with_typed(typed)
 
@@ -181,8 +182,10 @@ class CompareOptions(OptionGroup):
         return plans
 
 
-def _learning_rate(text: str) -> float | None:
+def _learning_rate(text: str) -> float | Literal["theory"] | None:
     """Return a learning rate, or None if the text is none."""
+    if text == "theory":
+        return "theory"
     try:
         learning_rate = float(text)
     except ValueError:

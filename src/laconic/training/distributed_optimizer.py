@@ -4,7 +4,6 @@ One call of `step()` is one round. The training loop does not change: zero_grad,
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 from weakref import WeakMethod
@@ -178,17 +177,14 @@ class DistributedOptimizer(OptimizerAround):
         if loaded is not None:
             self._checkpoints.take_up(loaded)
 
+    def accept_equal_gradients(self) -> None:
+        """Give no warning where workers bring the same first gradient: for a loss that takes no mini-batches."""
+        self._initial = None
+
     @property
     def traffic(self) -> Traffic:
         """This rank's counters. A dedicated server counts only what it serves: workers count both directions."""
-        driver = self.driver
-        meter = driver.sessions.meter
-        control_bytes = driver.channel.control_bytes
-        traffic = Traffic.of(meter, driver.rounds, driver.aborted_rounds, driver.seconds.sums(), control_bytes)
-        if driver.replica_syncs:
-            traffic = replace(traffic, replica_syncs=driver.replica_syncs)
-        updates = driver.updates
-        return traffic if updates is None else replace(traffic, staleness=updates.staleness, updates=updates.updates)
+        return self.driver.traffic
 
     def total_traffic(self) -> Traffic:
         """Return the sum of all workers' counters, on every rank. Collective: every rank must call it."""

@@ -165,6 +165,10 @@ class Simulation:
         ]
         return html_table(rows, title="Simulation", header=False) + self.traffic._repr_html_()
 
+    def accept_equal_gradients(self) -> None:
+        """Give no warning where workers bring the same first gradient: for a loss that takes no mini-batches."""
+        self._workers.accept_equal_gradients()
+
     @property
     def n_workers(self) -> int:
         return len(self.driver.workers)

@@ -3,6 +3,7 @@
 import multiprocessing.util
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from types import NoneType
 from typing import Any, Protocol
@@ -247,6 +248,17 @@ class Processes:
             self.channel.rounds = self.rounds
             self.aborted_rounds += bool(result.aborted)
         return result
+
+    @property
+    def traffic(self) -> Traffic:
+        """This rank's counters."""
+        traffic = Traffic.of(
+            self.sessions.meter, self.rounds, self.aborted_rounds, self.seconds.sums(), self.channel.control_bytes
+        )
+        if self.replica_syncs:
+            traffic = replace(traffic, replica_syncs=self.replica_syncs)
+        updates = self.updates
+        return traffic if updates is None else replace(traffic, staleness=updates.staleness, updates=updates.updates)
 
     def total_traffic(self, mine: Traffic | None) -> Traffic:
         """Return the sum of all ranks' counters; `mine` is None on a rank that counts nothing. Collective.

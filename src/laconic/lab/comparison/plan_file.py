@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from laconic.errors import Named, OptionError, Spelling
 from laconic.lab.algorithms import algorithm_class
@@ -49,7 +49,7 @@ class Asked:
     target: float | None = None
     set: Mapping[str, str] = field(default_factory=dict)
     """By LABEL.KEY, hyper-parameters that are given beside the items."""
-    lr_of: Mapping[str, float] = field(default_factory=dict)
+    lr_of: Mapping[str, float | Literal["theory"]] = field(default_factory=dict)
     """By label, learning rates that are given beside the items."""
     file: Path | None = None
     """Where it stands, if it is a file."""
@@ -281,7 +281,7 @@ class _Reader:
             raise self.error(("target",), f"target = {value!r:.60} must be a share in (0, 1], such as 0.95")
         return float(value)
 
-    def learning_rates(self, table: Any) -> dict[str, float]:  # noqa: ANN401
+    def learning_rates(self, table: Any) -> dict[str, float | Literal["theory"]]:  # noqa: ANN401
         """Return the learning rates by label."""
         if not isinstance(table, Mapping):
             raise self.error(("lr_of",), "lr_of must be a table, such as a line [lr_of] and lines LABEL = RATE below")

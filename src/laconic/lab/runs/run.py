@@ -128,6 +128,8 @@ def _simulated(
         clients_per_round=settings.clients_per_round,
     )  # fmt: skip
     simulation.training.weights = experiment.weights()
+    if not experiment.task.has_batches:
+        simulation.accept_equal_gradients()
     for clock in clocks.values():
         clock.watch(simulation)
     run = RunSoFar(experiment, saving, saved, listen, log)
@@ -203,6 +205,8 @@ def _run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None,
         buffers="local",
     )  # fmt: skip
     opt.training.weights = experiment.weights()
+    if not experiment.task.has_batches:
+        opt.accept_equal_gradients()
     saved = None if saving is None else saving.shown_run(experiment, data, opt.driver.channel)
     run = RunSoFar(experiment, saving, saved, listen, log)
     run.go_on(opt)

@@ -138,7 +138,11 @@ class Objective:
         return self.products.transposed_times(slopes) / len(rows)
 
     def minimum(self) -> float:
-        """Return f*, by Newton's method with steps that are halved until f falls."""
+        """Return f*, by Newton's method with steps that are halved until f falls.
+
+        Raises:
+            OptionError: The data are too far from what float64 can solve for: it was not found.
+        """
         weights = numpy.zeros(self.products.shape[1])
         value = self.value(weights)
         for _ in range(_NEWTON_STEPS):
@@ -146,7 +150,9 @@ class Objective:
             curvatures = self._kind.curvature(self._margins(weights)) / len(self._signs)
             hessian = self.products.gram(curvatures)
             hessian[numpy.diag_indices_from(hessian)] += self._kind.l2
-            step = numpy.linalg.solve(hessian, gradient)
+            step = _solved(hessian, gradient)
+            if step is None:
+                break
             if gradient @ step <= _PRECISION * abs(value):
                 return value
             for halvings in range(_HALVINGS):
@@ -156,7 +162,10 @@ class Objective:
             else:
                 return value  # rounding hides any further fall
             weights, value = tried, lower
-        raise AssertionError("Newton's method on a strongly convex function ends")
+        raise OptionError(
+            Named("task_set"), f" gap=true: Newton's method does not find the minimum in {_NEWTON_STEPS} steps; scale "
+            f"the features so that they are about 1, raise l2 above {self._kind.l2:g}, or give gap=false",
+        )  # fmt: skip
 
     def noise_at_0(self, batch_size: int) -> float:
         """Return the standard deviation of the gradient of a batch at w = 0."""
@@ -175,6 +184,15 @@ class Objective:
         return self._signs * self.products.times(weights)
 
 
+def _solved(matrix: NDArray[numpy.float64], vector: NDArray[numpy.float64]) -> NDArray[numpy.float64] | None:
+    """Return the solution x of Ax = b; None if rounding leaves none."""
+    try:
+        solution: NDArray[numpy.float64] = numpy.linalg.solve(matrix, vector)
+    except numpy.linalg.LinAlgError:
+        return None
+    return solution if numpy.isfinite(solution).all() else None
+
+
 class ConvexTask(Task):
     """Logistic regression or least squares of one run."""
 
@@ -184,7 +202,7 @@ class ConvexTask(Task):
         """Set up the task, and find its minimum if that is wanted.
 
         Raises:
-            OptionError: The data have more than two classes, or too many features for the minimum.
+            OptionError: The data have more than two classes, too many features for the minimum, or none that is found.
         """
         if data.n_classes != 2:
             raise OptionError(

@@ -70,6 +70,7 @@ class QuadraticTask(Task):
     """The quadratic of one run. Which one it is follows from the seed."""
 
     measures_gradient = True
+    has_batches = False
 
     def __init__(self, settings: Quadratic, shares: Shares) -> None:
         """Sample the A_n, the b_n and x_1."""

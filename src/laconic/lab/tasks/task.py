@@ -57,6 +57,9 @@ class Task(ABC):
     measures_gradient: bool = False
     """Whether a run measures the squared norm of f' at the model before each step."""
 
+    has_batches: bool = True
+    """Whether workers take mini-batches, so that no two should bring the same gradient."""
+
     model: nn.Module
     steps_per_epoch: int
     """The number of steps of each worker in an epoch."""
