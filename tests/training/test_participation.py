@@ -10,10 +10,11 @@ from laconic.contract import ALGORITHMS, ModelSpec
 from laconic.errors import OptionError
 from laconic.lab.algorithms import make_algorithm
 from laconic.lab.runs.experiment import Experiment
-from laconic.lab.runs.run import run_simulated
+from laconic.lab.runs.run import run_as_rank, run_simulated
 from laconic.lab.runs.settings import RunSettings
 from laconic.protocol.layout import choose_layout
 from laconic.protocol.participation import Participation, why_all_are_needed
+from support.ranks import run_ranks
 
 TARGETS = torch.arange(1.0, 7.0)
 
@@ -117,8 +118,113 @@ def test_an_epoch_is_as_many_rounds_as_those_that_take_part_need_for_all_example
     assert record.last.test_accuracy > 0.5
     bits = record.summary()["bits_per_worker_and_round"]
     assert bits["paper_up"] == bits["expected_paper_up"], "of a worker that takes part"
-    with pytest.raises(OptionError, match="clients_per_round=5 is for driver='simulated'"):
-        settings(driver="processes")
+
+
+METHODS = [name for name in sorted(ALGORITHMS) if not why_all_are_needed(make_algorithm(name, {}))]
+RUNS = [("sgd", "rank0", 1), ("dropsign", "rank0", 1), ("ec-sgd", "dedicated", 1), ("ssgd-mv", "rank0", 3)]
+ROUNDS, WANTED = 6, torch.linspace(-1, 1, 3 * 24).view(3, 24)
+
+
+def pulled(rank):
+    """A model, and the loss by which worker `rank` pulls it to its own point."""
+    model = torch.nn.Linear(24, 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+    return model, lambda rank=rank: (model.weight - WANTED[rank]).square().sum() / 2
+
+
+def method_of(name):
+    return make_algorithm(name, {key: str(value) for key, value in ALGORITHMS[name].test_settings.items()})
+
+
+def ends_on(rank, runs):
+    """What each run ends with on this rank: parameters, what the worker remembers, its upload, and when it rested."""
+    found = []
+    for name, layout, local_steps in runs:
+        model, loss = pulled(rank)
+        inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5 if local_steps == 1 else 0)
+        opt = laconic.DistributedOptimizer(
+            inner, method_of(name), layout=layout, local_steps=local_steps, seed=4, lr="kept", check_every=1,
+            clients_per_round=1 if layout == "dedicated" else 2,
+        )  # fmt: skip
+        rests = []
+        for step in range(ROUNDS * local_steps):
+            rests.append(opt.rests)
+            inner.zero_grad()
+            if opt.rests and step % 2:  # then it needs no gradient, and one that it has does nothing
+                (model.weight.sum() * math.nan).backward()
+            elif not opt.rests and not opt.serves_only:
+                loss().backward()
+            opt.step()
+        worker, weights = opt.driver.worker, model.weight.detach().clone()
+        memory = {} if worker is None else {key: worker.me.memory[key].clone() for key in worker.me.memory}
+        found.append((weights, memory, None if worker is None else worker.meter.counts["up"], rests[::local_steps]))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [
+    pytest.param(RUNS, id="some methods"),
+    pytest.param([(name, "rank0", 1) for name in METHODS], id="all methods", marks=pytest.mark.nightly),
+])  # fmt: skip
+def test_processes_of_which_some_take_part_end_with_the_bits_of_the_simulator(runs):
+    ends = run_ranks(ends_on, 3, runs)
+    for number, (name, layout, local_steps) in enumerate(runs):
+        workers = 2 if layout == "dedicated" else 3
+        model, loss = pulled(0)
+        inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5 if local_steps == 1 else 0)
+        made = laconic.Simulation(
+            model, inner, method_of(name), workers=workers, layout=layout, local_steps=local_steps,
+            clients_per_round=workers - 1, seed=4, lr="kept",
+        )  # fmt: skip
+        absent = [made.driver.injector.down_in(round_) for round_ in range(ROUNDS)]
+        for _ in range(ROUNDS * local_steps):
+            made.step(loss)
+        for rank, of_rank in enumerate(ends):
+            weights, memory, up, rests = of_rank[number]
+            if rank < workers:
+                worker = made.driver.workers[rank]
+                assert torch.equal(weights, model.weight.detach()), (name, layout, rank)
+                assert rests == [rank in each for each in absent], "who rests, follows from the seed"
+                assert up == worker.meter.counts["up"], "who is not chosen sends nothing"
+                expected = {key: worker.me.memory[key] for key in worker.me.memory}
+                assert memory.keys() == expected.keys()
+                assert all(torch.equal(memory[key], expected[key]) for key in memory), (name, layout, rank)
+
+
+def refused_on(rank):
+    model, _ = pulled(rank)
+    for name, layout in (("sgd", "sharded"), ("lag", "rank0")):
+        with pytest.raises(OptionError, match="clients_per_round=1"):
+            laconic.DistributedOptimizer(
+                torch.optim.SGD(model.parameters(), lr=0.1), method_of(name), layout=layout, clients_per_round=1
+            )
+
+
+@pytest.mark.slow
+def test_ranks_are_refused_what_needs_every_worker():
+    run_ranks(refused_on, 2)
+
+
+SMALL = {"workers": 2, "clients_per_round": 1, "layout": "rank0", "batch_size": 100}
+
+
+def rows_over_processes(rank):
+    return run_as_rank(settings(**SMALL, driver="processes"), lambda progress: None)
+
+
+@pytest.mark.slow
+def test_a_run_over_processes_has_the_losses_and_accuracies_of_the_simulated_one():
+    found, expected = run_ranks(rows_over_processes, 2)[0], run_simulated(settings(**SMALL), lambda progress: None)
+    for one, other in zip(found.rows, expected.rows, strict=True):
+        assert (one.round, one.test_accuracy, one.up_wire_bytes) == (
+            other.round, other.test_accuracy, other.up_wire_bytes
+        )  # fmt: skip
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-6)
+    assert found.traffic.down.payload_bits == 2 * found.traffic.up.payload_bits, (
+        "all get the answers, half of them send"
+    )
+    bits = found.summary()["bits_per_worker_and_round"]
+    assert bits["paper_down"] == bits["expected_paper_down"]
 
 
 def test_workers_count_by_their_examples_if_asked():

@@ -80,8 +80,9 @@ class Recorded:
 
     @property
     def n_workers(self) -> int:
-        """The number of workers that send in a round."""
-        return self.settings.takes_part if self.layout_name in _SINGLE_SERVER else self.settings.workers
+        """The number of workers that send in a round; over processes all are in it, and get the answers."""
+        is_part = self.layout_name in _SINGLE_SERVER and self.settings.driver == "simulated"
+        return self.settings.takes_part if is_part else self.settings.workers
 
     @property
     def _planned_layout(self) -> str:

@@ -14,6 +14,7 @@ from laconic.protocol.frames import Answer, read_frame
 from laconic.protocol.job import Job, PlannedExchange
 from laconic.protocol.layout import Shard
 from laconic.protocol.legs import Answering
+from laconic.protocol.participation import Participation
 from laconic.protocol.ring_allreduce import ring_bytes
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
@@ -84,6 +85,7 @@ class RankSessions:
         active: Active | None = None,
         memory: Memory | None = None,
         server_memory: Callable[[Shard], Memory] | None = None,
+        participation: Participation | None = None,
     ) -> None:
         """Make the sessions of a rank.
 
@@ -95,8 +97,10 @@ class RankSessions:
             active: which parameters take part in a round; None for all.
             memory: the worker's memory, if it is part of another one.
             server_memory: makes the memory of the server of a slice, if not from the job's own slots.
+            participation: which workers send something in a round; None for all.
         """
         layout = job.layout
+        self._participation = participation
         self.job, self.node = job, node
         self.worker: WorkerSession | None = None
         if node in layout.rank_at:
@@ -107,8 +111,20 @@ class RankSessions:
         if not layout.has_server:
             served = [0]  # every worker computes the server's answer itself
         self.servers = [ServerSession(job, index, descend, active=active, memory_of=server_memory) for index in served]
+        for server in self.servers if participation is not None else ():
+            server.n_expected = participation.per_round
         self.meter = Meter() if self.worker is None else self.worker.meter
         """What this rank sends, receives and serves."""
+
+    def resting_in(self, round_: int) -> frozenset[int]:
+        """Return the nodes whose workers are not chosen in a round: they send nothing, and get the answers."""
+        if self._participation is None:
+            return frozenset()
+        return frozenset(self.job.layout.worker_nodes[rank] for rank in self._participation.absent_in(round_))
+
+    def rests_in(self, round_: int) -> bool:
+        """Return whether this rank's own worker is not chosen in a round."""
+        return self._participation is not None and self.node in self.resting_in(round_)
 
 
 def run_rank(
@@ -127,7 +143,7 @@ def run_exchanges(
     Args:
         rank: its sessions.
         round_: number of the round.
-        inputs: of its worker; None on a rank that only serves.
+        inputs: of its worker; None on a rank that only serves, or whose worker rests.
         lr: learning rate of this round.
         phase: called with "encode", "wait" or "decode" at the end of each such phase.
 
@@ -139,8 +155,10 @@ def run_exchanges(
         ContractError: for a frame that is not the expected one.
     """
     job, worker = rank.job, rank.worker
-    if worker is not None:
-        assert inputs is not None, "a working rank brings inputs"
+    if worker is not None and inputs is None:
+        _begin_without(worker, round_, lr)
+    elif worker is not None:
+        assert inputs is not None, "it is there"
         worker.begin(round_, inputs, lr, overlaps=True)
     aborted = Abort.NO
     for number, planned in enumerate(job.exchanges_in(round_) if worker is None else worker.planned):
@@ -153,6 +171,15 @@ def run_exchanges(
     if job.layout.has_graph:  # an ABORT control frame reaches only neighbors
         aborted = yield from _agree_on_abort(rank, round_, phase)
     return aborted
+
+
+def _begin_without(worker: WorkerSession, round_: int, lr: float) -> None:
+    """Start a round in which a worker sends nothing, but gets the answers, so that its model stays that of all.
+
+    Where replicas are equal, what a method returns depends on the answers alone: it may run with zeros.
+    """
+    worker.begin(round_, Inputs(vector=worker.scratch().zero_(), parameters=worker.scratch().zero_()), lr)
+    worker.rests = True
 
 
 def end_round(rank: RankSessions, aborted: Abort, phase: Callable[[str], object]) -> RoundResult:
@@ -191,10 +218,13 @@ def _swap_frames(
     job, worker, ends = rank.job, rank.worker, pattern.ends[rank.node]
     serves = pattern.served_at.get(rank.node, 0)
     server = rank.servers[0] if rank.servers and pattern.answering is not Answering.NOBODY else None
-    sent, own = ({}, None) if worker is None else worker.outgoing(encodes_own=False)
+    resting = rank.resting_in(round_)
+    sends = worker is not None and rank.node not in resting
+    sent, own = worker.outgoing(encodes_own=False) if worker is not None and sends else ({}, None)
+    expected = [node for node in ends.uploaders if node not in resting] if resting else ends.uploaders
     if server is not None:
         server.open(round_, number, lr)
-        if worker is not None:
+        if worker is not None and sends:
             server.take(worker.rank, sent[0] if own is None else own)
     answers: dict[int, Answer] = {}
     n_bytes = 0
@@ -215,7 +245,7 @@ def _swap_frames(
 
     phase("encode")
     link_bytes_per_s = yield Swap(
-        outgoing={leg.receiver: sent[leg.shard] for leg in ends.uploads}, expected=ends.uploaders,
+        outgoing={leg.receiver: sent[leg.shard] for leg in ends.uploads if sends}, expected=expected,
         purpose=f"for its packet of round {round_}", take=take,
     )  # fmt: skip
     phase("wait")
@@ -237,7 +267,7 @@ def _swap_frames(
     if reply is not None and ends.downloads:
         data = encode(reply)
         down = dict.fromkeys((leg.receiver for leg in ends.downloads), data)
-        rank.meter.serve(len(ends.uploaders) + len(down), n_bytes + len(down) * data.numel(), planned.exchange.name)
+        rank.meter.serve(len(expected) + len(down), n_bytes + len(down) * data.numel(), planned.exchange.name)
     if server is not None:
         phase("decode")
     link_bytes_per_s = yield Swap(

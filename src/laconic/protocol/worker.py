@@ -71,6 +71,8 @@ class WorkerSession:
         """Whether the round has ended for this worker."""
         self.is_cause = False
         """Whether this worker's own numbers abort the round."""
+        self.rests = False
+        """Whether this worker sends nothing in this round, and remembers nothing of it."""
         self.planned: tuple[PlannedExchange, ...] = ()
         """The exchanges of this round."""
         self.fits: Callable[[Result, Tensor], bool] | None = None
@@ -102,7 +104,7 @@ class WorkerSession:
         """
         me = self.me
         self.planned, self.exchange = self.job.exchanges_in(round_), 0
-        me.round, me.lr, self.is_closed = round_, lr, False
+        me.round, me.lr, self.is_closed, self.rests = round_, lr, False, False
         self.packet, self.result, self._step = None, None, None
         self.magnitudes.begin(round_, lr)
         self.aborted, self.is_cause = inputs.abort, inputs.abort is Abort.NON_FINITE
@@ -253,15 +255,9 @@ class WorkerSession:
             self.meter.collective("up", n_bytes[leg.shard], 0, 0.0, planned.exchange.name)
 
     def _count(
-        self,
-        direction: Literal["up", "down"],
-        frame: Frame,
-        n_bytes: int,
-        *,
-        local: bool = False,
-        lead: bool = True,
+        self, direction: Literal["up", "down"], frame: Frame, n_bytes: int, *, local: bool = False, lead: bool = True,
         once: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Count a frame, or one that goes to many or comes from many as one of `n_bytes` if `once`."""
         packet, algorithm = frame.packet, self.job.algorithm
         if packet is None:
@@ -372,7 +368,8 @@ class WorkerSession:
         if self._active is not None and not self._active.all_active:
             offset = self.job.spec.offset
             memory.revert([(start - offset, stop - offset) for start, stop in self._active.inactive()])
-        if self._waits_at_lr_0 and not self.me.lr:  # what was sent is not applied, so no memory may leave it out
+        waits = self._waits_at_lr_0 and not self.me.lr  # what was sent is not applied, so no memory may leave it out
+        if waits or self.rests:
             memory.drop()
         else:
             memory.commit()

@@ -59,8 +59,11 @@ class ActiveParameters:
         """Let exactly these parameters take part, such as those behind one gradient of an asynchronous worker."""
         self._set(list(used))
 
-    def agree(self) -> None:
+    def agree(self, *, rests: bool = False) -> None:
         """Let all parameters take part that any rank has used since the last exchange. Collective.
+
+        Args:
+            rests: whether this process brings nothing to the round. It will use what the others do.
 
         Raises:
             ContractError: for a list that a rank of this job cannot send.
@@ -75,7 +78,7 @@ class ActiveParameters:
                 )
             for place in indices:
                 now[place] = True
-        self._used_when_agreed = self.used
+        self._used_when_agreed = now if rests else self.used
         self.is_agreed, self.abort = True, Abort.NO
         self._set(now)
 

@@ -72,6 +72,7 @@ class DistributedOptimizer(OptimizerAround):
         clip_value: float | None = None,
         lr: Choice | None = None,
         sparse_gradients: str = "refuse",
+        clients_per_round: int | None = None,
     ) -> None:
         """Broadcast rank 0's parameters, frozen ones included, and the buffers of `model`. Collective.
 
@@ -98,6 +99,8 @@ class DistributedOptimizer(OptimizerAround):
                 the parameter groups and schedules keep the user's own. "kept" leaves them. None leaves them too, and
                 rank 0 states the factor if it is not 1.
             sparse_gradients: "refuse" them, or make them "dense", as layers with sparse=False would have them.
+            clients_per_round: how many workers send something in a round, chosen anew in each by the seed; None for
+                all. The method divides by this number. The others only get the answers: see `rests`.
 
         Raises:
             ValueError: for wrong arguments, before anything is sent; TypeError for wrong types. The other ranks learn
@@ -122,10 +125,10 @@ class DistributedOptimizer(OptimizerAround):
         self.server_model = ServerModel(inner, active, learning_rates, clipping) if algorithm.server_steps else None
         parameters = self.flat.values_by_torch()
         fixed = fixed_tensors(inner, model)
-        kind = ProcessArrivals if algorithm.is_asynchronous else Processes
-        self.driver: Processes = kind(
-            algorithm, parameters=parameters, spec=self.flat.spec, group=group, layout=layout, seed=seed,
-            timeout_s=timeout_s, descend=self.server_model.descend if self.server_model else None, active=active,
+        self.driver: Processes = (ProcessArrivals if algorithm.is_asynchronous else Processes)(
+            algorithm, parameters=parameters, spec=self.flat.spec, group=group, layout=layout, seed=seed, active=active,
+            timeout_s=timeout_s, descend=self.server_model.descend if self.server_model else None,
+            clients_per_round=clients_per_round,
             kernels=KernelPreparation(
                 algorithm=algorithm, flat=self.flat, local_steps=local_steps, clip=(clip_norm, clip_value),
                 speaks=not dist.get_rank(group),
@@ -156,7 +159,7 @@ class DistributedOptimizer(OptimizerAround):
         self._initial = InitialGradient(channel, workers) if n_workers > 1 and not self.serves_only else None
         self.joining: Joining | None = None
         self._needs_closure = not self.serves_only and (algorithm.second_gradient or self.driver.may_wait)
-        self._own = OwnWorker(self.flat, None if self.driver.worker is None else self.driver.worker.rank)
+        self._own = OwnWorker(self.flat, self.driver)
         self.training = TrainingStep(
             algorithm, inner, local_steps, self.flat, active, self.driver, self._own,
             learning_rates=learning_rates, clipping=clipping,
@@ -180,6 +183,11 @@ class DistributedOptimizer(OptimizerAround):
     def accept_equal_gradients(self) -> None:
         """Give no warning where workers bring the same first gradient: for a loss that takes no mini-batches."""
         self._initial = None
+
+    @property
+    def rests(self) -> bool:
+        """Whether this rank's worker sends nothing in the next round, so that it needs no gradient for `step()`."""
+        return self.driver.rests
 
     @property
     def traffic(self) -> Traffic:
@@ -218,7 +226,9 @@ class DistributedOptimizer(OptimizerAround):
         if self.joining is not None and not self.joining.goes_on(has_data=True):
             return None
         loss = None if closure is None else self._evaluate(closure)
-        if not self.serves_only:
+        if self.rests:
+            self.flat.drop_gradients()
+        elif not self.serves_only:
             has_gradient = self.flat.has_gradient()
             if not any(has_gradient):
                 raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before step()")
@@ -273,9 +283,7 @@ class DistributedOptimizer(OptimizerAround):
     @opaque
     @torch.no_grad()
     def exchange_steps(self) -> None:
-        """Exchange the change of local steps since the last round, if any, and compare the replicas. Collective.
-
-        Call it at a run's end.
+        """At a run's end, exchange the change of local steps since the last round; compare the replicas. Collective.
 
         Raises:
             PeerLostError: if a rank is missing.
@@ -285,10 +293,7 @@ class DistributedOptimizer(OptimizerAround):
         self.replica_check.at_end()
 
     def join(
-        self,
-        divide_by_initial_world_size: bool = True,
-        enable: bool = True,
-        throw_on_early_termination: bool = False,
+        self, divide_by_initial_world_size: bool = True, enable: bool = True, throw_on_early_termination: bool = False
     ) -> Joining:
         """Return a context in which ranks may call `step()` unequally often, as `DistributedDataParallel.join`.
 

@@ -1,24 +1,42 @@
 """The worker of this process, whose parameters the model always has."""
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from torch import Tensor
 
 from laconic.contract import Result
+from laconic.protocol.worker import WorkerSession
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.second_gradient import SecondGradient
+
+
+class Driver(Protocol):
+    """What it needs of a driver."""
+
+    worker: WorkerSession | None
+    """None if this process only serves."""
+
+    @property
+    def rests(self) -> bool:
+        """Whether the worker sends nothing in the next round."""
 
 
 class OwnWorker:
     """The worker of this process, whose parameters the model always has; none if it only serves. See `Workers`."""
 
-    def __init__(self, flat: FlatParameters, rank: int | None) -> None:
-        """`rank`: the worker's rank; None if this process only serves."""
-        self.present: Sequence[int] = () if rank is None else (rank,)
-        self.applying = self.present
+    def __init__(self, flat: FlatParameters, driver: Driver) -> None:
+        """`flat`: the model's parameters. `driver`: knows the worker's rank, and when it rests."""
+        self.applying: Sequence[int] = () if driver.worker is None else (driver.worker.rank,)
+        self._driver = driver
         self.second: SecondGradient | None = None
         """What evaluates this step's mini-batch at other parameters, if the method does that."""
         self._flat = flat
+
+    @property
+    def present(self) -> Sequence[int]:
+        """The worker's rank, if it takes part in this step."""
+        return () if self._driver.rests else self.applying
 
     def compute(self, rank: int) -> None:
         """Do nothing: users compute the gradient before they call `step`."""

@@ -325,15 +325,18 @@ class TrainingStep:
     def _round(self, inputs_of: Callable[[int], Inputs]) -> RoundResult:
         """Run one round; repeat it if the ranks have to agree on the parameters that take part."""
         if not self.active.is_agreed:
-            self.active.agree()
+            self._agree()
         self._lr = self.learning_rates.now()
         inputs_of = weighted(inputs_of, self.weights, self._flat)
         while (result := self._driver.round(inputs_of, self._lr)).aborted is Abort.SET_DIFFERS:
-            self.active.agree()
+            self._agree()
         self.active.end_round()
         if result.aborted or self.aborted_rounds.in_a_row:
             self.aborted_rounds.note(result.aborted is Abort.NON_FINITE)
         return result
+
+    def _agree(self) -> None:
+        self.active.agree(rests=bool(self._workers.applying) and not self._workers.present)
 
     def saved(self) -> dict[str, Any]:
         """Return the state between two steps, as tensors and data that JSON can hold."""

@@ -27,6 +27,7 @@ from laconic.protocol.exchanges import RankSessions, abandon_round, run_rank
 from laconic.protocol.job import Job
 from laconic.protocol.layout import Layout, choose_layout
 from laconic.protocol.magnitudes import residual_norm
+from laconic.protocol.participation import Participation
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
 from laconic.protocol.server import ServerSession
@@ -67,17 +68,20 @@ class Processes:
         timeout_s: float | None = None,
         descend: Callable[[Tensor], Tensor] | None = None,
         active: Active | None = None,
+        clients_per_round: int | None = None,
         agreed: Settings | None = None,
         kernels: Kernels | None = None,
     ) -> None:
         """Set up this rank. Collective: every rank of the group must construct it.
 
         The `parameters` (d,) are overwritten by rank 0's; `spec` says what they are, and `active` which of them take
-        part in a round; by default all. `agreed` holds other settings that must be equal on all ranks. `timeout_s` is
-        how long a rank is waited for, by default as long as `group` waits; however long it compiles `kernels`.
+        part in a round; by default all. With `clients_per_round`, so many workers send something in a round, chosen
+        anew in each; the others get the answers. `agreed` holds other settings that must be equal on all ranks.
+        `timeout_s` is how long a rank is waited for, by default as long as `group` waits; however long it compiles
+        `kernels`.
 
         Raises:
-            ValueError: for a layout that the method does not admit.
+            ValueError: for a layout that the method does not admit, or one of the two that needs every worker.
             SetupError: if ranks differ in their settings, or another one refuses its own.
             PeerLostError: if a rank is missing.
         """
@@ -85,6 +89,10 @@ class Processes:
         with refusals_shown(group, TOPIC):
             self.layout = choose_layout(layout, algorithm, spec, dist.get_world_size(group))
             algorithm.check_size(spec, self.layout.n_workers)
+            participation = None
+            if clients_per_round is not None:
+                participation = Participation(workers=self.layout.n_workers, per_round=clients_per_round, seed=seed)
+                participation.check(algorithm, self.layout)
             self.job = Job(
                 algorithm=algorithm, seed=seed, spec=spec, dtype=parameters.dtype, layout=self.layout,
                 device=parameters.device,
@@ -94,7 +102,7 @@ class Processes:
             "algorithm": algorithm.name,
             **{f"{algorithm.name}/{key}": value for key, value in algorithm.settings().items()},
             "seed": seed, "layout": self.layout.name, "dtype": str(parameters.dtype), **(agreed or {}),
-            "number of parameters": spec.d,
+            "number of parameters": spec.d, "clients_per_round": clients_per_round,
         }  # fmt: skip
         gpu = gpu_of(parameters.device, group) or ""
         is_ready = kernels is None or kernels.is_done(self.layout)
@@ -116,7 +124,9 @@ class Processes:
             self.channel.close()
             raise
         self.pool = VectorPool(spec.d, parameters.dtype, parameters.device)
-        self.sessions = RankSessions(self.job, self.channel.rank, descend, pool=self.pool, active=active)
+        self.sessions = RankSessions(
+            self.job, self.channel.rank, descend, pool=self.pool, active=active, participation=participation
+        )
         self.worker, self.servers = self.sessions.worker, self.sessions.servers
         self.rounds = 0
         self.aborted_rounds = 0
@@ -158,6 +168,11 @@ class Processes:
     def speaks(self) -> bool:
         """Whether this process is the one that tells users what concerns all ranks."""
         return self.channel.rank == 0
+
+    @property
+    def rests(self) -> bool:
+        """Whether this rank's worker sends nothing in the next round: others are chosen."""
+        return self.sessions.rests_in(self.rounds)
 
     def request_admission(self) -> Tensor | None:
         """Wait until this worker may compute. Returns the parameters (d,) if they have changed, else None."""
@@ -225,7 +240,7 @@ class Processes:
         """Run one round. Collective.
 
         Args:
-            inputs_of: called once with this worker's rank; not called on a rank that only serves.
+            inputs_of: called once with this worker's rank; not called on a rank that only serves, or rests.
             lr: learning rate of this round.
 
         Returns:
@@ -234,7 +249,7 @@ class Processes:
         Raises:
             PeerLostError: if a rank is missing. The round then has no effect on this rank, as after any other error.
         """
-        inputs = None if self.worker is None else inputs_of(self.worker.rank)
+        inputs = None if self.worker is None or self.rests else inputs_of(self.worker.rank)
         self.seconds.phase("compute")
         try:
             result = carry_out(run_rank(self.sessions, self.rounds, inputs, lr, self.seconds.phase), self.channel)

@@ -147,8 +147,9 @@ class Record:
 
     def summary(self) -> dict[str, Any]:
         """Return the run's figures, without its settings, and the versions and the machine that made them."""
-        traffic, workers = self.traffic, self.settings.takes_part
-        worker_rounds = workers * traffic.rounds
+        traffic, settings = self.traffic, self.settings
+        worker_rounds = settings.takes_part * traffic.rounds
+        answers = worker_rounds if settings.driver == "simulated" else settings.workers * traffic.rounds
         paper_up, paper_down = self._expected_bits()
         return {
             "parameters": self.spec.d,
@@ -173,9 +174,9 @@ class Record:
                 "paper_up": traffic.up.paper_bits / worker_rounds,
                 "payload_up": traffic.up.payload_bits / worker_rounds,
                 "wire_up": 8 * (traffic.up.wire_bytes + traffic.up.local_bytes) / worker_rounds,
-                "paper_down": None if paper_down is None else traffic.down.paper_bits / worker_rounds,
-                "payload_down": traffic.down.payload_bits / worker_rounds,
-                "wire_down": 8 * (traffic.down.wire_bytes + traffic.down.local_bytes) / worker_rounds,
+                "paper_down": None if paper_down is None else traffic.down.paper_bits / answers,
+                "payload_down": traffic.down.payload_bits / answers,
+                "wire_down": 8 * (traffic.down.wire_bytes + traffic.down.local_bytes) / answers,
             },
             "guess": None if self.guess is None else asdict(self.guess),
             "dense_sgd": None if self.dense_sgd is None else asdict(self.dense_sgd),

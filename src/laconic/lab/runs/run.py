@@ -202,7 +202,7 @@ def _run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None,
     opt = DistributedOptimizer(
         experiment.inner, experiment.algorithm, model=experiment.model, layout=settings.layout,
         local_steps=settings.local_steps, seed=settings.seed, timeout_s=settings.timeout_s, lr="kept",
-        buffers="local",
+        buffers="local", clients_per_round=settings.clients_per_round,
     )  # fmt: skip
     opt.training.weights = experiment.weights()
     if not experiment.task.has_batches:
@@ -233,7 +233,7 @@ def _run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None,
             ended = time.perf_counter()
             with run.accounts.evaluation(opt.driver.channel):
                 row = _row(opt, experiment, run, norms)
-                rounds = of_all_ranks(opt.driver.channel, round_log.taken(), settings.workers)
+                rounds = of_all_ranks(opt.driver.channel, round_log.taken(), settings.takes_part)
             if stopwatch is not None:
                 stopwatch.evaluated(ended)
         run.report(Seen(row, rounds))
@@ -250,15 +250,15 @@ def _row(opt: DistributedOptimizer, experiment: Experiment, run: RunSoFar, norms
     losses = opt.driver.channel.gather(run.total, "for its loss", float, max_bytes=64)
     exchanged = opt.training.start  # the local steps since do not count, which the workers' parameters differ in
     return Row.of(
-        epoch=len(run.rows) + 1, loss=sum(losses) / experiment.settings.workers / experiment.steps_per_epoch,
+        epoch=len(run.rows) + 1, loss=sum(losses) / experiment.settings.takes_part / experiment.steps_per_epoch,
         accuracy=over_processes(opt, experiment, opt.flat.values() if exchanged is None else exchanged),
         traffic=opt.total_traffic(), seconds=run.seconds, mean_squared_gradient=norms.end_epoch(),
     )  # fmt: skip
 
 
 def _take_step(opt: DistributedOptimizer, experiment: Experiment, rank: int, step: int) -> float:
-    """Take one step of this rank and return its loss; 0 on a rank that only serves."""
-    if opt.serves_only:
+    """Take one step of this rank and return its loss; 0 on a rank that only serves, or rests."""
+    if opt.serves_only or opt.rests:
         opt.step()
         return 0.0
 

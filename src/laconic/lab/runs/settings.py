@@ -199,7 +199,7 @@ class RunSettings(MethodAndData):
     def _check_driver(self) -> None:
         """Refuse options of the other driver."""
         if self.driver == "processes":
-            for name in (*SIMULATED_ONLY, "clients_per_round"):
+            for name in SIMULATED_ONLY:
                 if getattr(self, name) is not None:
                     raise OptionError(
                         Named(name, getattr(self, name)), " is for ", Named("driver", "simulated"),
