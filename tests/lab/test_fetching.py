@@ -16,6 +16,7 @@ from laconic.lab.datasets import published
 from laconic.lab.datasets.fetching import fetch, fetch_file
 from support.cifar_batches import batch
 from support.command_line import laconic
+from support.inputs import over_inputs
 
 CONTENT = bytes(range(256)) * 40
 KNOWN = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
@@ -115,7 +116,15 @@ def test_a_missing_file_a_dead_server_and_a_strange_address_are_one_line_each(tm
         url = server.url
     with pytest.raises(DatasetError, match=r"cannot be fetched: .*refused"):
         fetch_file(f"{url}file", tmp_path / "file", KNOWN)
-    for strange in ("file:///etc", "example.org/data"):
+    for strange in (
+        "file:///etc",
+        "example.org/data",
+        "http://[::1",
+        "http://a b/",
+        "http://a\nb/",
+        "http://a/\u00fc",
+        "",
+    ):
         with pytest.raises(DatasetError, match="must be an address such as"):
             fetch("mnist", tmp_path, strange, print)
 
@@ -174,8 +183,45 @@ def test_a_server_without_an_answer_is_named(tmp_path, kind):
         thread.join()
 
 
-def greet(listening: socket.socket) -> None:
+def greet(listening: socket.socket, answer: bytes = b"SSH-2.0-OpenSSH\r\n") -> None:
     connection, _ = listening.accept()
     with connection:
         connection.recv(1 << 16)
-        connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+        connection.sendall(answer)
+
+
+@pytest.mark.slow
+@over_inputs(("answer", "words"), [
+    (b"\0\1\n\n2", "cannot be fetched: \0\1"), (b"HTTP/1.1 999 so\x1b[31m\r\n\r\n", "cannot be fetched: 999 so"),
+    (b"HTTP/1.1 302 x\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n", "cannot be fetched: Invalid IPv6 URL"),
+    (b"HTTP/1.1 302 x\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n", "is not allowed"),
+    (b"HTTP/1.1 416 x\r\nContent-Length: 0\r\n\r\n", "cannot be fetched: 416 x"),
+    (b"HTTP/1.1 206 x\r\n\r\nhello", "answers with another part than byte 0 on"),
+    (b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello", "broke off after 0 bytes"),
+    (b"HTTP/1.1 200 x\r\nContent-Length: 9999999999999999999999\r\n\r\nhello", "broke off after 5 bytes"),
+])  # fmt: skip
+def test_whatever_a_server_answers_is_one_line_with_the_address(answer, words, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=greet, args=(listening, answer))
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/file"
+        with pytest.raises(DatasetError) as caught:
+            fetch_file(url, tmp_path / "file", KNOWN)
+        thread.join()
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(url)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "file").exists()
+
+
+@pytest.mark.slow
+def test_a_full_disk_and_a_place_that_is_taken_are_named(tmp_path):
+    (tmp_path / "file.part").symlink_to("/dev/full")
+    with serving({"file": CONTENT}) as server:
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            fetch_file(f"{server.url}file", tmp_path / "file", KNOWN)
+        assert caught.value.filename == str(tmp_path / "file.part")
+        (tmp_path / "train-images-idx3-ubyte.gz").mkdir()
+        with pytest.raises(DatasetError, match=r"train-images-idx3-ubyte.gz: is there and no file; move it away"):
+            fetch("mnist", tmp_path, server.url, print)
+        assert len(server.ranges) == 1, "nothing more was asked for"

@@ -100,7 +100,8 @@ class RankSessions:
             participation: which workers send something in a round; None for all.
         """
         layout = job.layout
-        self._participation = participation
+        self.participation = participation
+        """Which workers send something in a round; None for all."""
         self.job, self.node = job, node
         self.worker: WorkerSession | None = None
         if node in layout.rank_at:
@@ -118,13 +119,9 @@ class RankSessions:
 
     def resting_in(self, round_: int) -> frozenset[int]:
         """Return the nodes whose workers are not chosen in a round: they send nothing, and get the answers."""
-        if self._participation is None:
+        if self.participation is None:
             return frozenset()
-        return frozenset(self.job.layout.worker_nodes[rank] for rank in self._participation.absent_in(round_))
-
-    def rests_in(self, round_: int) -> bool:
-        """Return whether this rank's own worker is not chosen in a round."""
-        return self._participation is not None and self.node in self.resting_in(round_)
+        return frozenset(self.job.layout.worker_nodes[rank] for rank in self.participation.absent_in(round_))
 
 
 def run_rank(
@@ -218,7 +215,7 @@ def _swap_frames(
     job, worker, ends = rank.job, rank.worker, pattern.ends[rank.node]
     serves = pattern.served_at.get(rank.node, 0)
     server = rank.servers[0] if rank.servers and pattern.answering is not Answering.NOBODY else None
-    resting = rank.resting_in(round_)
+    resting = rank.resting_in(round_) if rank.participation is not None else frozenset[int]()
     sends = worker is not None and rank.node not in resting
     sent, own = worker.outgoing(encodes_own=False) if worker is not None and sends else ({}, None)
     expected = [node for node in ends.uploaders if node not in resting] if resting else ends.uploaders

@@ -226,7 +226,7 @@ class DistributedOptimizer(OptimizerAround):
         if self.joining is not None and not self.joining.goes_on(has_data=True):
             return None
         loss = None if closure is None else self._evaluate(closure)
-        if self.rests:
+        if self.driver.rests:
             self.flat.drop_gradients()
         elif not self.serves_only:
             has_gradient = self.flat.has_gradient()

@@ -172,7 +172,10 @@ class Processes:
     @property
     def rests(self) -> bool:
         """Whether this rank's worker sends nothing in the next round: others are chosen."""
-        return self.sessions.rests_in(self.rounds)
+        participation, worker = self.sessions.participation, self.worker
+        if participation is None or worker is None:
+            return False
+        return worker.rank in participation.absent_in(self.rounds)
 
     def request_admission(self) -> Tensor | None:
         """Wait until this worker may compute. Returns the parameters (d,) if they have changed, else None."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from laconic.errors import DatasetError, Named
+from laconic.lab.atomic import named_in_errors
 from laconic.lab.datasets.dataset import DataOptionError
 from laconic.lab.datasets.published import ARCHIVES, PUBLISHED, checksum
 
@@ -37,8 +38,11 @@ def fetch(name: str, folder: Path, url: str, say: Callable[[str], None]) -> None
         DatasetError: The address is none, a file cannot be fetched, or its checksum is not the published one.
         OSError: A file cannot be written.
     """
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-        raise DataOptionError(Named("url", url, quoted=True), " must be an address such as https://example.org/data")
+    if not _is_address(url):
+        raise DataOptionError(
+            Named("url", url, quoted=True), " must be an address such as https://example.org/data, in ASCII without "
+            "blanks",
+        )  # fmt: skip
     archive = ARCHIVES.get(name)
     if archive is None:
         _fetch_all(PUBLISHED[name], folder, url, say)
@@ -52,6 +56,15 @@ def fetch(name: str, folder: Path, url: str, say: Callable[[str], None]) -> None
     say(f"{inner}: unpacked")
 
 
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    return parts.scheme in ("http", "https") and bool(parts.netloc) and is_plain
+
+
 def _fetch_all(files: Mapping[str, str], folder: Path, url: str, say: Callable[[str], None]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file, known in files.items():
@@ -59,6 +72,8 @@ def _fetch_all(files: Mapping[str, str], folder: Path, url: str, say: Callable[[
         if _is_there(path, known):
             say(f"{path}: is there already")
             continue
+        if path.exists() and not path.is_file():
+            raise DatasetError(f"{path}: is there and no file; move it away")
         start = fetch_file(f"{url.rstrip('/')}/{quote(file)}", path, known)
         say(f"{path}: fetched{f', from byte {start:,} on' if start else ''}")
 
@@ -86,16 +101,19 @@ def fetch_file(url: str, path: Path, known: str) -> int:
             if response.status != http.HTTPStatus.PARTIAL_CONTENT:
                 start = 0  # the server sends all of it
             elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                raise DatasetError(f"{url}: answers with another part than byte {start:,} on; remove {part}")
+                remedy = f"; remove {part}" if start else ""
+                raise DatasetError(f"{url}: answers with another part than byte {start:,} on{remedy}")
             _write(response, part, start, url)
+    except DatasetError:
+        raise
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise DatasetError(f"{url}: cannot be fetched: {error.code} {error.reason}") from None
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
+            raise _unfetched(url, f"{error.code} {error.reason}") from None
     except urllib.error.URLError as error:
-        raise DatasetError(f"{url}: cannot be fetched: {error.reason}") from None
-    except (http.client.HTTPException, ConnectionError, TimeoutError) as error:  # in place of an answer
-        raise DatasetError(f"{url}: cannot be fetched: {error or type(error).__name__}") from None
+        raise _unfetched(url, error.reason) from None
+    except (http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:  # in place of an answer
+        raise _unfetched(url, str(error) or type(error).__name__) from None
     found = checksum(part, known.partition(":")[0])
     if found != known:
         part.unlink()
@@ -104,22 +122,33 @@ def fetch_file(url: str, path: Path, known: str) -> int:
     return start
 
 
+def _unfetched(url: str, why: object) -> DatasetError:
+    """Return the error for what a server says, or what is said of it: in one line."""
+    return DatasetError(f"{url}: cannot be fetched: {' '.join(str(why).split()):.300}")
+
+
 def _write(response: http.client.HTTPResponse, part: Path, start: int, url: str) -> None:
     """Write what comes behind the first `start` bytes of a file."""
     length, n = response.length, 0
-    with part.open("r+b" if start else "wb") as stream:
-        stream.truncate(start)
-        stream.seek(start)
-        try:
-            while chunk := response.read(_CHUNK):
-                n += len(chunk)
-                if start + n > MAX_BYTES:
-                    raise DatasetError(f"{url}: is longer than {MAX_BYTES:,} bytes; is it another file?")
-                stream.write(chunk)
-        except (http.client.HTTPException, OSError) as error:
-            raise DatasetError(_broken_off(url, start + n, str(error))) from None
+    with named_in_errors(part), part.open("r+b" if start else "wb") as stream:
+        if start:
+            stream.truncate(start)
+            stream.seek(start)
+        while chunk := _read(response, url, start + n):
+            n += len(chunk)
+            if start + n > MAX_BYTES:
+                raise DatasetError(f"{url}: is longer than {MAX_BYTES:,} bytes; is it another file?")
+            stream.write(chunk)
     if length is not None and n < length:
         raise DatasetError(_broken_off(url, start + n, f"{start + length:,} were announced"))
+
+
+def _read(response: http.client.HTTPResponse, url: str, n: int) -> bytes:
+    """Return what comes behind the first `n` bytes; none at the end."""
+    try:
+        return response.read(_CHUNK)
+    except (http.client.HTTPException, OSError, ValueError) as error:
+        raise DatasetError(_broken_off(url, n, " ".join(str(error).split()))) from None
 
 
 def _broken_off(url: str, n: int, why: str) -> str:
@@ -138,7 +167,7 @@ def _unpack(archive: Path, inner: str, files: Mapping[str, str], folder: Path) -
                 raise DatasetError(f"{archive}: holds no file {inner}/{file}")
             path = folder / inner / file
             path.parent.mkdir(exist_ok=True)
-            with stream, path.open("wb") as copy:
+            with named_in_errors(path), stream, path.open("wb") as copy:
                 while chunk := stream.read(_CHUNK):
                     copy.write(chunk)
             if not _is_there(path, known):

@@ -125,7 +125,7 @@ class RunSettings(MethodAndData):
         choices=("equal", "samples"), shown="equal",
     )  # fmt: skip
     clients_per_round: int | None = option(
-        None, "The number of workers that take part in a round, chosen anew in each, in the simulator.",
+        None, "The number of workers that take part in a round, chosen anew in each.",
         within="[1, inf)", unit="workers", metavar="K", shown="all",
     )  # fmt: skip
     bandwidth: str | None = option(

@@ -99,7 +99,7 @@ def _of_comparison(folder: Path, path: Path) -> ComparisonFolder:
         if data["version"] != VERSION:
             raise ValueError(f"version {data['version']!r:.20}, and this laconic reads {VERSION}")
         cells = tuple(_cell(folder, one) for one in data["cells"][:_MAX_CELLS])
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, OSError, RecursionError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path}: is not what `laconic compare` writes ({what:.200})") from None
     if not cells:

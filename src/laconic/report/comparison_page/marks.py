@@ -161,8 +161,11 @@ def _columns(path: Path) -> dict[str, Numbers]:
     """Return the columns of a CSV file as numbers, NaN where a cell is empty; nothing if there is no file."""
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.reader(stream))
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.reader(stream))
+    except csv.Error as error:
+        raise ValueError(f"{path}: is no CSV file of a run ({error})") from None
     if not rows:
         return {}
     names, lines = rows[0], rows[1:]
