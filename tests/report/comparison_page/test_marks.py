@@ -53,7 +53,11 @@ def test_every_point_has_the_exact_bytes_up_to_its_round_and_the_metric_of_its_e
 
 def test_losses_between_two_points_are_their_mean_and_cells_that_are_empty_or_not_finite_are_no_number(tmp_path):
     losses = ["nan" if r < 500 else "" if r % 2 else 3.0 for r in range(N)]
-    marks = run_of(tmp_path, 1, train_loss=losses, residual_norm=["inf"] * 900 + [1.0] * 100)
+    agreement = [1e308 if r < 500 else 0.25 if r == N - 1 else "" for r in range(N)]
+    marks = run_of(
+        tmp_path, 1, train_loss=losses, residual_norm=["inf"] * 900 + [1.0] * 100, vote_agreement=agreement
+    )  # fmt: skip
+    assert (marks.vote_agreement[0], marks.vote_agreement[-1]) == (None, 0.25)
     by_half = {end <= 500: loss for end, loss in zip(marks.round, marks.train_loss, strict=True)}
     assert by_half == {True: None, False: 3.0}
     assert marks.residual_norm[0] is None
@@ -92,6 +96,10 @@ def test_a_damaged_file_is_refused_by_name_and_line(tmp_path):
         "round,epoch\r\n1,2\r\n1\r\n1,2\r\n": r"rounds\.csv, line 3: has 1 cells, and the first line names 2",
         "round,epoch\r\n1,<script>\r\n": r"rounds\.csv: column epoch has a cell that is no number",
         "a,b\r\n1,2\r\n": r"rounds\.csv: has no column `round`",
+        f"round,epoch\r\n1,{'1' * 200_000}\r\n": r"rounds\.csv: is no CSV file of a run \(field larger",
+        "round,epoch,up_wire_bytes\r\n1,1,1e300\r\n": "column up_wire_bytes: no run sends so many bytes",
+        "round,epoch,up_wire_bytes\r\n1,1,inf\r\n": "column up_wire_bytes: no run sends so many bytes",
+        "round,epoch,down_wire_bytes\r\n1,1,-3\r\n": "column down_wire_bytes: no run sends so many bytes",
     }
     for text, message in wrong.items():
         (tmp_path / "rounds.csv").write_text(text)

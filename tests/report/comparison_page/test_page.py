@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import shutil
 
@@ -130,6 +131,36 @@ def test_one_damaged_run_costs_its_own_line_only(folder, tmp_path):
     assert unfinished.timing is None
     assert [len(one.shown) for one in contents.series] == [1, 2, 2, 2]
     assert "rounds.csv: column epoch" in page_of(contents)[0]
+
+
+@over_inputs(("change", "why"), [
+    (lambda data: data["cells"][0].update(seed=1e999), "cannot convert float infinity to integer"),
+    (lambda data: data["cells"][0].update(seconds="soon"), "could not convert string to float"),
+    (lambda data: data["cells"][0].update(folder="a\0b"), "embedded null byte"),
+    (lambda data: data.update(cells={}), "is not what"), (lambda data: data.update(cells="x"), "is not what"),
+    (lambda data: data.update(version=9), "version 9"),
+])  # fmt: skip
+def test_a_comparison_that_is_not_one_is_refused_by_the_name_of_its_file(change, why, folder, tmp_path_factory):
+    copy = changed(folder, tmp_path_factory.mktemp("strange"), change)
+    with pytest.raises(ValueError, match=re.escape(why)) as caught:
+        read_comparison(copy)
+    assert str(caught.value).startswith(f"{copy / 'comparison.json'}: is not what `laconic compare` writes (")
+
+
+@over_inputs("target", [math.nan, math.inf, 10**400, [1], "0.9"])
+def test_a_target_that_is_no_number_is_none(target, folder, tmp_path_factory):
+    copy = changed(folder, tmp_path_factory.mktemp("target"), lambda data: data.update(target=target))
+    assert read_comparison(copy).target is None
+
+
+def test_figures_that_no_run_has_cost_that_run_its_line_and_a_label_is_cut(folder, tmp_path):
+    copy = changed(folder, tmp_path, lambda data: data["cells"][0].update(label="x" * 100_000))
+    run = copy / "cells" / "sgd" / "-" / "iid" / "seed-0"
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(config.replace("workers = 4", "workers = 10000000000"))
+    contents = contents_of(read_comparison(copy))
+    assert max(map(len, contents.names)) < 300
+    assert "workers" in contents.runs[0].fault
 
 
 @over_inputs("name", ["rounds.csv", "metrics.csv"])

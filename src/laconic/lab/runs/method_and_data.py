@@ -33,7 +33,7 @@ class MethodAndData(OptionGroup):
         {}, "Set one hyper-parameter of the method. Can be given several times.", metavar="KEY=VALUE"
     )
     workers: int = option(
-        4, "The number of workers. Under torchrun it is the number of processes.", within="[1, inf)", unit="workers"
+        4, "The number of workers. Under torchrun it is the number of processes.", within="[1, 65536]", unit="workers"
     )
     driver: str = option(
         "simulated", "Where workers run: simulated (all in this process) or processes.",

@@ -5,6 +5,7 @@ whose files are damaged is named, with what is wrong, beside those that are well
 """
 
 import json
+import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from laconic.lab.runs.store import FILE as SUMMARY
 
 FINISHED = "finished"
 _MAX_CELLS = 10_000
+_MAX_LABEL = 200  # letters; to draw longer ones takes long
 _NOT_COMPARED = {"seed", "config", "out"}
 
 
@@ -108,7 +110,7 @@ def _of_comparison(folder: Path, path: Path) -> ComparisonFolder:
         folder=folder, cells=cells, task=_table(data.get("task")), command=_text(data.get("command")),
         networks={str(name): _table(of) for name, of in _table(data.get("networks")).items()},
         versions=_table(data.get("versions")), machine=_table(data.get("machine")),
-        target=float(target) if isinstance(target := data.get("target"), int | float) else None,
+        target=_number(data.get("target")),
     )  # fmt: skip
 
 
@@ -120,7 +122,7 @@ def _cell(folder: Path, data: Mapping[str, Any]) -> CellFolder:
     settings, summary = _toml(where / CONFIG), _json(where / SUMMARY)
     seconds = data.get("seconds")
     return CellFolder(
-        folder=where, label=str(data["label"]), algorithm=str(data["algorithm"]), seed=int(data["seed"]),
+        folder=where, label=str(data["label"])[:_MAX_LABEL], algorithm=str(data["algorithm"]), seed=int(data["seed"]),
         network=None if data.get("network") in (None, "-") else str(data["network"]),
         partition=str(data.get("partition") or ""), state=str(data.get("state", FINISHED)),
         why=None if data.get("why") is None else str(data["why"]),
@@ -175,6 +177,13 @@ def _json(path: Path) -> Mapping[str, Any]:
 
 def _table(value: Any) -> Mapping[str, Any]:  # noqa: ANN401 - whatever JSON holds
     return {str(name): one for name, one in value.items()} if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float | None:  # noqa: ANN401
+    try:
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def _text(value: Any) -> str:  # noqa: ANN401

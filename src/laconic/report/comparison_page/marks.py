@@ -21,6 +21,7 @@ MEASURED = ("test_accuracy", "metric", "gap")
 """The columns of `metrics.csv` that say how good a model is, the one that a comparison goes by before the others."""
 MAX_MARKS = 120
 _DIGITS = 5  # of means; bytes and rounds are exact
+_LARGEST, _MOST_BYTES = 1e150, 2.0**62  # of what can be drawn, and added up over runs
 _SUMS = ("up_wire_bytes", "down_wire_bytes", "skips_up", "skips_down", "aborted")
 _MEANS = ("train_loss", "staleness_max", "residual_norm", "vote_agreement")
 
@@ -117,8 +118,12 @@ def _fill(marks: Marks, rounds: Mapping[str, Numbers], stops: NDArray[np.int64],
 
     for name in _SUMS:
         values = column(name)
-        total = np.zeros(len(stops)) if values is None else np.add.reduceat(np.nan_to_num(values), starts)
+        total = (
+            np.zeros(len(stops)) if values is None else np.add.reduceat(np.where(np.isnan(values), 0, values), starts)
+        )
         if name in ("up_wire_bytes", "down_wire_bytes"):
+            if not ((total >= 0) & (total.sum() < _MOST_BYTES)).all():
+                raise ValueError(f"{ROUNDS}, column {name}: no run sends so many bytes")
             setattr(marks, name.split("_")[0], np.cumsum(total).astype(np.int64).tolist())
         elif values is not None and total.any():
             setattr(marks, name, _numbers(total / (counts / n_workers if name == "aborted" else counts)))
@@ -126,7 +131,7 @@ def _fill(marks: Marks, rounds: Mapping[str, Numbers], stops: NDArray[np.int64],
         values = column(name)
         if values is not None:
             present = ~np.isnan(values)
-            with np.errstate(invalid="ignore", divide="ignore"):
+            with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
                 mean = np.add.reduceat(np.where(present, values, 0.0), starts) / np.add.reduceat(present, starts)
             setattr(marks, name, _numbers(mean))
     epoch = column("epoch")
@@ -188,5 +193,6 @@ def _read(path: Path, name: str, column: Sequence[str]) -> Numbers:
 
 
 def _numbers(values: Any) -> list[float | None]:  # noqa: ANN401 - any array
-    """Return numbers of a few digits, None where there is none."""
-    return [float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None for value in np.asarray(values).tolist()]
+    """Return numbers of a few digits, None where there is none that can be drawn."""
+    every = np.asarray(values).tolist()
+    return [float(f"{value:.{_DIGITS}g}") if abs(value) < _LARGEST else None for value in every]
