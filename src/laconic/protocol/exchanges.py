@@ -112,8 +112,9 @@ class RankSessions:
         if not layout.has_server:
             served = [0]  # every worker computes the server's answer itself
         self.servers = [ServerSession(job, index, descend, active=active, memory_of=server_memory) for index in served]
-        for server in self.servers if participation is not None else ():
-            server.n_expected = participation.per_round
+        if participation is not None:
+            for server in self.servers:
+                server.n_expected = participation.per_round
         self.meter = Meter() if self.worker is None else self.worker.meter
         """What this rank sends, receives and serves."""
 

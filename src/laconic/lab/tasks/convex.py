@@ -187,7 +187,7 @@ class Objective:
 def _solved(matrix: NDArray[numpy.float64], vector: NDArray[numpy.float64]) -> NDArray[numpy.float64] | None:
     """Return the solution x of Ax = b; None if rounding leaves none."""
     try:
-        solution: NDArray[numpy.float64] = numpy.linalg.solve(matrix, vector)
+        solution = numpy.asarray(numpy.linalg.solve(matrix, vector), dtype=numpy.float64)
     except numpy.linalg.LinAlgError:
         return None
     return solution if numpy.isfinite(solution).all() else None
