@@ -57,7 +57,7 @@ def test_a_quadratic_has_the_constants_and_the_minimum_that_it_claims():
         assert task.judge().gap == task.squared_gradient() == 0.0
 
 
-def test_workers_of_a_quadratic_without_noise_are_not_told_to_take_other_mini_batches():
+def test_workers_of_a_quadratic_without_noise_get_no_warning_of_equal_mini_batches():
     plan = settings(task_set={"rounds": 3}, workers=3, lr=0.1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -121,7 +121,7 @@ def test_votes_are_counted_only_where_and_when_it_is_asked_for():
     driver.recorder.observe(stats.append)
     play(driver)
     assert [each.votes for each in stats] == [None] * 3
-    assert driver.servers[0].tally is None
+    assert driver.servers[0].vote_counter is None
     assert [votes is not None for votes in observed(driver_of("signsgd-mv"), 5, every=2)] == [True, False] * 2 + [True]
     assert observed(driver_of("dropsign"), every=1) == observed(driver_of("dropsign"))
 

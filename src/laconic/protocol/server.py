@@ -17,7 +17,7 @@ from laconic.protocol.job import Job
 from laconic.protocol.layout import Shard
 from laconic.protocol.magnitudes import Magnitudes, within
 from laconic.protocol.round_inputs import Active
-from laconic.telemetry.votes import VoteTally
+from laconic.telemetry.votes import VoteCounter
 from laconic.wire import Encoded, Frame, Header, Packet
 
 
@@ -66,7 +66,7 @@ class ServerSession:
         if descend is not None:
             self.view.descend = descend
         self.magnitudes = Magnitudes(job.algorithm, self.view.memory)
-        self.tally: VoteTally | None = None
+        self.vote_counter: VoteCounter | None = None
         """Gets the agreement of votes in the rounds in which it is due; None while nobody asks."""
 
     def open(self, round_: int, exchange: int, lr: float) -> None:
@@ -138,8 +138,8 @@ class ServerSession:
         except NonFiniteError:
             self.aborted, self.refused = Abort.NON_FINITE, None
             return None
-        if self.tally is not None and self.tally.is_due(view.round):
-            self.tally.add(algorithm.vote_agreement(view, inbox))
+        if self.vote_counter is not None and self.vote_counter.counts_in(view.round):
+            self.vote_counter.add(algorithm.vote_agreement(view, inbox))
         expected = self.job.exchanges_in(view.round)[view.exchange].exchange
         check_own(packet, self.job, expected, "server", self.index, view.round, (shard.offset, shard.count))
         is_finite = packet is None or packet.finite

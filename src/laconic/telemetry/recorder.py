@@ -6,7 +6,7 @@ from typing import Protocol
 
 from laconic.telemetry.meter import Count, Meter, sum_by_exchange
 from laconic.telemetry.phases import Seconds
-from laconic.telemetry.votes import Votes, VoteTally
+from laconic.telemetry.votes import VoteCounter, Votes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +48,9 @@ Observer = Callable[[RoundStats], object]
 
 
 class Voting(Protocol):
-    """A server that counts votes while it has a tally."""
+    """A server that counts votes while it has a counter of votes."""
 
-    tally: VoteTally | None
+    vote_counter: VoteCounter | None
 
 
 class Recorder:
@@ -64,7 +64,7 @@ class Recorder:
         self.observers: list[Observer] = []
         self._meters, self._seconds, self._residual_norm = meters, seconds, residual_norm
         self._norm_every: int | None = None
-        self._voting, self._tally = voting, VoteTally()
+        self._voting, self._vote_counter = voting, VoteCounter()
         self._before = self._counts()
 
     def observe(
@@ -86,9 +86,9 @@ class Recorder:
         if residual_norm:
             self._norm_every = min(every, self._norm_every or every)
         if vote_agreement:
-            self._tally.every = min(every, self._tally.every or every)
+            self._vote_counter.every = min(every, self._vote_counter.every or every)
             for server in self._voting:
-                server.tally = self._tally
+                server.vote_counter = self._vote_counter
 
     def restart(self) -> None:
         """Begin to count a round now, because the meters were restored."""
@@ -103,7 +103,7 @@ class Recorder:
         up, down = (_difference(self._before[place], before[place]) for place in (0, 1))
         wants_norm = self._norm_every is not None and round_ % self._norm_every == 0
         norm = self._residual_norm() if wants_norm and self._residual_norm is not None else None
-        votes = self._tally.taken()
+        votes = self._vote_counter.taken()
         stats = RoundStats(
             round=round_, aborted=aborted, phases=phases, up=up, down=down, residual_norm=norm,
             votes=None if aborted else votes,

@@ -18,7 +18,7 @@ class Votes:
         return self.alike / self.possible
 
 
-class VoteTally:
+class VoteCounter:
     """Adds up what the servers of one process count in a round."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class VoteTally:
         """The number of rounds from one count to the next; None for no count."""
         self._alike = self._possible = 0
 
-    def is_due(self, round_: int) -> bool:
+    def counts_in(self, round_: int) -> bool:
         """Return whether the votes of this round are to be counted."""
         return self.every is not None and round_ % self.every == 0
 

@@ -153,7 +153,7 @@ def test_a_target_that_is_no_number_is_none(target, folder, tmp_path_factory):
     assert read_comparison(copy).target is None
 
 
-def test_figures_that_no_run_has_cost_that_run_its_line_and_a_label_is_cut(folder, tmp_path):
+def test_figures_that_no_run_has_cost_that_run_its_line_and_a_label_is_shortened(folder, tmp_path):
     copy = changed(folder, tmp_path, lambda data: data["cells"][0].update(label="x" * 100_000))
     run = copy / "cells" / "sgd" / "-" / "iid" / "seed-0"
     config = (run / "config.toml").read_text()

@@ -21,7 +21,7 @@ MEASURED = ("test_accuracy", "metric", "gap")
 """The columns of `metrics.csv` that say how good a model is, the one that a comparison goes by before the others."""
 MAX_MARKS = 120
 _DIGITS = 5  # of means; bytes and rounds are exact
-_LARGEST, _MOST_BYTES = 1e150, 2.0**62  # of what can be drawn, and added up over runs
+_LARGEST, _MAX_BYTES = 1e150, 2.0**62  # of what can be drawn, and added up over runs
 _SUMS = ("up_wire_bytes", "down_wire_bytes", "skips_up", "skips_down", "aborted")
 _MEANS = ("train_loss", "staleness_max", "residual_norm", "vote_agreement")
 
@@ -122,7 +122,7 @@ def _fill(marks: Marks, rounds: Mapping[str, Numbers], stops: NDArray[np.int64],
             np.zeros(len(stops)) if values is None else np.add.reduceat(np.where(np.isnan(values), 0, values), starts)
         )
         if name in ("up_wire_bytes", "down_wire_bytes"):
-            if not ((total >= 0) & (total.sum() < _MOST_BYTES)).all():
+            if not ((total >= 0) & (total.sum() < _MAX_BYTES)).all():
                 raise ValueError(f"{ROUNDS}, column {name}: no run sends so many bytes")
             setattr(marks, name.split("_")[0], np.cumsum(total).astype(np.int64).tolist())
         elif values is not None and total.any():
