@@ -35,6 +35,8 @@ def tries_of(items: Sequence[Item], choices: Choices) -> list[Try]:
         if not item.setting:
             continue
         setting = setting_of(item.setting)
+        if not setting.is_searched:
+            continue
         rows = {base_row(item, setting, row) for row in (*item.rows, *item.own)}
         plain = replace(item, rows=tuple(row for row in setting.rows if row in rows), own={})
         seed = (choices.seeds or setting.seeds)[0]

@@ -64,7 +64,8 @@ class Panel:
     """What is read off the looks of runs: a name in `laconic.reproduce.pictures`. Of a fit, what varies, or 1/eps."""
     y: str
     rows: tuple[str, ...] = ()
-    """Empty for all rows of the item. Of a fit, computed figures named "ROW, X = 1", "ROW, X = 2" and so on."""
+    """Empty for all rows of the item. Of a fit, computed figures named "ROW, X = 1", "ROW, X = 2" and so on, or runs
+    of rows "ROW X=1", "ROW X=2" whose mean squared gradient is eps."""
     slope: float | None = None
     """Of a fit, the slope of the straight line that stands beside it; None for curves of runs."""
 
@@ -143,6 +144,8 @@ class Setting:
     """Why the printed setting cannot be run."""
     grids: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Learning rates that --grid tries, by row; without one a third, one and three times the row's."""
+    is_searched: bool = True
+    """Whether --grid tries other learning rates: not where theorems give them."""
     grid_found: str = ""
     """When and how the learning rates were found."""
     notes: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from typing import Any
 
 from laconic.hyperparameters import near_misses
 from laconic.reproduce.rules import Measured
+from laconic.reproduce.straight_line import slope_of
 
 Look = Mapping[str, Any]
 """step, epoch, test_accuracy, train_loss, uploads, paper_bits, payload_bits, wire_bytes, seconds and so on."""
@@ -181,6 +182,15 @@ def _mean_of(row: str, cells: FinishedRuns, *others: str) -> _Found:
     return {seed: (mean(one[seed] for one in by_row), False) for seed in set(by_row[0]).intersection(*by_row)}
 
 
+def _exponent_of_steps(row: str, runs: FinishedRuns, *others: str) -> _Found:
+    """Return the slope of log T over log(1/eps) by seed: eps is the mean squared gradient of a run of T steps."""
+    by_seed: dict[int, dict[float, float]] = {}
+    for each in (row, *others):
+        for run in runs[each]:
+            by_seed.setdefault(run.seed, {})[1 / float(run.last["mean_squared_gradient"])] = float(run.last["step"])
+    return {seed: (slope_of(points), False) for seed, points in by_seed.items() if len(points) == 1 + len(others)}
+
+
 _MEASURES: dict[str, Callable[..., _Found]] = {
     "accuracy": _at_end("test_accuracy", 100.0),
     "train loss": _at_end("train_loss"),
@@ -200,5 +210,6 @@ _MEASURES: dict[str, Callable[..., _Found]] = {
     "epoch from which above": _stays_above,
     "spread with": _range,
     "below the mean by more than": _below_mean,
+    "exponent of steps with": _exponent_of_steps,
     "parameters": _of_run("parameters_hash"),
 }

@@ -12,7 +12,6 @@ from statistics import mean
 import numpy
 
 from laconic.hyperparameters import near_misses
-from laconic.reproduce.computed import Values
 from laconic.reproduce.items import Item, Panel
 from laconic.reproduce.judging import Found
 from laconic.reproduce.measures import FinishedRun, Look
@@ -80,7 +79,7 @@ def curves_of(panel: Panel, item: Item, found: Found) -> list[Curve]:
     rows = rows_of(panel, item)
     labels = [item.labels.get(row, row) for row in rows]
     if panel.slope is not None:
-        points = [_points(f"{row}, {_varied(panel)} = ", found.computed or {}) for row in rows]
+        points = [_points(row, panel, item, found) for row in rows]
         if not all(points):
             return []
         return [_fit(label, one, panel) for label, one in zip(labels, points, strict=True)]
@@ -114,14 +113,24 @@ def _varied(panel: Panel) -> str:
     return panel.y if panel.x == INVERSE else panel.x
 
 
-def _points(name: str, computed: Values) -> dict[float, Mapping[int, float]]:
-    """Return the figures by seed of the names that begin so, by the number at their end, in its order."""
-    found = {
-        float(key.removeprefix(name)): value
-        for key, value in computed.items()
-        if key.startswith(name) and isinstance(value, Mapping)
+def _points(row: str, panel: Panel, item: Item, found: Found) -> dict[float, Mapping[int, float]]:
+    """Return eps by seed for each value of what varies, in its order; none where one has not been run.
+
+    They are computed figures, "DSGD, N = 4" and so on, or runs of an item's own or its setting's rows: "DSGD N=4".
+    """
+    computed, of_runs = f"{row}, {_varied(panel)} = ", f"{row} {_varied(panel)}="
+    points: dict[float, Mapping[int, float]] = {
+        float(name.removeprefix(computed)): value
+        for name, value in (found.computed or {}).items()
+        if name.startswith(computed) and isinstance(value, Mapping)
     }
-    return dict(sorted(found.items()))
+    rows = [name for name in (*item.rows, *item.own) if name.startswith(of_runs)]
+    if any(name not in found.cells for name in rows):
+        return {}
+    for name in rows:
+        runs = found.cells[name]
+        points[float(name.removeprefix(of_runs))] = {run.seed: run.last["mean_squared_gradient"] for run in runs}
+    return dict(sorted(points.items()))
 
 
 def _fit(label: str, points: Mapping[float, Mapping[int, float]], panel: Panel) -> Curve:

@@ -8,16 +8,15 @@ is the slope of log T over log(1/eps) by least squares. What was fitted is among
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import torch
 
 from laconic.gossip.mixing import Mixing
 from laconic.lab.processes.pool import Reporter
 from laconic.lab.runs.run import run_simulated
 from laconic.lab.runs.settings import RunSettings
 from laconic.reproduce.fixed_grid import FixedGrid, offer_fixed_grid
+from laconic.reproduce.straight_line import slope_of
 from laconic.statements import LaconicWarning
 
 BySeed = dict[str, dict[int, float]]
@@ -63,14 +62,6 @@ class _Fits:
         eps = record.last.mean_squared_gradient
         assert eps is not None
         return eps
-
-
-def slope_of(points: Mapping[float, float]) -> float:
-    """Return the slope of a straight line through logarithms, by least squares: log value over log position."""
-    positions = torch.tensor(list(points), dtype=torch.float64).log()
-    values = torch.tensor(list(points.values()), dtype=torch.float64).log()
-    positions, values = positions - positions.mean(), values - values.mean()
-    return float((positions * values).sum() / positions.square().sum())
 
 
 _SIGMA_OF_GRID = math.sqrt(_D) / 2  # of the width 1
