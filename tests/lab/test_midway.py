@@ -97,6 +97,19 @@ def test_a_run_that_is_looked_at_goes_on_with_the_same_looks_and_bits_or_begins_
     assert steps[0] == 1
 
 
+def test_looks_have_the_mean_squared_gradient_of_all_steps_so_far_also_after_a_stop(tmp_path):
+    settings, looks = replace(settings_of("a task that measures gradients"), epochs=1), LookPlan(every=2)
+    saving = Saving(file=tmp_path / "saved", every_s=0.0)
+    expected = run_simulated(settings, lambda progress: None).last.mean_squared_gradient
+    found = look_at_simulated(settings, looks, lambda progress: None)["looks"]
+    assert found[-1]["mean_squared_gradient"] == expected
+    assert found[0]["mean_squared_gradient"] > found[-1]["mean_squared_gradient"]
+    with pytest.raises(StopError):
+        look_at_simulated(settings, looks, stopped_after(3), saving)
+    again = look_at_simulated(settings, looks, lambda progress: None, replace(saving, resume=True))["looks"]
+    assert again == found
+
+
 def test_what_one_run_has_saved_between_two_epochs_is_refused_to_another(tmp_path):
     saving = Saving(file=tmp_path / "saved", every_s=0.0)
     with pytest.raises(StopError):

@@ -7,7 +7,7 @@ import pytest
 from laconic.report.item_picture import draw_item
 from laconic.reproduce.items import Item, Panel, items
 from laconic.reproduce.judging import Found
-from laconic.reproduce.measures import FinishedRun
+from laconic.reproduce.measures import FinishedRun, measured
 from laconic.reproduce.pictures import axis_label, curves_of, is_drawable, rows_of
 
 
@@ -114,3 +114,28 @@ def test_a_picture_has_a_line_and_a_band_for_each_row_and_equal_bytes_for_equal_
                   "lazy", "sgd", "a $fit_"):  # fmt: skip
         assert f">{words}</text>" in text, words
     assert len(picture) < 40_000
+
+
+def fitted_run(row, seed, steps, eps):
+    looks = [{"step": steps, "epoch": 1.0, "test_accuracy": 0.5, "mean_squared_gradient": eps}]
+    return FinishedRun(row=row, seed=seed, looks=looks, figures={})
+
+
+OF_RUNS = {
+    f"GD T={steps}": [fitted_run(f"GD T={steps}", seed, steps, (1 + seed) / steps**0.5) for seed in (0, 1)]
+    for steps in (256, 1024, 4096)
+}
+
+
+def test_a_fit_may_be_of_runs_whose_rows_name_what_varies():
+    panel = Panel(x="1/eps", y="T", rows=("GD",), slope=2.0)
+    one = item(panel, rows=tuple(OF_RUNS))
+    (curve,) = curves_of(panel, one, Found(cells=OF_RUNS))
+    assert list(curve.x) == [256, 1024, 4096]
+    assert list(curve.highest) == pytest.approx([16, 32, 64])
+    assert not is_drawable(one, Found(cells={"GD T=256": OF_RUNS["GD T=256"]}))
+
+
+def test_the_exponent_of_runs_is_that_of_their_steps_over_the_inverse_of_eps():
+    found = measured("exponent of steps with: GD T=256, GD T=1024", "GD T=4096", OF_RUNS)
+    assert found.by_seed == pytest.approx({0: 2.0, 1: 2.0})

@@ -53,9 +53,14 @@ class GradientNorms:
         self._total += self._experiment.task.squared_gradient()
         self._n += 1
 
+    @property
+    def mean(self) -> float | None:
+        """The mean over the steps of the epoch so far; None if nothing is measured."""
+        return self._total / self._n if self._n else None
+
     def end_epoch(self) -> float | None:
         """Return the mean over the steps of the epoch, and begin another; None if nothing is measured."""
-        mean = self._total / self._n if self._n else None
+        mean = self.mean
         self._total, self._n = 0.0, 0
         return mean
 

@@ -11,6 +11,7 @@ from laconic.lab.runs.accuracy import in_simulation
 from laconic.lab.runs.course import NOTHING, Seen, StepOfRun
 from laconic.lab.runs.divergence import EpochEnd, why_diverged
 from laconic.lab.runs.experiment import Experiment
+from laconic.lab.runs.gradient_norms import GradientNorms
 from laconic.training.simulation import Simulation
 
 
@@ -31,7 +32,7 @@ class LookPlan:
 class LookCourse:
     """Looks at a run, and ends it at a target."""
 
-    SCHEMA: ClassVar = {"looks": [{str: int | float | None}], "loss": float}
+    SCHEMA: ClassVar = {"looks": [{str: int | float | None}], "loss": float, "norms": GradientNorms.SCHEMA}
     """What `saved` returns."""
 
     def __init__(self, plan: LookPlan, experiment: Experiment, simulation: Simulation) -> None:
@@ -39,11 +40,13 @@ class LookCourse:
         self._plan, self._experiment, self._simulation = plan, experiment, simulation
         self._looks: list[dict[str, Any]] = []
         self._loss = 0.0  # the sum since the last look
+        self._norms = GradientNorms(experiment)
         self.is_over = False
         """Whether the target is reached."""
 
     def before_step(self) -> None:
-        """Measure nothing."""
+        """Measure the gradient, if the task does so."""
+        self._norms.note_simulated()
 
     def after_step(self, at: StepOfRun) -> Seen:
         """Look, if it is time to."""
@@ -57,6 +60,8 @@ class LookCourse:
             "step": at.step, "epoch": at.step / self._experiment.steps_per_epoch, "test_accuracy": accuracy,
             "gap": judged.gap, "train_loss": self._loss / since, **_totals(self._simulation),
         }  # fmt: skip
+        if (mean := self._norms.mean) is not None:
+            look["mean_squared_gradient"] = mean  # of all steps so far
         self._looks.append(look)
         self._loss = 0.0
         self.is_over = self._plan.target is not None and accuracy >= self._plan.target
@@ -64,7 +69,9 @@ class LookCourse:
 
     def saved(self) -> dict[str, Any]:
         """Return the looks so far."""
-        return {"looks": [dict(look) for look in self._looks], "loss": float(self._loss)}
+        return {
+            "looks": [dict(look) for look in self._looks], "loss": float(self._loss), "norms": self._norms.saved()
+        }  # fmt: skip
 
     def restore(self, saved: object) -> None:
         """Go on with earlier looks. Raises ValueError for what `saved` did not return."""
@@ -72,6 +79,7 @@ class LookCourse:
             raise ValueError(problem)
         assert isinstance(saved, dict)
         self._looks, self._loss = list(saved["looks"]), saved["loss"]
+        self._norms.restore(saved["norms"])
 
     def figures(self, seconds: float) -> dict[str, Any]:
         """Return what there is to know of the run at its end, which has taken so many seconds of this machine."""
