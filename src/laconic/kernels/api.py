@@ -4,7 +4,7 @@ from laconic.kernels.checked_tensors import CheckedTensors
 from laconic.kernels.cpu.cache import are_prepared, prepare
 from laconic.kernels.cpu.compile import kernel, numba_available
 from laconic.kernels.cpu.threads import MAX_KERNEL_THREADS, kernel_threads, set_kernel_threads
-from laconic.kernels.dispatch import reference
+from laconic.kernels.dispatch import reference, twin_in_place
 from laconic.kernels.packed import (
     absolute_maxima,
     add_dequantized,
@@ -173,6 +173,7 @@ __all__ = [
     "take_selected",
     "top_k",
     "top_voted",
+    "twin_in_place",
     "union_sum",
     "unpack_codes",
     "vote_counts",

@@ -1,6 +1,7 @@
 """Which backend runs a function: numba for a tensor on the CPU, Triton on a GPU, else the reference in torch."""
 
 import functools
+from contextlib import AbstractContextManager
 from importlib import import_module
 from types import ModuleType
 
@@ -44,3 +45,9 @@ def _file(name: str) -> ModuleType:
 def reference(family: str) -> ModuleType:
     """Return the reference module of a file of functions, in plain torch, to compare other backends with."""
     return _file(f"reference.{family}")
+
+
+def twin_in_place(name: str) -> AbstractContextManager[None]:
+    """Let the library use the plain-numba twin of an LLVM kernel in its place; names are in `twins/table.py`."""
+    made: AbstractContextManager[None] = _file("twins.table").twin_in_place(name)
+    return made

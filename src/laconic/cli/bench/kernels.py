@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from laconic.bench.measure import Measurement
 
 _SMALL_BAR_US = 50
+_SMALL_MODEL = 407_050  # parameters of the MLP 784-512-10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,10 @@ class KernelOptions(OptionGroup):
     repeats: int = repeats_option(15)
     only: str = option("", "Measure only kernels whose name contains this text.", metavar="TEXT")
     no_retained: bool = option(False, "Do not measure torch with an allocator that retains freed temporaries.")
+    twins: bool = option(
+        False, "Measure instead how many times as long plain-numba twins of the LLVM kernels take, at 407,050 elements "
+        "and at --d.",
+    )  # fmt: skip
     json: Path | None = json_option()
 
 
@@ -49,6 +54,9 @@ def bench_kernels(context: typer.Context, options: KernelOptions) -> None:
     """Time every kernel on one thread, in multiples of one memory copy, beside torch and other libraries."""
     from laconic.bench.kernels import measure_kernels
 
+    if options.twins:
+        _bench_twins(context, options)
+        return
     d, repeats, densities = options.d, options.repeats, tuple(dict.fromkeys(options.density))
     with json_output(options.json) as file:
         rows = measured(
@@ -60,6 +68,29 @@ def bench_kernels(context: typer.Context, options: KernelOptions) -> None:
         file.console.print(_table(rows, d, repeats))
         settings = {"d": d, "densities": list(densities), "repeats": repeats, "threads": 1}
         finish(context, "kernels", settings, rows, file)
+
+
+def _bench_twins(context: typer.Context, options: KernelOptions) -> None:
+    from laconic.bench.twins import BAR, measure_twins
+
+    sizes, repeats = tuple(dict.fromkeys((_SMALL_MODEL, options.d))), options.repeats
+    with json_output(options.json) as file:
+        rows = measured(context, lambda listen: measure_twins(sizes, repeats, only=options.only, listen=listen))
+        table = bench_table(
+            f"LLVM kernels and plain twins: float32, one thread, median of {repeats}",
+            "times: the twin's time over the kernel's, measured in turns, both of computing alone; *: less than "
+            f"{BAR:g}. copies: the kernel's time over that of one memory copy; plain: the twin's",
+            ["kernel", "call"], ["d", "times", "quartiles", "copies", "plain"], always="times",
+        )  # fmt: skip
+        for row in rows:
+            details = row.details
+            star = "*" if row.median < BAR else " "
+            table.add_row(
+                str(row.name["kernel"]), str(row.name["call"]), f"{row.name['d']:,}", f"{row.median:.2f}{star}",
+                quartiles_text(row), f"{details['copies']:.3g}", f"{details['plain_copies']:.3g}",
+            )  # fmt: skip
+        file.console.print(table)
+        finish(context, "twins", {"sizes": list(sizes), "repeats": repeats, "threads": 1}, rows, file)
 
 
 def _table(rows: Sequence["Measurement"], d: int, repeats: int) -> FittingTable:
