@@ -25,6 +25,7 @@ from laconic.reproduce import code_hash
 from laconic.reproduce.computed import COMPUTED
 from laconic.reproduce.items import Item, Setting, fault_plan, setting_in_full, setting_of
 from laconic.reproduce.judging import Found
+from laconic.reproduce.later_options import without_later
 from laconic.reproduce.measures import FinishedRun
 
 _OF_THIS_MACHINE = ("data", "test_data", "faults", "threads", "kernel_threads", "timeout_s")
@@ -64,6 +65,7 @@ class PlannedCell:
     def content(self) -> dict[str, Any]:
         """What determines the figures: every setting, and the fault plan in place of its file."""
         settings = {key: value for key, value in self.settings.as_data().items() if key not in _OF_THIS_MACHINE}
+        settings["set"] = without_later(self.settings.algorithm, settings["set"])
         plan = self.settings.fault_plan
         faults = {} if plan is None else {"faults": plan.to_toml()}
         named = {who: text.partition(":")[0] for who, text in self.settings.worker_data.items()}
