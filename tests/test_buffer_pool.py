@@ -14,45 +14,54 @@ def frame_of(values):
 
 def test_a_buffer_is_reused_when_the_last_tensor_over_it_is_gone():
     pool = BufferPool()
-    borrowed = pool.borrow(1000)
+    borrowed = pool.borrow(100_000)
     place = borrowed.data_ptr()
     part = borrowed[8:24].view(torch.float32)
     part.fill_(2.0)
     del borrowed
-    other = pool.borrow(1000)
+    other = pool.borrow(100_000)
     assert other.data_ptr() != place
     assert part.tolist() == [2.0] * 4
     del part
-    assert pool.borrow(1000).data_ptr() == place
+    assert pool.borrow(100_000).data_ptr() == place
 
 
 def test_a_buffer_that_only_a_numpy_array_uses_is_not_reused():
     pool = BufferPool()
-    seen = pool.borrow(64).fill_(7).numpy()
+    seen = pool.borrow(100_000).fill_(7).numpy()
     gc.collect()
-    pool.borrow(64).fill_(1)
-    assert seen.tolist() == [7] * 64
+    pool.borrow(100_000).fill_(1)
+    assert (seen == 7).all()
 
 
 def test_a_buffer_serves_a_little_longer_and_a_shorter_frame_but_not_a_much_shorter_one():
     pool = BufferPool()
-    place = pool.borrow(1000).data_ptr()
-    assert pool.borrow(1100).data_ptr() == place
-    assert pool.borrow(600).data_ptr() == place
-    short = pool.borrow(500)
+    place = pool.borrow(200_000).data_ptr()
+    assert pool.borrow(220_000).data_ptr() == place
+    assert pool.borrow(120_000).data_ptr() == place
+    short = pool.borrow(100_000)
     assert short.data_ptr() != place
-    assert short.numel() == 500
+    assert short.numel() == 100_000
 
 
 def test_a_buffer_that_is_not_borrowed_any_more_is_dropped_when_a_new_one_is_allocated():
     pool = BufferPool()
     pool.borrow(1 << 20)
     for _ in range(300):
-        pool.borrow(100)
-    held = pool.borrow(100)
-    another = pool.borrow(100)
+        pool.borrow(100_000)
+    held = pool.borrow(100_000)
+    another = pool.borrow(100_000)
     assert held.data_ptr() != another.data_ptr()
     assert [buffer.numel() for *_, buffer in pool._free] == []
+
+
+def test_a_small_buffer_is_new_memory_of_its_own_length():
+    pool = BufferPool()
+    one, other = pool.borrow(100), pool.borrow(100)
+    assert one.numel() == other.numel() == 100
+    assert one.data_ptr() != other.data_ptr()
+    del one, other
+    assert pool._free == []
 
 
 def test_frames_of_one_length_take_turns_in_the_same_memory_and_what_was_read_of_one_stays():

@@ -43,7 +43,7 @@ MAY_IMPORT = {
                   "network", "wire", "gossip"},
     "planning": {"lab", "drivers", "faults", "protocol", "algorithms", "contract", "telemetry", "network", "wire",
                  "kernels"},
-    "bench": {"lab", "training", "contract", "compressors", "network", "wire", "kernels"},
+    "bench": {"lab", "training", "telemetry", "contract", "compressors", "network", "wire", "kernels"},
     "report": {"planning", "reproduce", "lab", "protocol", "network", "gossip"},
     "cli": {"report", "bench", "planning", "reproduce", "lab", "protocol", "contract", "network", "gossip", ""},
     "__main__": {"cli", "lab"},

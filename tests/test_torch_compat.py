@@ -58,7 +58,7 @@ OF_TORCH = {  # what that file imports from torch, and no other may
     "_get_default_store", "_source_rank", "_timeout", "_version", "_opt_called",
     "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks", "_wrapped_by_lr_sched",
     "_global_optimizer_pre_hooks", "_global_optimizer_post_hooks", "_disable_dynamo", "_orig_mod", "_is_flat_param",
-    "_fsdp_flattened", "_per_optimizer_states",
+    "_fsdp_flattened", "_per_optimizer_states", "_C", "_dynamo", "_set_grad_enabled",
 }  # fmt: skip
 OTHERS = {
     "_replace",

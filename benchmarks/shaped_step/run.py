@@ -22,9 +22,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from laconic.bench.contender import BenchRank
 from laconic.bench.measure import Measurement, quartiles, result_of
 from laconic.bench.step import in_turns, without_computing
+from laconic.bench.step_rank import BenchRank
 from laconic.contract import ALGORITHMS
 from laconic.hyperparameters import near_misses
 from laconic.lab.processes.ranks import Ranks

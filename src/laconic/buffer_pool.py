@@ -6,12 +6,14 @@ the last tensor that shares its memory is gone.
 """
 
 import weakref
+from collections import defaultdict
 from collections.abc import Iterable
 from threading import RLock
 
 import torch
 from torch import Tensor
 
+_SMALLEST_POOLED = 1 << 11
 _PATIENCE = 256  # a buffer unused for so many borrowings is dropped when a new one is allocated
 
 
@@ -24,7 +26,9 @@ class BufferPool:
         self._choosing = RLock()  # protects the choice of a buffer; reclaiming only appends
 
     def borrow(self, n_bytes: int) -> Tensor:
-        """Return a buffer (n_bytes,) uint8 with arbitrary content."""
+        """Return a buffer (n_bytes,) uint8 with arbitrary content. A small one is new, which costs less."""
+        if n_bytes < _SMALLEST_POOLED:
+            return torch.empty(n_bytes, dtype=torch.uint8)
         with self._choosing:
             self._n_borrowed += 1
             for place, (_, length, _) in enumerate(self._free):
@@ -53,15 +57,15 @@ class VectorPool:
         self.count = count
         self.dtype = dtype
         self.device = device
-        self.free: dict[torch.dtype, list[Tensor]] = {}
+        self.free: defaultdict[torch.dtype, list[Tensor]] = defaultdict(list)
         """Vectors that are not in use, by type."""
 
     def take(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return a vector (count,) with arbitrary content, of the pool's type or of another."""
-        free = self.free.get(dtype or self.dtype)
+        free = self.free[dtype or self.dtype]
         return free.pop() if free else torch.empty(self.count, dtype=dtype or self.dtype, device=self.device)
 
     def give(self, vectors: Iterable[Tensor]) -> None:
         """Return vectors to the pool. They must not be in use any more."""
         for vector in vectors:
-            self.free.setdefault(vector.dtype, []).append(vector)
+            self.free[vector.dtype].append(vector)

@@ -174,6 +174,7 @@ def test_every_contender_stands_in_the_table(step):
         "ddp no_sync",
         "ddp - no_sync",
         "ddp-fp16 - no_sync",
+        "ddp-powersgd - no_sync",
         "sgd",
         "compskip",
         "asgd",
@@ -192,7 +193,24 @@ def test_the_file_has_the_slowest_rank_of_every_turn_and_where_the_time_went(ste
     assert compskip["layout"] == "sharded"
     assert len(compskip["samples"]) == 3
     assert set(compskip["phases"]) >= {"encode", "wait", "decode", "bytes_up", "bytes_down"}
+    assert rows["sgd"]["bytes"] == 2 * 4 * 5000 / 2  # a ring of two: half of the vector goes each way, twice
+    assert 0 < compskip["bytes"] < rows["asgd"]["bytes"]
+    for name in ("sgd", "compskip", "asgd"):
+        ratios = [ours / alone for ours, alone in zip(rows[name]["seconds"], rows[name]["floor_seconds"], strict=True)]
+        assert rows[name]["times_floor"] == pytest.approx(sorted(ratios)[1])
     assert figures["settings"]["set"]["compskip"] == {"keep": "0.5"}
+
+
+@pytest.mark.slow
+def test_calls_of_a_step_are_counted_and_stay_few(tmp_path_factory):
+    arguments = ("--calls", "--algorithms", "sgd,signsgd-mv", "--workers", "2", "--parameters", "1000")
+    ended, figures = ran(tmp_path_factory, "step", *arguments)
+    assert "calls of one step: 2 processes, 1,000 parameters" in words_of(ended)
+    rows = {row["step"]: row for row in figures["rows"]}
+    beyond = {name: row["mean"] - rows["all-reduce"]["mean"] for name, row in rows.items()}
+    assert {row["unit"] for row in rows.values()} == {"calls"}
+    assert all(len(row["samples"]) == 2 for row in rows.values())
+    assert 0 < beyond["sgd"] <= 160 < beyond["signsgd-mv"] <= 700
 
 
 # compare
@@ -267,7 +285,7 @@ def test_files_that_do_not_compare_are_refused(tmp_path, after, message):
     ("arguments", "message"),
     [
         (("kernels", "--d", "1"), "--d 1 must be in 2 .. 4294967296"),
-        (("kernels", "--repeats", "0"), "--repeats 0 must be at least 1"),
+        (("kernels", "--repeats", "0"), "--repeats 0 must be at alone 1"),
         (("kernels", "--density", "0"), "--density 0 must be in (0, 1]"),
         (("kernels", "--density", "nan"), "--density nan must be in (0, 1]"),
         (("kernels", "--density", "1.5"), "--density 1.5 must be in (0, 1]"),

@@ -182,6 +182,24 @@ def test_the_chosen_of_blocks_of_a_size_are_those_of_layers_of_that_size(size):
             assert torch.equal(of_blocks, chosen(vector, blocks="layer", spec=spec, **selection))
 
 
+@over_inputs("dtype", [torch.float32, torch.float64])
+def test_the_largest_of_all_blocks_are_found_in_one_call_as_block_by_block(dtype):
+    blocks = [(70_000, 700), (1, 1), (9000, 8999), (20_000, 1), (40_000, 5000), (64, 3)]
+    of_zeros = torch.zeros(sum(length for length, _ in blocks))
+    vectors = [LONG[name][: len(of_zeros)] for name in ("normal", "constant", "few values", "nearly all zero")]
+    for vector in (*vectors, of_zeros):
+        expected = reference_top_k.top_k_by_block(vector.to(dtype), blocks)
+        assert torch.equal(kernels.top_k_by_block(vector.to(dtype), blocks), expected)
+
+
+def test_blocks_that_do_not_make_the_vector_are_refused():
+    with pytest.raises(ValueError, match=r"^top_k_by_block: k=4 must be in 1 \.\. 3, the length of its block"):
+        kernels.top_k_by_block(torch.ones(5), [(2, 1), (3, 4)])
+    for blocks in ([(2, 1), (2, 1)], []):
+        with pytest.raises(ValueError, match=r"^top_k_by_block: blocks of \d elements in all for a vector of 5"):
+            kernels.top_k_by_block(torch.ones(5), blocks)
+
+
 @over_inputs("blocks", ("0", "-3", "half", "2.5", ""))
 def test_blocks_that_are_no_size_are_refused_at_construction(blocks):
     for cls in (TopK, SparseSGD):

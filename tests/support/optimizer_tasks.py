@@ -14,25 +14,26 @@ from torch import Tensor, nn
 import laconic
 from laconic.compressors import dense
 from laconic.contract import ModelSpec
+from laconic.drivers.distributed import channel
 from laconic.wire import Packet
 from support import optimizers, small_model
 
 
 @contextmanager
 def bytes_sent() -> Iterator[dict[str, int]]:
-    """Counts the bytes that this process passes to torch.distributed's point-to-point calls."""
+    """Counts the bytes that this process passes to its groups' point-to-point calls."""
     count = {"bytes": 0}
-    send = dist.isend
+    send = channel.post_send
 
-    def counting(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-        count["bytes"] += tensor.numel() * tensor.element_size()
-        return send(tensor, *args, **kwargs)
+    def counting(group: dist.ProcessGroup, tensors: list[Tensor], *place: int) -> Any:
+        count["bytes"] += sum(tensor.nbytes for tensor in tensors)
+        return send(group, tensors, *place)
 
-    dist.isend = counting
+    channel.post_send = counting
     try:
         yield count
     finally:
-        dist.isend = send
+        channel.post_send = send
 
 
 @contextmanager

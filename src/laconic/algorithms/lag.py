@@ -71,7 +71,9 @@ def stored_sum(server: Server, inbox: Inbox) -> Tensor:
     """Store the uploads of this round; return the sum of all workers' last uploads, (d,), added in rank order."""
     for rank, packet in inbox.items():
         server.memory[f"stored.{rank}"] = packet.dense()
-    total = server.scratch().copy_(server.memory["stored.0"])
-    for rank in range(1, inbox.n_workers):
+    if inbox.n_workers == 1:
+        return server.scratch().copy_(server.memory["stored.0"])
+    total = torch.add(server.memory["stored.0"], server.memory["stored.1"], out=server.scratch())
+    for rank in range(2, inbox.n_workers):
         total += server.memory[f"stored.{rank}"]
     return total

@@ -25,7 +25,7 @@ import torch
 from laconic.algorithms.sparse import Parts, SparseUploads
 from laconic.contract import Exchange, Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import clear_at
+from laconic.kernels.api import clear_at, gather_scaled
 from laconic.policies.lazy_aggregation import Lazy, gap_to_second, small_against
 from laconic.wire import Packet, Sparse
 
@@ -88,7 +88,7 @@ class SASG(SparseUploads, Lazy):
             return self.direction(me, reply)
         corrected = me.gradient  # at the learning rate 0 the residual waits
         if me.lr:
-            corrected.mul_(me.lr).add_(me.memory["residual"])  # in place of the gradient
+            gather_scaled([corrected], [me.lr], corrected, me.memory["residual"])  # in place of the gradient
         sent = self.take(corrected, me.spec, me.offset)
         reply = yield sent
         if reply.delivered:

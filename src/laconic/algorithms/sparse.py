@@ -39,7 +39,7 @@ from laconic.contract import (
     algorithm,
 )
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import add_at, clear_at, union_sum
+from laconic.kernels.api import add_at, clear_at, gather_scaled, union_sum
 from laconic.wire import Dense, Packet, Sparse
 
 Parts = tuple[Tensor, Tensor]  # of an upload: positions (k,) int64 and values (k,)
@@ -92,6 +92,7 @@ class SparseSGD(SparseUploads, Algorithm):
     source: ClassVar[str] = "Stich, Cordonnier & Jaggi, NeurIPS 2018; Deng, Li, Sun & Lu, SASG, baseline"
     tolerates_absence: ClassVar[bool] = True
     reads_lr: ClassVar[bool] = True
+    takes_gradient_tensors: ClassVar[bool] = True
     worker_slots: ClassVar[Mapping[str, Slot]] = {"residual": Slot(rule=Rule.SUM)}
     test_settings: ClassVar[dict[str, float]] = {"density": 0.25}
 
@@ -111,9 +112,9 @@ class SparseSGD(SparseUploads, Algorithm):
         return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
 
     def work(self, me: Worker) -> Step:
-        corrected = me.gradient  # at the learning rate 0 the residual waits
-        if me.lr:
-            corrected.mul_(me.lr).add_(me.memory["residual"])  # in place of the gradient
+        corrected, factors = me.scratch(), [me.lr or 1.0] * len(me.gradient_tensors)
+        residual = me.memory["residual"] if me.lr else None  # at the learning rate 0 it waits
+        me.require(gather_scaled(me.gradient_tensors, factors, corrected, residual))
         sent = self.take(corrected, me.spec, me.offset)
         reply = yield sent
         if reply.delivered:

@@ -92,8 +92,8 @@ class SSGDMVAD(SSGDMV):
     def _revised(self, me: Worker, corrected: Tensor, best: Tensor) -> tuple[Tensor, VoteChange]:
         """Return the new list, (K,) int64 ascending, and its difference from the last one (lines 10-15)."""
         old = me.memory["votes"]
-        entering = best[~torch.isin(best, old, assume_unique=True)]
-        leaving = (~torch.isin(old, best, assume_unique=True)).nonzero().flatten()  # indices in the list
+        entering = best[~_is_in(best, old)]
+        leaving = (~_is_in(old, best)).nonzero().flatten()  # indices in the list
         swaps = min(self.swaps(me.count), entering.numel())
         added = dropped = old[:0]
         if swaps:
@@ -145,6 +145,12 @@ def _list_after(packet: Packet, old: Tensor, rank: int) -> Tensor:
     if bool((new.diff() == 0).any()):
         raise ContractError(f"worker {rank} adds coordinates that are in its list already")
     return new
+
+
+def _is_in(numbers: Tensor, others: Tensor) -> Tensor:
+    """Return which numbers (k,) are among others (n,), as (k,) bool. Both ascend, so nothing has to be sorted."""
+    indices = torch.searchsorted(others, numbers).clamp_(max=others.numel() - 1)
+    return others[indices] == numbers
 
 
 def _applied(old: Tensor, change: VoteChange) -> Tensor:

@@ -3,14 +3,16 @@
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from laconic.bench.contender import BenchRank
-from laconic.bench.measure import Measurement, over
+from laconic.bench.ddp import PEERS
+from laconic.bench.measure import Measurement, over, quartiles
+from laconic.bench.step_rank import BenchRank
 from laconic.lab.processes.ranks import Ranks
 
 BASE = "all-reduce"
 LIMIT_S = 20.0  # of the turns of one contender
 _CALL_LIMIT_S = 300.0  # of one call of the ranks
 _MIN_REPEATS = 3
+_COUNTED_STEPS = 12  # whole turns of the gradients, so that lazy methods skip as often as they do
 _BARS = {"compskip": 1.0, "dropsign": 1.0, "ssgd-mv": 1.0, "sgd": 1.05}  # at 11.17 million parameters
 _BARS_D = 11_173_962
 
@@ -56,6 +58,37 @@ def measure_steps(
                 yield _row_of(ranks, place, method, settings.get(method, {}), repeats)
 
 
+def count_calls(
+    sizes: Sequence[int],
+    n: int,
+    methods: Sequence[str],
+    *,
+    settings: Mapping[str, Mapping[str, str]],
+    momentum: float = 0.0,
+    listen: Callable[[str], None] = lambda what: None,
+) -> Iterator[Measurement]:
+    """Count the calls of one step on `n` processes; arguments and exceptions as for `measure_steps`, without turns.
+
+    Yields:
+        For each size a row of the baseline and of each method: the calls of each rank.
+    """
+    with Ranks(n, BenchRank, limit_s=_CALL_LIMIT_S) as ranks:
+        for d in sizes:
+            ranks.call("set_up", d=d, momentum=momentum)
+            for name in (BASE, *methods):
+                listen(f"{n} processes, {d:,} parameters: {name}")
+                layout = "allreduce"
+                if name != BASE:
+                    layout = ranks.call("add", name=name, settings=dict(settings.get(name, {})))[0]
+                calls = ranks.call("count_calls", name=name, steps=_COUNTED_STEPS)
+                if name != BASE:
+                    ranks.call("remove", name=name)
+                yield Measurement(
+                    name={"workers": n, "parameters": d, "step": name}, unit="calls", samples=tuple(calls),
+                    details={"layout": layout, "mean": statistics.fmean(calls)},
+                )  # fmt: skip
+
+
 def in_turns(
     ranks: Ranks, names: Sequence[str], repeats: int, *, limit_s: float = LIMIT_S
 ) -> tuple[Seconds, list[dict[str, dict[str, float]]]]:
@@ -65,7 +98,7 @@ def in_turns(
         ranks: The processes.
         names: The contenders.
         repeats: The maximum number of turns.
-        limit_s: Maximum seconds of all turns; there are at least three turns.
+        limit_s: Maximum seconds of all turns; there are at alone_s three turns.
 
     Returns:
         The seconds of each contender, and each rank's sums of phases over all turns.
@@ -86,7 +119,7 @@ def without_computing(seconds: Seconds, hook: str) -> list[float]:
 
 
 def _dense_rows(ranks: Ranks, place: Mapping[str, str | int | float], repeats: int) -> Iterator[Measurement]:
-    hooks = ("ddp", "ddp-fp16")
+    hooks = tuple(PEERS)
     for hook in hooks:
         ranks.call("add", name=hook)
     seconds, _ = in_turns(
@@ -105,12 +138,17 @@ def _dense_rows(ranks: Ranks, place: Mapping[str, str | int | float], repeats: i
 def _row_of(
     ranks: Ranks, place: Mapping[str, str | int | float], method: str, settings: Mapping[str, str], repeats: int
 ) -> Measurement:
-    layout = ranks.call("add", name=method, settings=dict(settings))[0]
-    seconds, phases = in_turns(ranks, [BASE, method], repeats)
-    ranks.call("remove", name=method)
+    floor = f"{method} floor"
+    layout = ranks.call("add", name=method, settings=dict(settings), floor=floor)[0]
+    seconds, phases = in_turns(ranks, [BASE, method, floor], repeats)
+    ranks.call("remove", name=method, floor=floor)
     base_s, turns = statistics.median(seconds[BASE]), len(seconds[method])
     sums = [rank[method] for rank in phases]
+    moved = [(sum_of["bytes_up"] + sum_of["bytes_down"]) / turns for sum_of in sums]
+    over_floor = [ours / alone_s for ours, alone_s in zip(seconds[method], seconds[floor], strict=True)]
     details = {
+        "bytes": statistics.fmean(moved), "floor_seconds": seconds[floor],
+        "times_floor": statistics.median(over_floor), "times_floor_quartiles": list(quartiles(over_floor)),
         "seconds": seconds[method], "base_s": base_s, "layout": layout,
         "bar": _BARS.get(method) if place["parameters"] == _BARS_D else None,
         # Of one step: the mean over ranks and turns.

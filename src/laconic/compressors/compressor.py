@@ -168,6 +168,9 @@ def warn_of_growing_residual(method: str, key: str, compressor: Compressor, spec
         )
 
 
+_OWN_TYPES = (torch.float32, torch.float64)
+
+
 def as_values(vector: Tensor) -> Tensor:
     """Return the vector as contiguous float32 or float64; other float types become float32.
 
@@ -177,8 +180,10 @@ def as_values(vector: Tensor) -> Tensor:
     Raises:
         TypeError: The vector has another shape, or no float type.
     """
+    if vector.ndim == 1 and vector.dtype in _OWN_TYPES:
+        return vector.contiguous()
     if vector.ndim != 1 or not vector.is_floating_point():
         raise TypeError(
             f"a compressor takes a flat vector of floats, not {vector.dtype} of shape {tuple(vector.shape)}"
         )
-    return vector.contiguous() if vector.dtype in (torch.float32, torch.float64) else vector.float()
+    return vector.float()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from laconic.compressors.compressor import block_lengths
 from laconic.contract import ModelSpec
-from laconic.kernels.api import top_k
+from laconic.kernels.api import top_k_by_block
 
 
 @functools.lru_cache(maxsize=1024)  # fractions are slow, and methods ask several times a round
@@ -66,7 +66,11 @@ def n_selected_by_block(
     """
     if blocks == "vector":
         return [(d, n_selected_in(d, density=density, k=k))]
-    lengths = block_lengths(blocks, d, spec)
+    return _of_blocks(block_lengths(blocks, d, spec), density, k)
+
+
+@functools.lru_cache(maxsize=64)  # asked for several times a round, too
+def _of_blocks(lengths: tuple[int, ...], density: float, k: int | None) -> list[tuple[int, int]]:
     return [(n, max(1, n_selected_for(density, n)) if k is None else min(k, n)) for n in lengths]
 
 
@@ -96,10 +100,10 @@ def chosen(
         start = length * (len(by_block) - 1)
         found.append(_chosen_in_rows(vector[:start].view(-1, length), n_selected))
         by_block = by_block[-1:]
-    for length, n_selected in by_block:
-        found.append(top_k(vector[start : start + length], n_selected) + start)
-        start += length
-    return torch.cat(found) if len(found) > 1 else found[0]
+    if not found:
+        return top_k_by_block(vector, by_block)
+    found.append(top_k_by_block(vector[start:], by_block) + start)
+    return torch.cat(found)
 
 
 def _chosen_in_rows(rows: Tensor, k: int) -> Tensor:

@@ -178,9 +178,9 @@ class Scratch:
 
     def __call__(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return a vector (count,) with arbitrary content, of the pool's type or of another."""
-        free = self._pool.free.get(dtype or self._pool.dtype)
+        free = self._pool.free[dtype or self._pool.dtype]
         vector = free.pop() if free else self._pool.take(dtype)
-        self._borrowed[vector.untyped_storage().data_ptr()] = vector
+        self._borrowed[vector.data_ptr()] = vector  # where its storage begins
         return vector
 
     def end_round(self, held: Iterable[Tensor], results: Sequence[Tensor] = ()) -> None:
@@ -194,8 +194,7 @@ class Scratch:
         self._borrowed = {}
         if not ours:
             return
-        in_memories = {value.untyped_storage().data_ptr() for value in held}
-        in_use = {result.untyped_storage().data_ptr() for result in results}
+        in_memories, in_use = _storages_of(held), _storages_of(results)
         self._held = {}
         returned: dict[int, Tensor] = {}
         unused = []
@@ -216,10 +215,15 @@ class Scratch:
         results, self._results = self._results, []
         if not results:
             return
-        used_storages = {tensor.untyped_storage().data_ptr() for tensor in in_use}
+        used_storages = _storages_of(in_use)
         for of_round in results:
-            used = {place: vector for place, vector in of_round.items() if place in used_storages}
-            if used:
-                self._results.append(used)
-            if len(used) < len(of_round):
-                self._pool.give([vector for place, vector in of_round.items() if place not in used])
+            if used_storages.isdisjoint(of_round):
+                self._pool.give(of_round.values())
+                continue
+            self._results.append({place: vector for place, vector in of_round.items() if place in used_storages})
+            self._pool.give([vector for place, vector in of_round.items() if place not in used_storages])
+
+
+def _storages_of(tensors: Iterable[Tensor]) -> set[int]:
+    """Return where the storages of tensors begin."""
+    return set(map(torch.UntypedStorage.data_ptr, map(Tensor.untyped_storage, tensors)))

@@ -45,6 +45,9 @@ class Inbox(Mapping[int, Packet]):
     def __len__(self) -> int:
         return len(self._packets)
 
+    def values(self) -> Any:  # noqa: ANN401 - of `Mapping`, whose own looks up one packet after the other
+        return self._packets.values()
+
     @property
     def weights(self) -> Mapping[int, int]:
         """The number of samples behind each packet, by worker. Today it is 1 for all; `mean` does not read it."""
@@ -112,6 +115,8 @@ class Reply:
     """Makes a vector (count,) with arbitrary content."""
     packets: Mapping[int, Packet] = field(default_factory=dict)
     """Without a server: the neighbors' packets, in rank order."""
+    home: tuple[torch.dtype, torch.device] | None = None
+    """Type and device of what `empty` makes, where it is known without making one."""
 
     @property
     def packet(self) -> Packet:
@@ -121,16 +126,22 @@ class Reply:
 
     def dense(self) -> Tensor:
         """Return the answer as a vector (d,), zero where no server sent anything."""
-        full = self.empty()
-        if len(self.parts) == 1 and self.parts[0].count == self.count:
-            (part,) = self.parts
-            if isinstance(part, Dense):  # it already has a vector
+        parts = self.parts
+        if len(parts) == 1 and parts[0].count == self.count:
+            part = parts[0]
+            if type(part) is Dense and self.home == (part.values.dtype, part.values.device):
+                return part.values  # it already has a vector
+            full = self.empty()
+            if type(part) is Dense:
                 return part.dense().to(full)  # to the device and dtype of the model
             part.put_into(full)
             return full
-        if sum(part.count for part in self.parts) < self.count:
+        full, n_sent = self.empty(), 0
+        for part in parts:
+            n_sent += part.count
+        if n_sent < self.count:
             full.zero_()
-        for part in self.parts:
+        for part in parts:
             start = part.offset - self.offset
             part.put_into(full[start : start + part.count])
         return full

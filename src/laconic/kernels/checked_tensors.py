@@ -1,13 +1,20 @@
 """Tensors that make one vector and are used again and again, such as a model's parameters: they are checked once."""
 
+from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import Parameter
 
 Spans = tuple[NDArray[Any], NDArray[Any]]
 """Addresses (n,) uint64 and numbers of elements (n,) int64 of n tensors."""
+
+_FLOATS = {torch.float32, torch.float64}
+_PLAIN_TYPES = {Tensor, Parameter}
+_dtype_of, _layout_of, _is_on_cpu, _n_bytes_of = map(attrgetter, ("dtype", "layout", "is_cpu", "nbytes"))
 
 
 class CheckedTensors(tuple[Tensor, ...]):
@@ -32,13 +39,32 @@ class CheckedTensors(tuple[Tensor, ...]):
             self.spans = None
         return self.spans is not None
 
-    def know(self, spans: Spans, dtype: torch.dtype) -> None:
-        """Remember what was found of them."""
-        self.spans, self.dtype, self.total = spans, dtype, int(spans[1].sum())
-        self._n_bytes, self._at = self._sizes(), self._addresses()
+    def look(self) -> bool:
+        """Find `spans`, in calls that run over all of the tensors; return False where one is out of the ordinary."""
+        dtypes, self.spans = set(map(_dtype_of, self)), None
+        if len(dtypes) != 1 or not dtypes <= _FLOATS or not set(map(type, self)) <= _PLAIN_TYPES:
+            return False
+        if set(map(_is_on_cpu, self)) != {True} or set(map(_layout_of, self)) != {torch.strided}:
+            return False
+        try:
+            if not all(map(Tensor.is_contiguous, self)) or any(map(Tensor.is_neg, self)):
+                return False
+            storages = list(map(Tensor.untyped_storage, self))
+            starts = list(map(torch.UntypedStorage.data_ptr, storages))
+            self._n_bytes, self._at = list(map(_n_bytes_of, self)), list(map(Tensor.data_ptr, self))
+        except (RuntimeError, NotImplementedError):  # of a wrapper without storage
+            return False
+        offsets, lengths = map(Tensor.storage_offset, self), map(torch.UntypedStorage.nbytes, storages)
+        for each, n_bytes, offset, length, start in zip(self, self._n_bytes, offsets, lengths, starts, strict=True):
+            if n_bytes and (not start or offset * each.itemsize + n_bytes > length):
+                return False
+        sizes = list(map(Tensor.numel, self))
+        self.spans = np.array(self._at, np.uint64), np.array(sizes, np.int64)
+        (self.dtype,), self.total = dtypes, sum(sizes)
+        return True
 
     def _sizes(self) -> list[int]:
-        return [each.nbytes for each in self]
+        return list(map(_n_bytes_of, self))
 
     def _addresses(self) -> list[int]:
-        return [each.data_ptr() if each.is_contiguous() else -1 for each in self]
+        return list(map(Tensor.data_ptr, self)) if all(map(Tensor.is_contiguous, self)) else []

@@ -5,6 +5,7 @@ All backends refuse the same, before anything is written.
 """
 
 from collections.abc import Container, Sequence
+from functools import partial
 from typing import NoReturn
 
 import torch
@@ -70,7 +71,7 @@ def overlaps(tensor: Tensor) -> bool:
 
 def vector(
     call: str, name: str, given: Tensor, dtypes: Container[torch.dtype] | None = None, count: int | None = None,
-    device: torch.device | None = None,
+    device: torch.device | None = None, *, written: bool = False, strided: bool = False,
 ) -> None:  # fmt: skip
     """Check one vector that a function reads.
 
@@ -81,12 +82,15 @@ def vector(
         dtypes: Types that it may have; None for any.
         count: Elements that it must have; None for any number.
         device: Where it must be; None for anywhere.
+        written: Whether the function writes to it, so that it must be contiguous.
+        strided: Whether it suffices then that no two elements share memory.
 
     Raises:
         TypeError: It is no vector with memory of its own, or has another type.
-        ValueError: It has another length, or is on another device.
+        ValueError: It has another length, is on another device, or cannot be written to.
     """
-    if not has_memory(given) or type(given) not in _PLAIN_TYPES or given.is_neg():
+    is_contiguous = _is_ordinary(given)
+    if not is_contiguous and (type(given) not in _PLAIN_TYPES or not has_memory(given) or given.is_neg()):
         _refuse(call, name, given)
     if given.ndim != 1 or (dtypes is not None and given.dtype not in dtypes):
         shape = tuple(given.shape)
@@ -95,22 +99,29 @@ def vector(
         raise ValueError(f"{call}: {name} has {given.numel()} elements; it must have {count}")
     if device is not None and given.device != device:
         raise ValueError(f"{call}: {name} is on {given.device}, the other tensors are on {device}; move one with .to()")
-
-
-def output(
-    call: str, name: str, given: Tensor, dtypes: Container[torch.dtype] | None = None, count: int | None = None,
-    device: torch.device | None = None, *, strided: bool = False,
-) -> None:  # fmt: skip
-    """Check one vector that a function writes to. Arguments and exceptions as for `vector`.
-
-    It must be contiguous; if `strided`, it suffices that no two elements share memory.
-    """
-    vector(call, name, given, dtypes, count, device)
-    if not given.is_contiguous() and not (strided and given.stride(0)):
+    if written and not is_contiguous and not given.is_contiguous() and not (strided and given.stride(0)):
         raise ValueError(
             f"{call}: {name} has the stride {given.stride(0)} and is written to; pass "
             f"{'its .clone()' if strided else 'a contiguous vector'}"
         )
+
+
+output = partial(vector, written=True)
+"""Check one vector that a function writes to. Arguments and exceptions as for `vector`."""
+
+
+def _is_ordinary(given: Tensor) -> bool:
+    """Return whether a tensor is plain, contiguous and in memory of its own, as nearly all are."""
+    if type(given) not in _PLAIN_TYPES or not given.is_cpu or given.layout is not torch.strided:
+        return False
+    try:
+        if not given.is_contiguous() or given.is_neg():
+            return False
+        storage = given.untyped_storage()
+        end = given.storage_offset() * given.itemsize + given.nbytes
+        return not given.nbytes or (storage.nbytes() >= end and storage.data_ptr() != 0)
+    except (RuntimeError, NotImplementedError):  # of a wrapper without storage
+        return False
 
 
 def tensors(call: str, given: Sequence[Tensor], count: int | None = None, *, written: bool = False) -> int:
@@ -126,7 +137,7 @@ def tensors(call: str, given: Sequence[Tensor], count: int | None = None, *, wri
         TypeError: One has no memory of its own.
         ValueError: They have another number of elements, or one is expanded and written to.
     """
-    if isinstance(given, CheckedTensors) and given.are_known():
+    if type(given) is CheckedTensors and ((given.spans is not None and given.are_known()) or given.look()):
         total = given.total
     else:
         total = 0

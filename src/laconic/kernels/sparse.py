@@ -37,6 +37,32 @@ def top_k(vector: Tensor, k: int) -> Tensor:
     return made
 
 
+def top_k_by_block(vector: Tensor, blocks: Sequence[tuple[int, int]]) -> Tensor:
+    """Return the indices of the largest magnitudes of each block, as `top_k` chooses them, in one call for all.
+
+    Args:
+        vector: (d,) float32 or float64.
+        blocks: The length of each block, which add up to d, and how many elements to take of it, 1 .. length.
+
+    Returns:
+        (n,) int64, ascending, counted over all blocks.
+
+    Raises:
+        TypeError: The vector has another type or shape.
+        ValueError: The lengths do not add up, or a number is outside 1 .. length.
+    """
+    checks.vector("top_k_by_block", "vector", vector, checks.FLOATS)
+    total = 0
+    for length, k in blocks:
+        if not 1 <= k <= length:
+            raise ValueError(f"top_k_by_block: k={k} must be in 1 .. {length}, the length of its block")
+        total += length
+    if total != vector.numel() or not blocks:
+        raise ValueError(f"top_k_by_block: blocks of {total} elements in all for a vector of {vector.numel()}")
+    made: Tensor = fastest("top_k", vector.device).top_k_by_block(vector, blocks)
+    return made
+
+
 def ascending(positions: Tensor, count: int) -> bool:
     """Return whether positions ascend, each once, within 0 .. count - 1; see `reference/position_streams.py`."""
     checks.vector("ascending", "positions", positions, checks.INDICES)

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from laconic.kernels import checks
+from laconic.kernels.checked_tensors import CheckedTensors
 from laconic.kernels.dispatch import fastest
 from laconic.kernels.reference import finite as reference_finite
 
@@ -67,6 +68,8 @@ def all_finite(vector: Tensor) -> bool:
 def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: float | None = None) -> bool:
     """Copy tensors into `out` (d,), divided; return whether all is finite. See `reference/flatten.py`, also below."""
     checks.output("gather", "out", out, checks.ALL_FLOATS, strided=True)
+    if type(tensors) is not CheckedTensors:
+        tensors = CheckedTensors(tensors)
     checks.tensors("gather", tensors, out.numel())
     checks.number("gather", "divisor", divisor, 1, checks.MAX_COUNT)
     made: bool = fastest("flatten", out.device).gather(tensors, out, divisor=divisor, limit=limit)

@@ -284,10 +284,10 @@ def _swap_frames(
 
 def _sum(rank: RankSessions, count: int, purpose: str, phase: Callable[[str], object]) -> Requests[Abort]:
     """Run one exchange by the engine's all-reduce: the sum's last element says if a rank aborts the round."""
-    phase("encode")
     job, worker = rank.job, rank.worker
     assert worker is not None, "with an all-reduce every rank works"
-    if worker.aborted or not isinstance(worker.packet, Dense):
+    if worker.aborted or type(worker.packet) is not Dense:
+        phase("encode")
         reason = worker.aborted or Abort.NON_FINITE
         total = torch.full((count,), reason.mark, dtype=job.dtype, device=job.device)
         write = None
@@ -296,7 +296,7 @@ def _sum(rank: RankSessions, count: int, purpose: str, phase: Callable[[str], ob
         write = _sharing(worker, total, phase)
     yield Sum(vector=total, purpose=purpose, write=write)
     phase("wait")
-    bytes_each_direction = ring_bytes(count, job.layout.n_workers, total.element_size())
+    bytes_each_direction = ring_bytes(count, job.layout.n_workers, total.itemsize)
     worker.receive_sum(total, bytes_each_direction, Abort.of_sum(float(total[-1])))
     return worker.aborted
 
@@ -310,9 +310,10 @@ def _sharing(worker: WorkerSession, values: Tensor, phase: Callable[[str], objec
 
     def write(start: int, stop: int) -> None:
         nonlocal aborted
-        phase("wait")
-        aborted = max(aborted, worker.write_share(start, stop))
-        if stop == values.numel() and aborted:
+        if start:
+            phase("wait")  # until here the part before was sent
+        aborted = worker.write_share(start, stop) or aborted
+        if aborted and stop == values.numel():
             values[-1] = aborted.mark
         phase("encode")
 

@@ -19,9 +19,9 @@ def as_received(frame: Frame, d: int) -> Frame:
         return decode(encode(frame), d)
     if packet is frame.packet:
         return frame
-    known = vars(frame.packet).get("absolute_maximum")
-    if known is not None:  # the cached property: it is known here
-        packet.__dict__["absolute_maximum"] = known
+    known = frame.packet.__dict__
+    if "absolute_maximum" in known:  # the cached property: it is known here
+        packet.__dict__["absolute_maximum"] = known["absolute_maximum"]
     return Frame(header=frame.header, packet=packet)
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from laconic.contract import Exchange
 from laconic.errors import ContractError, WireError
+from laconic.protocol.expectation import Expectation
 from laconic.protocol.frame_sizes import as_received
-from laconic.protocol.job import Job
+from laconic.protocol.job import Job, PlannedExchange
 from laconic.protocol.layout import Shard
 from laconic.wire import Control, Encoded, Frame, Packet, decode
 
@@ -93,8 +93,8 @@ def check_frame(
     planned = job.exchanges_in(round_)[exchange]
     expected, shard = planned.exchange, planned.shards[rank] if role == "server" else shard
     span = (expected.offset, expected.count) if shard is None else (shard.offset, shard.count)
-    accepted, is_split = expected.up if role == "worker" else expected.down, span[1] < expected.count
-    expectation = job.expectations.get((id(accepted), is_split)) or job.expect(accepted, rank, is_split=is_split)
+    known = role, span[1] < expected.count
+    expectation = planned.expectations[known] if known in planned.expectations else _expected(job, planned, rank, known)
     origin = (job.seed, role, 0 if role == "server" else rank, round_)
     other_control = control is not None and control is not Control.SKIP
     if other_control or not expectation.holds(frame.packet, origin, span):
@@ -107,29 +107,39 @@ def check_frame(
 
 
 def check_own(
-    packet: Packet | None, job: Job, expected: Exchange, role: Role, rank: int, round_: int, span: tuple[int, int]
+    packet: Packet | None, job: Job, planned: PlannedExchange, role: Role, rank: int, round_: int, span: tuple[int, int]
 ) -> None:
     """Raise ContractError if a packet that this rank's own method made is not what its exchange accepts.
 
     Args:
         packet: what `work` yielded or `serve` returned.
         job: the training job.
-        expected: the exchange.
+        planned: the exchange.
         role: whether this rank acts as a worker or as a server.
         rank: number of that worker or server.
         round_: number of the round.
         span: offset and count that the packet must have.
     """
-    accepted, is_split = expected.up if role == "worker" else expected.down, span[1] < expected.count
-    expectation = job.expectations.get((id(accepted), is_split)) or job.expect(accepted, rank, is_split=is_split)
+    known = role, span[1] < planned.exchange.count
+    expectation = planned.expectations[known] if known in planned.expectations else _expected(job, planned, rank, known)
     origin = (job.seed, role, 0 if role == "server" else rank, round_)
     if not expectation.holds(packet, origin, span):
         made, field = ("yielded", "up") if role == "worker" else ("answered", "down")
         raise ContractError(
             f"{job.algorithm.name}: {role} {rank} {made} {expectation.found(packet, origin)}; its exchange "
-            f"{expected.name!r} accepts {expectation.text(span)}. `exchanges` says what it accepts: "
+            f"{planned.exchange.name!r} accepts {expectation.text(span)}. `exchanges` says what it accepts: "
             f"Exchange({field}=Accept(...))"
         )
+
+
+def _expected(job: Job, planned: PlannedExchange, rank: int, known: tuple[Role, bool]) -> Expectation:
+    """Return what is expected of a sender, and keep it in the plan where it is the same for all ranks."""
+    role, is_split = known
+    accepted = planned.exchange.up if role == "worker" else planned.exchange.down
+    expectation = job.expect(accepted, rank, is_split=is_split)
+    if not callable(accepted):
+        planned.expectations[known] = expectation
+    return expectation
 
 
 def _named(job: Job, role: Role, rank: int) -> str:

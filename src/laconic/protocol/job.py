@@ -32,6 +32,8 @@ class PlannedExchange:
     shards: tuple[Shard, ...]
     """The slices of its vector, each with the node that serves it; a single one without servers."""
     pattern: Pattern
+    expectations: dict[tuple[str, bool], Expectation] = field(default_factory=dict, repr=False, compare=False)
+    """What is expected of a role, whatever the sender's rank, and whether its frames carry slices."""
 
     @cached_property
     def sum_is_checked(self) -> bool:

@@ -47,8 +47,6 @@ class Magnitudes:
 
     def begin(self, round_: int, lr: float) -> None:
         """Start a round."""
-        if not self.are_watched:
-            return
         if round_ >= self._next_look:
             self._look_through_memory(round_)
         self._lr = lr or 1.0  # nothing is divided by 0
@@ -56,8 +54,7 @@ class Magnitudes:
 
     def limit_in(self, planned: PlannedExchange) -> float | None:
         """Return the magnitude to look for in the input of an exchange, where the packet does not show it."""
-        is_hidden = self.are_watched and self._reads_vector and not planned.shows_magnitudes
-        return self.large if is_hidden else None
+        return self.large if self._reads_vector and not planned.shows_magnitudes else None
 
     def may_send(self, packet: Packet | None, read: Tensor | None, *, exceeds: bool) -> bool:
         """Return whether nothing overflows on this rank after its packet has left, when others cannot learn of it.
@@ -97,9 +94,8 @@ class Magnitudes:
         return all(within((each,), torch.finfo(each.dtype).max) for each in vectors if each.is_floating_point())
 
     def end(self, round_: int) -> None:
-        """End a round that has taken effect."""
-        if self.are_large:
-            self._look_through_memory(round_)
+        """End a round with large numbers that has taken effect."""
+        self._look_through_memory(round_)
 
     def restart(self) -> None:
         """Look through the memory at the next round, since another one was loaded."""

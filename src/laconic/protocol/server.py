@@ -54,6 +54,7 @@ class ServerSession:
         self.refused: Packet | None = None  # the last answer, if inf or NaN in it aborted the round
         self.shard = self._shard = shard  # `_shard` is the part that this exchange is about
         self._frames: dict[int, Frame] = {}  # of this exchange, by worker
+        self._is_open = False  # whether an exchange of this round has begun
         self.scratch = Scratch(VectorPool(shard.count, job.dtype))
         self._active = active
         self.view = Server(
@@ -78,7 +79,8 @@ class ServerSession:
             lr: learning rate of this round.
         """
         self.view.round, self.view.exchange, self.view.lr = round_, exchange, lr
-        if exchange == 0:
+        self._is_open = True
+        if exchange == 0 and self.magnitudes.are_watched:
             self.magnitudes.begin(round_, lr)
         planned = self.job.exchanges_in(round_)[exchange]
         self._shard = self.shard if planned.is_full else planned.shards[0]
@@ -118,10 +120,10 @@ class ServerSession:
         skipped: set[int] = set()
         aborted = Abort.NO
         for rank, frame in frames.items():
-            aborted = max(aborted, Abort.of(frame))
             if frame.packet is not None:
                 packets[rank] = frame.packet
             else:
+                aborted = max(aborted, Abort.of(frame))
                 skipped.add(rank)
         self.aborted = aborted
         if aborted:
@@ -140,8 +142,8 @@ class ServerSession:
             return None
         if self.vote_counter is not None and self.vote_counter.counts_in(view.round):
             self.vote_counter.add(algorithm.vote_agreement(view, inbox))
-        expected = self.job.exchanges_in(view.round)[view.exchange].exchange
-        check_own(packet, self.job, expected, "server", self.index, view.round, (shard.offset, shard.count))
+        planned = self.job.exchanges_in(view.round)[view.exchange]
+        check_own(packet, self.job, planned, "server", self.index, view.round, (shard.offset, shard.count))
         is_finite = packet is None or packet.finite
         if self.magnitudes.are_watched and packet is not None:
             self.magnitudes.saw((packet,))
@@ -149,7 +151,7 @@ class ServerSession:
             is_finite = is_finite and self.magnitudes.answer_holds(packet) and self.magnitudes.may_be_written()
         elif self.magnitudes.largest < math.inf:
             is_finite = self.magnitudes.answer_holds(packet)
-        self.aborted = Abort.unless(is_finite)
+        self.aborted = Abort.NO if is_finite else Abort.NON_FINITE
         self.refused = packet if self.aborted else None
         return None if self.aborted else packet
 
@@ -178,6 +180,9 @@ class ServerSession:
 
         It is dropped at the learning rate 0, too: see `WorkerSession.close`.
         """
+        if not self._is_open:  # as where an all-reduce gives the answer
+            return
+        self._is_open = False
         if happened and (self.view.lr or not self.job.algorithm.replicas_equal):
             if self._active is not None and not self._active.all_active:
                 offset, count = self.shard.offset, self.shard.count
@@ -186,7 +191,8 @@ class ServerSession:
                 ]
                 self.view.memory.revert([(start, stop) for start, stop in slices if start < stop])
             self.view.memory.commit()
-            self.magnitudes.end(self.view.round)
+            if self.magnitudes.are_large:
+                self.magnitudes.end(self.view.round)
         else:
             self.view.memory.drop()
         self.scratch.end_round(self.view.memory.committed.values())

@@ -25,7 +25,7 @@ from laconic.protocol.legs import Answering
 from laconic.protocol.magnitudes import Magnitudes
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.shared_reply import Shared, SharedReply
-from laconic.telemetry.meter import FrameSizes, Meter
+from laconic.telemetry.meter import UP_AND_DOWN, FrameSizes, Meter
 from laconic.wire import Dense, Encoded, Frame, Header, Packet, Sparse, encode, encode_split
 
 
@@ -80,6 +80,7 @@ class WorkerSession:
         self._step: Step | None = None
         self._active = active
         self._shape = torch.Size((job.d,))
+        self._home = job.dtype, job.device
         self._waits_at_lr_0 = job.algorithm.replicas_equal
         self._has_own_formula = type(job.algorithm).paper_bits_of is not Algorithm.paper_bits_of
         self._sparse_results = sparse_results
@@ -106,7 +107,8 @@ class WorkerSession:
         self.planned, self.exchange = self.job.exchanges_in(round_), 0
         me.round, me.lr, self.is_closed, self.rests = round_, lr, False, False
         self.packet, self.result, self._step = None, None, None
-        self.magnitudes.begin(round_, lr)
+        if self.magnitudes.are_watched:
+            self.magnitudes.begin(round_, lr)
         self.aborted, self.is_cause = inputs.abort, inputs.abort is Abort.NON_FINITE
         if self.aborted:
             return
@@ -116,7 +118,7 @@ class WorkerSession:
         self.aborted = self._reader.begin(
             inputs, sum_is_checked=planned is not None and planned.sum_is_checked,
             as_given=planned is not None and planned.exchange.as_given, overlaps=overlaps,
-            limit=None if planned is None else self.magnitudes.limit_in(planned),
+            limit=None if planned is None or not self.magnitudes.are_watched else self.magnitudes.limit_in(planned),
         )  # fmt: skip
         if self.aborted:
             self._abort()
@@ -131,7 +133,7 @@ class WorkerSession:
         Returns:
             Whether the sum will not be finite as far as this worker knows; see `kernels.divide`.
         """
-        assert isinstance(self.packet, Dense)
+        assert type(self.packet) is Dense
         aborted = self._reader.write_share(self.packet.values, start, stop)
         self.is_cause |= bool(aborted)
         return aborted
@@ -163,7 +165,7 @@ class WorkerSession:
             raise ContractError(f"{name}: worker {self.rank} yields more often than its {expected} exchanges")
         planned = self.planned[self.exchange]
         exchange = planned.exchange
-        check_own(packet, self.job, exchange, "worker", self.rank, self.me.round, (exchange.offset, exchange.count))
+        check_own(packet, self.job, planned, "worker", self.rank, self.me.round, (exchange.offset, exchange.count))
         self.packet = packet
         is_finite = packet is None or planned.sum_is_checked or packet.finite
         if self.magnitudes.are_watched:
@@ -313,10 +315,11 @@ class WorkerSession:
         """
         exchange = self.planned[self.exchange].exchange
         packet = Dense(values=mean, offset=exchange.offset)
-        directions: tuple[Literal["up", "down"], ...] = ("up", "down")
-        for direction in directions:
-            paper_bits = self.job.algorithm.paper_bits_of(direction, packet)
-            self.meter.collective(direction, bytes_each_direction, packet.payload_bits, paper_bits, exchange.name)
+        payload_bits, paper_bits = packet.payload_bits, packet.paper_bits
+        for direction in UP_AND_DOWN:
+            if self._has_own_formula:
+                paper_bits = self.job.algorithm.paper_bits_of(direction, packet)
+            self.meter.collective(direction, bytes_each_direction, payload_bits, paper_bits, exchange.name)
         self.aborted = max(self.aborted, aborted)
         self._resume((packet,))
 
@@ -338,17 +341,12 @@ class WorkerSession:
             return
         if self.magnitudes.are_watched:
             self.magnitudes.saw(parts if packets is None else packets.values())
+        given: dict[str, Any] = {"delivered": delivered, "parts": parts, "home": self._home}
         if shared is not None:
-            self._advance(
-                SharedReply(
-                    delivered=delivered, parts=parts, count=count, offset=offset, empty=shared.empty, shared=shared
-                )
-            )
+            self._advance(SharedReply(**given, count=count, offset=offset, empty=shared.empty, shared=shared))
             return
         empty = self.scratch if planned.is_full else partial(self.job.zeros, count)
-        self._advance(
-            Reply(delivered=delivered, parts=parts, count=count, offset=offset, empty=empty, packets=packets or {})
-        )
+        self._advance(Reply(**given, count=count, offset=offset, empty=empty, packets=packets or {}))
 
     def close(self) -> bool:
         """End the round: commit the memory and return True, or drop what was staged and return False.
@@ -373,7 +371,8 @@ class WorkerSession:
             memory.drop()
         else:
             memory.commit()
-            self.magnitudes.end(self.me.round)
+            if self.magnitudes.are_large:
+                self.magnitudes.end(self.me.round)
         self.scratch.end_round(memory.committed.values(), (self.result,) if isinstance(self.result, Tensor) else ())
         return True
 

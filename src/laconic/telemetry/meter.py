@@ -19,6 +19,8 @@ from laconic.wire import Frame
 
 Direction = Literal["up", "down", "setup", "served"]
 _DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+UP_AND_DOWN: tuple[Literal["up", "down"], ...] = ("up", "down")
+"""The directions of a collective."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +157,9 @@ class Meter:
         if exchange not in by_name:
             by_name[exchange] = _Counter(Count())
         total, one = self._counts[direction], by_name[exchange]
+        n_messages = len(paper_bits)
         for counter in (total, one):
-            counter.messages += len(paper_bits)
+            counter.messages += n_messages
             counter.skips += skips
             counter.skip_messages += skip_messages
             counter.wire_bytes += n_bytes - local_bytes
@@ -164,8 +167,12 @@ class Meter:
             counter.payload_bits += payload_bits
         # In order, since floating-point sums depend on it. Where a round has one exchange, both are one sum.
         is_alone = total.paper_bits == one.paper_bits
-        total.paper_bits = reduce(add, paper_bits, total.paper_bits)
-        one.paper_bits = total.paper_bits if is_alone else reduce(add, paper_bits, one.paper_bits)
+        for bits in paper_bits:
+            total.paper_bits += bits
+            if not is_alone:
+                one.paper_bits += bits
+        if is_alone:
+            one.paper_bits = total.paper_bits
 
     def frame(
         self,
@@ -196,7 +203,7 @@ class Meter:
         is_skip = packet is None and frame.skipped
         self._add(
             direction, exchange, n_bytes, payload_bits, (paper_bits,),
-            skips=int(is_skip and lead), skip_messages=int(is_skip), local_bytes=n_bytes if local else 0,
+            skips=is_skip and lead, skip_messages=is_skip, local_bytes=n_bytes if local else 0,
         )  # fmt: skip
 
     def frames(self, direction: Direction, sizes: FrameSizes, *, exchange: str, local: int | None) -> None:
@@ -218,7 +225,7 @@ class Meter:
         skips: bool = False,
     ) -> None:
         """Count a collective of known size: the engine's own, or one frame for many peers, which may be a skip."""
-        self._add(direction, exchange, n_bytes, payload_bits, (paper_bits,), skips=int(skips), skip_messages=int(skips))
+        self._add(direction, exchange, n_bytes, payload_bits, (paper_bits,), skips=skips, skip_messages=skips)
 
     def serve(self, n_messages: int, n_bytes: int, exchange: str) -> None:
         """Count frames that the server on this rank received from other ranks, or sent to them."""

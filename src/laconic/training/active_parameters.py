@@ -30,11 +30,12 @@ class ActiveParameters:
         """
         self._sizes = sizes
         self._gather = gather
-        self.now = [False] * len(sizes)
+        self._none = [False] * len(sizes)
+        self.now = self._none
         """By parameter, whether it takes part in this round."""
         self.all_active = False
         """Whether all take part."""
-        self.used = [False] * len(sizes)
+        self.used = self._none
         """By parameter, whether a worker of this process has used it since the last exchange."""
         self.is_agreed = gather is None
         """Whether the ranks have agreed before, so that a round can tell whether they still do."""
@@ -46,7 +47,9 @@ class ActiveParameters:
         """Add the parameters that a worker of this process has just used."""
         if self._gather is None and self.used == has_gradient and self.now is self.used:
             return  # as another worker of this process in this round
-        self.used = [used or has for used, has in zip(self.used, has_gradient, strict=True)]
+        if True in self.used:
+            has_gradient = [used or has for used, has in zip(self.used, has_gradient, strict=True)]
+        self.used = list(has_gradient)
         if self._gather is None:
             self._set(self.used)
         elif self.is_agreed:
@@ -84,7 +87,7 @@ class ActiveParameters:
 
     def end_round(self) -> None:
         """Begin to note what is used until the next exchange."""
-        self.used = [False] * len(self.used)
+        self.used = self._none
 
     def inactive(self) -> Sequence[tuple[int, int]]:
         """Return the slices (offset, stop) of the full vector that take no part in this round."""

@@ -20,7 +20,7 @@ from laconic.drivers.distributed.meeting import shows_refusals
 from laconic.drivers.distributed.rounds import TOPIC, Processes
 from laconic.statements import state_once
 from laconic.telemetry.traffic import Traffic
-from laconic.torch_compat import LOSS_SCALE, OVERFLOW, caller_named, opaque, report_overflow
+from laconic.torch_compat import LOSS_SCALE, OVERFLOW, caller_named, opaque, report_overflow, without_gradients
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.agreed_settings import agreed_settings, check_order
 from laconic.training.buffers import Buffers, SharedBuffers, check_share, chosen_buffers
@@ -200,7 +200,7 @@ class DistributedOptimizer(OptimizerAround):
         return self.driver.total_traffic(None if counts_nothing else self.traffic)
 
     @opaque
-    @torch.no_grad()
+    @without_gradients
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401
         """Take part in one round and apply its result. Returns the closure's loss, if there is a closure.
 
@@ -216,7 +216,7 @@ class DistributedOptimizer(OptimizerAround):
         """
         if self._claim.lost:
             raise RuntimeError(f"step(): {self._claim.lost}")
-        if not self.inner.state and not self.param_groups[0].get("lr") and caller_named("_init_optim_state"):
+        if not self.inner.state and not self.inner.param_groups[0].get("lr") and caller_named("_init_optim_state"):
             return self.inner.step()  # torch makes its state; that is no step of training, and no rank waits
         if closure is None and self._needs_closure:
             raise RuntimeError(why_a_closure(self.algorithm, may_wait=self.driver.may_wait))
@@ -230,14 +230,15 @@ class DistributedOptimizer(OptimizerAround):
             self.flat.drop_gradients()
         elif not self.serves_only:
             has_gradient = self.flat.has_gradient()
-            if not any(has_gradient):
+            if True not in has_gradient:
                 raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before step()")
             self.training.active.note(has_gradient)
         if self._initial is not None:
             self._initial.show(self.flat.parameters)
-        scaler = vars(self)  # what GradScaler has set
+        scaler = self.__dict__  # what GradScaler has set
         n_aborted = self.driver.aborted_rounds
-        self._finish_step(scaler.get(LOSS_SCALE), has_overflow=bool(scaler.get(OVERFLOW, 0)))
+        has_overflow = OVERFLOW in scaler and bool(scaler[OVERFLOW])
+        self._finish_step(scaler.get(LOSS_SCALE), has_overflow=has_overflow)
         if OVERFLOW in scaler and not self.algorithm.is_asynchronous:
             report_overflow(self, self.driver.aborted_rounds > n_aborted)
         if self._initial is not None and self._initial.is_compared():

@@ -226,6 +226,11 @@ class FlatParameters:
     def gradient_tensors(self) -> list[Tensor]:
         """Return the gradient tensors, one for each parameter; a parameter without one counts as zero."""
         given = [parameter.grad for parameter in self.parameters]
+        for gradient in given:
+            if gradient is None or gradient.requires_grad:
+                break
+        else:
+            return given  # type: ignore[return-value]  # as it mostly is
         return [
             torch.zeros_like(parameter)
             if gradient is None
@@ -242,9 +247,13 @@ class FlatParameters:
 
     def set_gradients(self, direction: Tensor, active: Sequence[bool]) -> None:
         """Set the parameters' gradients to `direction` (d,); those of inactive parameters become None."""
-        views = torch.split(direction, list(self.sizes))
-        for parameter, view, moves in zip(self.parameters, views, active, strict=True):
-            parameter.grad = _as_gradient(view, parameter) if moves else None
+        views = direction.split_with_sizes(self.sizes)
+        if self.has_own_dtype and all(map(Tensor.is_contiguous, self.parameters)):
+            shaped = map(Tensor.view_as, views, self.parameters)
+        else:
+            shaped = map(_as_gradient, views, self.parameters)
+        for parameter, gradient, moves in zip(self.parameters, shaped, active, strict=True):
+            parameter.grad = gradient if moves else None
 
 
 def _as_gradient(view: Tensor, parameter: Tensor) -> Tensor:
@@ -257,7 +266,10 @@ def _as_gradient(view: Tensor, parameter: Tensor) -> Tensor:
 
 def _n_listed_in(optimizer: Optimizer) -> int:
     """Return the number of parameters in the optimizer's groups."""
-    return sum(len(group["params"]) for group in optimizer.param_groups)
+    n = 0
+    for group in optimizer.param_groups:  # of every step
+        n += len(group["params"])
+    return n
 
 
 @dataclass(eq=False)
@@ -278,8 +290,11 @@ class _Source(ABC):
     ) -> bool:
         """See `VectorSource`."""
         place = slice(start, stop)
-        part, added = out[place], None if plus is None else plus[place]
-        tensors = self.reads if len(part) == len(out) else slice_tensors(self.reads, start, stop)
+        if stop - start == out.numel():
+            part, added, tensors = out, plus, self.reads
+        else:
+            part, added = out[place], None if plus is None else plus[place]
+            tensors = slice_tensors(self.reads, start, stop)
         if limit is not None:
             return self._write_within(part, tensors, place, limit)
         if divisor == 1:

@@ -65,7 +65,8 @@ class LearningRates:
         self._is_chosen = choice is not None or normalizes or algorithm.lr_factor == 1
         self.initial = self.by_group()
         """By parameter group, its rate when a rate was first above 0: their proportions."""
-        self.since_exchange: list[float] = [0.0] * len(self.initial)
+        self._none = [0.0] * len(self.initial)
+        self.since_exchange: list[float] = self._none
         """By parameter group, its last rate above 0 since the last exchange, if steps are local."""
 
     def statement(self) -> str:
@@ -102,12 +103,14 @@ class LearningRates:
 
     def end_round(self) -> None:
         """Begin to remember rates anew."""
-        if any(self.since_exchange):
-            self.since_exchange = [0.0] * len(self.since_exchange)
+        self.since_exchange = self._none
 
     def of_round(self) -> list[float]:
         """Return each group's rate for this round: the current one, or at 0 the last one of the local steps before."""
-        return [now or last for now, last in zip(self.by_group(), self.since_exchange, strict=True)]
+        now_by_group = self.by_group()
+        if self.since_exchange == self._none:
+            return now_by_group
+        return [now or last for now, last in zip(now_by_group, self.since_exchange, strict=True)]
 
     def now(self) -> float:
         """Return the learning rate of this round: that of the first parameter group whose rate is not always 0.
@@ -118,6 +121,8 @@ class LearningRates:
             ValueError: if the method reads it, and the groups' learning rates have changed their proportions.
         """
         lrs = self.of_round()
+        if len(lrs) == 1 and self.initial[0]:
+            return lrs[0]
         if not any(lrs):
             return 0.0
         if not any(self.initial):

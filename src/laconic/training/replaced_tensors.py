@@ -50,7 +50,7 @@ class ReplacedTensors:
             self._at = at
 
     def _addresses(self) -> list[int]:
-        return [parameter.data_ptr() for parameter in self._flat.parameters]
+        return list(map(Tensor.data_ptr, self._flat.parameters))
 
     def _refuse_other(self) -> None:
         for owner, key, name, expected in zip(self._owners, self._keys, self._names, self._expected, strict=True):

@@ -156,7 +156,7 @@ class TrainingStep:
         """
         self._flat.check_listed()
         self._loss_scale = loss_scale
-        self._overflow = Abort.unless(not has_overflow)
+        self._overflow = Abort.NON_FINITE if has_overflow else Abort.NO
         if not self.local.are_taken and not self._is_asynchronous:
             self._step_with_gradient()
             return
@@ -320,14 +320,15 @@ class TrainingStep:
         return () if result.aborted or stays else self._workers.applying
 
     def _abort(self) -> Abort:
-        return max(self._overflow, self.active.abort)
+        return self._overflow or self.active.abort  # the larger one
 
     def _round(self, inputs_of: Callable[[int], Inputs]) -> RoundResult:
         """Run one round; repeat it if the ranks have to agree on the parameters that take part."""
         if not self.active.is_agreed:
             self._agree()
         self._lr = self.learning_rates.now()
-        inputs_of = weighted(inputs_of, self.weights, self._flat)
+        if self.weights:
+            inputs_of = weighted(inputs_of, self.weights, self._flat)
         while (result := self._driver.round(inputs_of, self._lr)).aborted is Abort.SET_DIFFERS:
             self._agree()
         self.active.end_round()

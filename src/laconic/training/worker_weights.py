@@ -20,8 +20,6 @@ def weighted(
         weights: by rank; 1 for those that are not named.
         flat: the parameters, for the length and type of a vector.
     """
-    if not weights:
-        return inputs_of
 
     def of(rank: int) -> Inputs:
         inputs = inputs_of(rank)

@@ -1,6 +1,7 @@
 """Packets to bytes and back. A wrong buffer raises WireError before anything large is allocated."""
 
 from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from torch import Tensor
@@ -80,9 +81,10 @@ class Frame:
     @property
     def n_bytes(self) -> int:
         """Length in bytes of what `encode` returns."""
-        return HEADER_BYTES + ((len(self.used) + 7) // 8 if self.packet is None else self.packet.size.encoded_bytes)
+        return HEADER_BYTES + ((len(self.used) + 7) // 8 if self.packet is None else self.packet.encoded_bytes)
 
 
+@final
 @dataclass(frozen=True)
 class SplitFrame:
     """A frame's bytes in two tensors, so that the payload can stay on a device. FORMAT.md, section 1.3."""
@@ -95,6 +97,11 @@ class SplitFrame:
     def numel(self) -> int:
         """Return the number of bytes in both."""
         return self.header.numel() + self.payload.numel()
+
+    @property
+    def n_bytes(self) -> int:
+        """The number of bytes in both."""
+        return self.numel()
 
 
 Encoded = Tensor | SplitFrame
@@ -133,23 +140,19 @@ def encode(frame: Frame) -> Tensor:
     the buffer pool and is used again when no tensor refers to it any more.
     """
     payload = [pack_used(frame.used)] if frame.packet is None else frame.packet.payload()
-    parts, sizes = [], []
-    for part in payload:  # `len` of a tensor takes several times as long as `numel`
-        each = part if isinstance(part, bytes) else _byte_view(part) if part.numel() else b""
-        size = len(each) if isinstance(each, bytes) else each.numel()
-        if size:
-            parts.append(each)
-            sizes.append(size)
-    encoded_bytes = sum(sizes)
+    encoded_bytes = 0
+    for part in payload:
+        encoded_bytes += len(part) if isinstance(part, bytes) else part.nbytes
     data = BUFFER_POOL.borrow(HEADER_BYTES + encoded_bytes)
     view = memoryview(data.numpy())  # type: ignore[arg-type]
     at = HEADER_BYTES
-    for part, size in zip(parts, sizes, strict=True):
+    for part in payload:
         if isinstance(part, bytes):
-            view[at : at + size] = part
-        else:
-            data[at : at + size] = part
-        at += size
+            view[at : at + len(part)] = part
+            at += len(part)
+        elif part.nbytes:
+            data[at : at + part.nbytes] = part if part.dtype is torch.uint8 else _byte_view(part)
+            at += part.nbytes
     info = _payload_info(frame, encoded_bytes)
     view[:HEADER_BYTES] = write_header(frame.header, info, view[HEADER_BYTES:])
     return data

@@ -13,11 +13,14 @@ from laconic.wire.control import CONTROLS
 FORMAT_VERSION = 2
 HEADER_BYTES = 32
 _HEADER = struct.Struct("<BBHHHIIIIHIH")  # the last four are two numbers of 48 bits
-_CHECKSUM_AT = 12
+_CHECKSUM_AT, _CRC, _NO_CRC = 12, struct.Struct("<I"), bytes(4)
+_LOW = (1 << 32) - 1
 _ENCODED_BYTES, _ENCODED_BYTES_AT = struct.Struct("<IH"), 20
 
 ROLES: tuple[Literal["worker"], Literal["server"]] = ("worker", "server")
 VALUE_TYPES = (torch.float32, torch.float64, torch.bfloat16)
+_NUMBERS = {dtype: number for number, dtype in enumerate(VALUE_TYPES)}
+_N_VALUE_TYPES = len(VALUE_TYPES)
 VALUE_BITS = {torch.float32: 32, torch.float64: 64, torch.bfloat16: 16}
 
 # Bits of the flags; 1 and 2 hold the value type.
@@ -63,7 +66,7 @@ class PayloadInfo:
 
 def checksum(header: bytes, payload: memoryview | bytes) -> int:
     """Return the CRC-32 of the complete frame, with the four bytes of the checksum itself set to zero."""
-    start = zlib.crc32(header[:_CHECKSUM_AT] + bytes(4) + header[_CHECKSUM_AT + 4 :])
+    start = zlib.crc32(header[:_CHECKSUM_AT] + _NO_CRC + header[_CHECKSUM_AT + 4 :])
     return zlib.crc32(payload, start)
 
 
@@ -76,21 +79,19 @@ def write_header(header: Header, info: PayloadInfo, payload: memoryview | bytes)
         payload: The bytes that the checksum covers too; empty for a split frame.
     """
     flags = (
-        _SERVER * (header.role == "server") | VALUE_TYPES.index(info.dtype) << _VALUE_TYPE_AT | _SPLIT * info.is_split
+        _SERVER * (header.role == "server") | _NUMBERS[info.dtype] << _VALUE_TYPE_AT | _SPLIT * info.is_split
         | _NOT_DELIVERED * (not header.delivered) | _SET_DIFFERS * header.set_differs
     )  # fmt: skip
-    bytes_high, bytes_low = divmod(info.encoded_bytes, 1 << 32)
-    bits_high, bits_low = divmod(info.payload_bits, 1 << 32)
-    fields = [
-        FORMAT_VERSION, info.kind, flags, header.rank, header.exchange, header.round, 0, header.weight, bytes_low,
-        bytes_high, bits_low, bits_high,
-    ]  # fmt: skip
-    fields[6] = zlib.crc32(payload, zlib.crc32(_HEADER.pack(*fields)))  # `checksum`, while its own bytes are zero
-    return _HEADER.pack(*fields)
+    raw = _HEADER.pack(
+        FORMAT_VERSION, info.kind, flags, header.rank, header.exchange, header.round, 0, header.weight,
+        info.encoded_bytes & _LOW, info.encoded_bytes >> 32, info.payload_bits & _LOW, info.payload_bits >> 32,
+    )  # fmt: skip
+    found = _CRC.pack(zlib.crc32(payload, zlib.crc32(raw)))  # `checksum`, while its own bytes are zero
+    return raw[:_CHECKSUM_AT] + found + raw[_CHECKSUM_AT + 4 :]
 
 
-def promised_bytes(raw: bytes) -> int:
-    """Return how many payload bytes a header promises. It is not checked otherwise."""
+def promised_bytes(raw: bytes | memoryview) -> int:
+    """Return how many payload bytes a frame's header promises. It is not checked otherwise."""
     low, high = _ENCODED_BYTES.unpack_from(raw, _ENCODED_BYTES_AT)
     n_bytes: int = high << 32 | low
     return n_bytes
@@ -107,7 +108,7 @@ def read_payload_info(raw: bytes, max_bytes: int, *, may_be_split: bool = False)
     Raises:
         WireError: The header is not valid, or it promises more than `max_bytes`.
     """
-    _, info, _ = _read_fields(raw)
+    info = _info_in(_fields_in(raw))
     if info.is_split:
         if not may_be_split:
             raise WireError("a split frame, whose payload travels apart from its header, and none was agreed on")
@@ -146,14 +147,15 @@ def read_header(data: memoryview) -> tuple[Header, PayloadInfo]:
     Raises:
         WireError: The header is not valid, or does not belong to this payload.
     """
-    if len(data) < HEADER_BYTES:
-        raise WireError(f"a frame of {len(data)} bytes is shorter than its header of {HEADER_BYTES}")
+    n_bytes = data.nbytes
+    if n_bytes < HEADER_BYTES:
+        raise WireError(f"a frame of {n_bytes} bytes is shorter than its header of {HEADER_BYTES}")
     raw = bytes(data[:HEADER_BYTES])
     header, info, promised = _read_fields(raw)
     if info.is_split:
         raise WireError("a split frame, whose payload travels apart from its header, in one buffer with it")
-    if info.encoded_bytes != len(data) - HEADER_BYTES:
-        raise WireError(f"the header promises {info.encoded_bytes} payload bytes, {len(data) - HEADER_BYTES} are there")
+    if info.encoded_bytes != n_bytes - HEADER_BYTES:
+        raise WireError(f"the header promises {info.encoded_bytes} payload bytes, {n_bytes - HEADER_BYTES} are there")
     found = checksum(raw, data[HEADER_BYTES:])
     if found != promised:
         raise _damaged(found, promised)
@@ -165,24 +167,34 @@ def _damaged(found: int, promised: int) -> WireError:
 
 
 def _read_fields(raw: bytes) -> tuple[Header, PayloadInfo, int]:
-    if len(raw) != HEADER_BYTES:
-        raise WireError(f"a header of {len(raw)} bytes; it has {HEADER_BYTES}")
-    (
-        version, kind, flags, rank, exchange, round_, crc, weight, bytes_low, bytes_high, bits_low, bits_high,
-    ) = _HEADER.unpack(raw)  # fmt: skip
-    if version != FORMAT_VERSION:
-        raise WireError(f"version {version} of the format; this is a reader of version {FORMAT_VERSION}")
-    dtype = flags >> _VALUE_TYPE_AT & 3
-    if dtype >= len(VALUE_TYPES) or flags >= _FLAGS_END:
-        raise WireError(f"value type {dtype}, flags {flags:#06x}: not of this version")
-    if not weight:
-        raise WireError("weight 0; a packet has at least one sample behind it")
+    fields = _fields_in(raw)
+    _, _, flags, rank, exchange, round_, crc, weight, *_ = fields
     header = Header(
         role=ROLES[flags & _SERVER], rank=rank, round=round_, exchange=exchange, weight=weight,
         delivered=not flags & _NOT_DELIVERED, set_differs=bool(flags & _SET_DIFFERS),
     )  # fmt: skip
-    info = PayloadInfo(
-        kind=kind, dtype=VALUE_TYPES[dtype], encoded_bytes=bytes_high << 32 | bytes_low,
-        payload_bits=bits_high << 32 | bits_low, is_split=bool(flags & _SPLIT),
+    return header, _info_in(fields), crc
+
+
+def _fields_in(raw: bytes) -> tuple[int, ...]:
+    """Return the fields of a header. Raises WireError where they are not of this version."""
+    if len(raw) != HEADER_BYTES:
+        raise WireError(f"a header of {len(raw)} bytes; it has {HEADER_BYTES}")
+    fields: tuple[int, ...] = _HEADER.unpack(raw)
+    version, flags, weight = fields[0], fields[2], fields[7]
+    if version != FORMAT_VERSION:
+        raise WireError(f"version {version} of the format; this is a reader of version {FORMAT_VERSION}")
+    dtype = flags >> _VALUE_TYPE_AT & 3
+    if dtype >= _N_VALUE_TYPES or flags >= _FLAGS_END:
+        raise WireError(f"value type {dtype}, flags {flags:#06x}: not of this version")
+    if not weight:
+        raise WireError("weight 0; a packet has at least one sample behind it")
+    return fields
+
+
+def _info_in(fields: tuple[int, ...]) -> PayloadInfo:
+    flags = fields[2]
+    return PayloadInfo(
+        kind=fields[1], dtype=VALUE_TYPES[flags >> _VALUE_TYPE_AT & 3], encoded_bytes=fields[9] << 32 | fields[8],
+        payload_bits=fields[11] << 32 | fields[10], is_split=bool(flags & _SPLIT),
     )  # fmt: skip
-    return header, info, crc

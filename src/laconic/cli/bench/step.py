@@ -1,9 +1,10 @@
 """`laconic bench step`: full steps of methods against plain all-reduce."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -23,7 +24,7 @@ from laconic.cli.json_output import json_option, json_output
 from laconic.lab.algorithms import make_algorithm, settings_by_name
 from laconic.lab.options import PURE_NUMBER, OptionGroup, hyperparameters_by_name, option
 from laconic.report.fitting import FittingTable
-from laconic.units import seconds_text
+from laconic.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
     from laconic.bench.measure import Measurement
@@ -46,13 +47,16 @@ class StepOptions(OptionGroup):
     set: dict[str, str] = hyperparameters_by_name()
     momentum: float = option(0.0, "The momentum of the inner SGD, for all methods.", within="[0, 1)", unit=PURE_NUMBER)
     repeats: int = repeats_option(9)
+    calls: bool = option(
+        False, "Count the functions that one step calls, those built into Python included, and time nothing."
+    )
     json: Path | None = json_option()
 
 
 @with_flags(StepOptions, alone=True)
 def bench_step(context: typer.Context, options: StepOptions) -> None:
     """Time full steps with given gradients, in processes on loopback, against one all-reduce and DDP."""
-    from laconic.bench.step import measure_steps
+    from laconic.bench.step import count_calls, measure_steps
 
     methods = algorithms_in(options.algorithms)
     settings = settings_by_name(methods, options.set)
@@ -68,18 +72,21 @@ def bench_step(context: typer.Context, options: StepOptions) -> None:
     with json_output(options.json) as file:
         rows: list[Measurement] = []
         for n in worker_counts:  # each table is printed as soon as it is measured, since all together take long
+            given: dict[str, Any] = {"settings": settings, "momentum": momentum}
             rows += measured(
                 context,
-                lambda listen, n=n: measure_steps(  # type: ignore[misc]
-                    sizes, n, methods, repeats, settings=settings, momentum=momentum, listen=listen
+                lambda listen, n=n, given=given: (
+                    count_calls(sizes, n, methods, listen=listen, **given)  # type: ignore[misc]
+                    if options.calls
+                    else measure_steps(sizes, n, methods, repeats, listen=listen, **given)
                 ),
             )
             for d in sizes:
                 chosen = [row for row in rows if (row.name["workers"], row.name["parameters"]) == (n, d)]
-                file.console.print(_table(chosen, n, d, repeats))
+                file.console.print(_calls_table(chosen, n, d) if options.calls else _table(chosen, n, d, repeats))
         shown = {
             "workers": list(worker_counts), "parameters": list(sizes), "repeats": repeats, "set": settings,
-            "momentum": momentum,
+            "momentum": momentum, "calls": options.calls,
             "threads": 1,
         }  # fmt: skip
         finish(context, "step", shown, rows, file, refused)
@@ -103,14 +110,37 @@ def _table(rows: Sequence["Measurement"], n: int, d: int, repeats: int) -> Fitti
         "base: all-reduce of a flat gradient, and the optimizer's step. times: time over the base, measured in turns. "
         "gathered: the base from one tensor per parameter, as the methods get it, and with the mean. ddp includes "
         "forward and backward, no_sync is these alone; their difference is exchange and update. "
-        "*: more than the bar. encode, wait, decode: ms of one step, mean over ranks",
-        ["step"], ["takes", "times", "quartiles", "bar", "encode", "wait", "decode"],
+        "*: more than the bar. bytes: of one step, sent and received by a worker, mean over ranks. floor: gloo moving "
+        "these bytes alone, in the same pattern, in turns with the step; x floor: the step over it. "
+        "encode, wait, decode: ms of one step, mean over ranks",
+        ["step"], ["takes", "times", "quartiles", "bar", "bytes", "floor", "x floor", "encode", "wait", "decode"],
     )  # fmt: skip
     for row in rows:
-        phases = row.details["phases"]
-        spent = ["", "", ""] if phases is None else [f"{1e3 * phases[key]:.3g}" for key in ("encode", "wait", "decode")]
+        details, cells = row.details, [""] * 6
+        if (phases := details["phases"]) is not None:
+            cells = [
+                bytes_text(details["bytes"]), seconds_text(statistics.median(details["floor_seconds"])),
+                f"{details['times_floor']:.3g}", *(f"{1e3 * phases[key]:.3g}" for key in ("encode", "wait", "decode")),
+            ]  # fmt: skip
         table.add_row(
-            str(row.name["step"]), seconds_text(max(0.0, row.median * row.details["base_s"])), f"{row.median:.3g}",
-            quartiles_text(row), bar_text(row.median, row.details["bar"]), *spent,
+            str(row.name["step"]), seconds_text(max(0.0, row.median * details["base_s"])), f"{row.median:.3g}",
+            quartiles_text(row), bar_text(row.median, details["bar"]), *cells,
+        )  # fmt: skip
+    return table
+
+
+def _calls_table(rows: Sequence["Measurement"], n: int, d: int) -> FittingTable:
+    table = bench_table(
+        f"calls of one step: {n} processes, {d:,} parameters",
+        "calls: of all functions, those built into Python included, as cProfile counts them, mean over ranks. beyond: "
+        "those that an all-reduce of a flat gradient and the optimizer's step do not make",
+        ["step"], ["calls", "beyond", "fewest", "most"],
+    )  # fmt: skip
+    base = next(row for row in rows if row.name["step"] == "all-reduce").details["mean"]
+    for row in rows:
+        mean = row.details["mean"]
+        table.add_row(
+            str(row.name["step"]), f"{mean:,.0f}", f"{mean - base:,.0f}", f"{min(row.samples):,.0f}",
+            f"{max(row.samples):,.0f}",
         )  # fmt: skip
     return table

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from laconic.drivers.distributed.device_channel import DeviceChannel
 from laconic.drivers.distributed.giving_up import GivingUp, is_call
-from laconic.drivers.distributed.incoming import IncomingFrame, header_buffer
+from laconic.drivers.distributed.incoming import HeaderBuffer, IncomingFrame
 from laconic.drivers.gathered import Schema, check_sizes, read_gathered
 from laconic.errors import PayloadsLostError, PeerLostError, WireError
 from laconic.protocol.ring_allreduce import ring_parts
-from laconic.torch_compat import source_rank, wait_until
+from laconic.telemetry.moved import Moved
+from laconic.torch_compat import post_receive, post_receive_from_any, post_send, post_sum, source_rank, wait_until
 from laconic.wire import HEADER_BYTES, Encoded, SplitFrame, max_encoded_bytes, promised_bytes, read_payload_info
 
 _SMALLEST_SAMPLE_BYTES = 1 << 16  # smaller messages end in a socket's buffer and do not measure the link
@@ -52,6 +53,8 @@ class Channel(GivingUp):
         self.link_bytes_per_s: float | None = None  # of the slowest large message in the last phase that had one
         self.control_bytes = 0  # sent by this rank in gathers: settings, hashes, lists
         self.device_channel: DeviceChannel | None = None  # for payloads on a device, if opened
+        self.moved: list[Moved] | None = None  # what it moves from now on, if that is to be recorded
+        self._headers: dict[int, HeaderBuffer] = {}  # by peer
         self._probed_s = time.monotonic()
         super().__init__(group, timeout_s)
 
@@ -90,31 +93,35 @@ class Channel(GivingUp):
         try:
             if self._unsent is not None:
                 raise self._unsent
-            headers = {peer: header_buffer() for peer in expected}
+            group, headers = self.group, self._headers
             arriving = {}
             for peer in expected:
-                arriving[peer] = dist.irecv(headers[peer], self._global_ranks[peer], self.group)
-            # Each rank begins with its successor, so that not all of them send to the same rank.
-            on_host = {
-                peer: data.header if isinstance(data, SplitFrame) else data
-                for peer, data in sorted(outgoing.items(), key=lambda item: (item[0] - self.rank) % self.size)
-            }
+                header = headers.get(peer) or headers.setdefault(peer, HeaderBuffer())
+                arriving[peer] = post_receive(group, [header.data], peer, 0)
             sends: list[tuple[int, Tensor, dist.Work | None]] = []  # a tensor must be held until it is sent
-            for peer, data in on_host.items():
-                header = data[:HEADER_BYTES]
-                _check_promise(bytes(header.numpy()), outgoing[peer])
-                sends.append((peer, header, self._send(header, peer)))
+            on_host: Mapping[int, Tensor] = outgoing if self.device_channel is None else _on_host(outgoing)  # type: ignore[assignment]
+            if len(on_host) > 1:  # each rank begins with its successor, so that not all of them send to the same rank
+                on_host = dict(sorted(on_host.items(), key=lambda item: (item[0] - self.rank) % self.size))
+            for peer in on_host:
+                _check_promise(outgoing[peer])
+                part = on_host[peer][:HEADER_BYTES]
+                sends.append((peer, part, self._send(part, peer)))
             incoming: dict[int, IncomingFrame | SplitFrame] = {}
             payloads = {}
             for peer in expected:
                 awaited, sender = (peer,), peer
                 # Four waits a swap: written out, since each is on the way of every step.
-                if (work := arriving[peer]) is not None:
-                    work.wait(datetime.timedelta(seconds=max(_SOON_S, deadline - time.monotonic())))
+                left_s = deadline - time.monotonic()
+                arriving[peer].wait(datetime.timedelta(seconds=left_s if left_s > _SOON_S else _SOON_S))
                 frame = incoming[peer] = self._empty_frame(headers[peer])
-                if isinstance(frame, IncomingFrame) and frame.has_payload:
-                    payloads[peer] = dist.irecv(frame.payload, self._global_ranks[peer], self.group)
+                if type(frame) is IncomingFrame and frame.has_payload:
+                    payloads[peer] = post_receive(group, [frame.payload], peer, 0)
             awaited, sender = expected, self.rank
+            if self.moved is not None:
+                received = {peer: frame.n_bytes for peer, frame in incoming.items()}
+                self.moved.append(
+                    Moved(sent={peer: data.numel() for peer, data in outgoing.items()}, received=received)
+                )
             bandwidths = (
                 []
                 if self.device_channel is None
@@ -122,25 +129,29 @@ class Channel(GivingUp):
             )
             # Not earlier: the engine's control message that a receive is posted queues behind data already being sent.
             start = time.perf_counter()
-            for peer, data in on_host.items():
-                if len(data) > HEADER_BYTES:
-                    payload = data[HEADER_BYTES:]
-                    sends.append((peer, payload, self._send(payload, peer)))
+            for peer in on_host:
+                if on_host[peer].nbytes > HEADER_BYTES:
+                    part = on_host[peer][HEADER_BYTES:]
+                    sends.append((peer, part, self._send(part, peer)))
             for peer, part, work in sends:
                 if work is not None:
                     try:
-                        work.wait(datetime.timedelta(seconds=max(_SOON_S, deadline - time.monotonic())))
+                        left_s = deadline - time.monotonic()
+                        work.wait(datetime.timedelta(seconds=left_s if left_s > _SOON_S else _SOON_S))
                     except RuntimeError as error:
                         self._note_unsent(peer, error)
-                if part.numel() >= _SMALLEST_SAMPLE_BYTES:
-                    bandwidths.append(part.numel() / max(time.perf_counter() - start, 1e-9))
-            self.link_bytes_per_s = min(bandwidths, default=self.link_bytes_per_s)
+                if part.nbytes >= _SMALLEST_SAMPLE_BYTES:
+                    bandwidths.append(part.nbytes / max(time.perf_counter() - start, 1e-9))
+            if bandwidths:
+                self.link_bytes_per_s = min(bandwidths)
             for peer in expected:
                 awaited, sender = (peer,), peer
-                if (work := payloads.get(peer)) is not None:
-                    work.wait(datetime.timedelta(seconds=max(_SOON_S, deadline - time.monotonic())))
-                arrived = incoming.pop(peer)
-                yield peer, arrived.read() if isinstance(arrived, IncomingFrame) else arrived
+                if peer in payloads:
+                    left_s = deadline - time.monotonic()
+                    payloads[peer].wait(datetime.timedelta(seconds=left_s if left_s > _SOON_S else _SOON_S))
+                arrived = incoming[peer]
+                del incoming[peer]
+                yield peer, arrived.read() if type(arrived) is IncomingFrame else arrived
         except WireError as error:
             this = ", this one" if sender == self.rank else ""
             raise WireError(f"rank {sender}{this}, {purpose}: {error}") from None
@@ -149,18 +160,18 @@ class Channel(GivingUp):
 
     def _send(self, data: Tensor, peer: int) -> dist.Work | None:
         try:
-            return dist.isend(data, self._global_ranks[peer], self.group)
+            return post_send(self.group, [data], peer, 0)
         except RuntimeError as error:
             self._note_unsent(peer, error)
             return None
 
-    def _empty_frame(self, header: Tensor) -> IncomingFrame | SplitFrame:
+    def _empty_frame(self, header: HeaderBuffer) -> IncomingFrame | SplitFrame:
         """Return a buffer for the frame that a header announces, with the header in it. Raises WireError."""
-        raw = bytes(header.numpy()[:HEADER_BYTES])
+        raw = bytes(header.view[:HEADER_BYTES])
         info = read_payload_info(raw, self._max_encoded_bytes, may_be_split=self.device_channel is not None)
         if self.device_channel is not None and info.is_split:
             payload = torch.empty(info.encoded_bytes, dtype=torch.uint8, device=self.device_channel.device)
-            return SplitFrame(header[:HEADER_BYTES], payload)
+            return SplitFrame(header.data[:HEADER_BYTES].clone(), payload)
         return IncomingFrame(raw, info.encoded_bytes)
 
     def _swap_split(
@@ -182,7 +193,7 @@ class Channel(GivingUp):
         """Return the earliest frame of `senders`; see `Transport`. A sender that is not awaited may have left."""
         self._began_s = time.monotonic()
         deadline = self._began_s + self.patience_s
-        header = header_buffer()
+        header = HeaderBuffer()
         sender = self.rank
         try:
             if self._unsent is not None:
@@ -190,18 +201,23 @@ class Channel(GivingUp):
             if self._began_s - self._probed_s > _PROBE_EVERY_S:
                 self._probed_s = self._began_s
                 self._look(awaited)
-            only = self._global_ranks[senders[0]] if len(senders) == 1 else None
-            arriving = dist.irecv(header, only, self.group)
+            only = senders[0] if len(senders) == 1 else None
+            arriving = (
+                post_receive_from_any(self.group, [header.data], 0)
+                if only is None
+                else post_receive(self.group, [header.data], only, 0)
+            )
             wait_until(arriving, deadline)
-            assert arriving is not None
-            sender = senders[0] if only is not None else source_rank(arriving)
+            sender = source_rank(arriving) if only is None else only
             frame = self._empty_frame(header)
+            if self.moved is not None:
+                self.moved.append(Moved(received={sender: frame.n_bytes}))
             if not isinstance(frame, IncomingFrame):
                 assert self.device_channel is not None
                 self._swap_split(self.device_channel, {}, {sender: frame}, deadline)
                 return sender, frame
             if frame.has_payload:
-                wait_until(dist.irecv(frame.payload, self._global_ranks[sender], self.group), deadline)
+                wait_until(post_receive(self.group, [frame.payload], sender, 0), deadline)
             return sender, frame.read()
         except WireError as error:
             raise WireError(f"rank {sender}, {purpose}: {error}") from None
@@ -214,23 +230,27 @@ class Channel(GivingUp):
         Outside of `step()` the ranks agree on the purpose first: the engine would add vectors of different calls, or
         end the process where their lengths differ.
         """
-        if is_call(purpose):
+        if write is None and is_call(purpose):
             self.gather(None, purpose, NoneType, max_bytes=len("null"))
         self._began_s = time.monotonic()
-        there = (
-            self.device_channel
-            if self.device_channel is not None and self.device_channel.device == vector.device
-            else None
-        )
+        there = self.device_channel
+        if there is not None and there.device != vector.device:
+            there = None
         works = []
+        if self.moved is not None:
+            self.moved.append(Moved(summed=vector.nbytes))
         try:
             if self._unsent is not None:
                 raise self._unsent
-            for start, stop in ring_parts(vector.numel(), vector.element_size()):
+            for start, stop in ring_parts(vector.numel(), vector.itemsize):
                 if write is not None:
                     write(start, stop)
-                group = self.group if there is None else there.group
-                works.append(dist.all_reduce(vector[start:stop], group=group, async_op=True))
+                part = vector[start:stop]
+                works.append(
+                    post_sum(self.group, [part])
+                    if there is None
+                    else dist.all_reduce(part, group=there.group, async_op=True)
+                )
             for work in works:
                 if there is None:
                     work.wait()
@@ -299,11 +319,18 @@ class Channel(GivingUp):
         self.destroy_groups()
 
 
-def _check_promise(header: bytes, data: Encoded) -> None:
+def _on_host(outgoing: Mapping[int, Encoded]) -> dict[int, Tensor]:
+    return {peer: data.header if type(data) is SplitFrame else data for peer, data in outgoing.items()}
+
+
+def _check_promise(data: Encoded) -> None:
     """Raise WireError for a frame of another length than its header promises: it would end the process that gets it."""
-    n_bytes = data.payload.numel() if isinstance(data, SplitFrame) else data.numel() - HEADER_BYTES
-    if n_bytes < 0 or n_bytes != promised_bytes(header):
-        raise WireError(f"its frame has {n_bytes} payload bytes, and its header promises {promised_bytes(header)}")
+    header, n_bytes = (
+        (data.header, data.payload.numel()) if type(data) is SplitFrame else (data, data.nbytes - HEADER_BYTES)
+    )
+    promised = promised_bytes(header.numpy()) if header.nbytes >= HEADER_BYTES else -1  # type: ignore[arg-type]
+    if n_bytes != promised:
+        raise WireError(f"its frame has {n_bytes} payload bytes, and its header promises {promised}")
 
 
 def _word_of(purpose: str) -> int:

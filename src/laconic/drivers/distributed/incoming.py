@@ -4,6 +4,7 @@ A message that is longer than was promised then ends in that room, where it is f
 """
 
 import os
+from typing import final
 
 import torch
 from torch import Tensor
@@ -13,38 +14,42 @@ from laconic.wire import HEADER_BYTES
 
 _SLACK_BYTES = 1 << 16  # after a payload; a sender's own check refuses a frame of any other length than it promises
 _HEADER_SLACK_BYTES = 1 << 12
-_MARK = os.urandom(8)  # follows the last byte of a payload
+_MARK_BYTES = 8
+_MARK = os.urandom(_MARK_BYTES)  # follows the last byte of a payload
 
 
-def header_buffer() -> Tensor:
-    """Return a buffer to receive a header into, (n,) uint8, which begins with it."""
-    return torch.empty(HEADER_BYTES + _HEADER_SLACK_BYTES, dtype=torch.uint8)
+class HeaderBuffer:
+    """Where to receive a header; it may be used again once the header is read."""
+
+    def __init__(self) -> None:
+        self.data = torch.empty(HEADER_BYTES + _HEADER_SLACK_BYTES, dtype=torch.uint8)
+        """(n,) uint8, which begins with the header."""
+        self.view = memoryview(self.data.numpy())  # type: ignore[arg-type]
+        """The same memory."""
 
 
+@final
 class IncomingFrame:
     """A frame whose payload is still to come."""
 
     def __init__(self, header: bytes, payload_bytes: int) -> None:
         """Allocate a frame of this header and as many bytes of payload."""
         self.n_bytes = HEADER_BYTES + payload_bytes
+        self.has_payload = payload_bytes > 0
         self._buffer = torch.empty(self.n_bytes + (_SLACK_BYTES if payload_bytes else 0), dtype=torch.uint8)
         self._view = memoryview(self._buffer.numpy())  # type: ignore[arg-type]
         self._view[:HEADER_BYTES] = header
         if payload_bytes:
-            self._view[self.n_bytes : self.n_bytes + len(_MARK)] = _MARK
+            self._view[self.n_bytes : self.n_bytes + _MARK_BYTES] = _MARK
 
     @property
     def payload(self) -> Tensor:
         """Where to receive the payload, (n,) uint8, with the room after it."""
         return self._buffer[HEADER_BYTES:]
 
-    @property
-    def has_payload(self) -> bool:
-        return self.n_bytes > HEADER_BYTES
-
     def read(self) -> Tensor:
         """Return the frame, (n,) uint8. Raises WireError if more has arrived than its header promises."""
-        if self.has_payload and self._view[self.n_bytes : self.n_bytes + len(_MARK)] != _MARK:
+        if self.has_payload and self._view[self.n_bytes : self.n_bytes + _MARK_BYTES] != _MARK:
             raise WireError(
                 f"it sent more than the {self.n_bytes - HEADER_BYTES} payload bytes that its header promises"
             )

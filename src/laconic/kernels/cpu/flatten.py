@@ -78,19 +78,14 @@ def scatter(vector: Tensor, tensors: Sequence[Tensor], *, as_sum: bool = False) 
 def spans_of(tensors: Sequence[Tensor], vector: Tensor) -> Spans | None:
     """Return where tensors are, if they and the vector are plain, contiguous, and float32 or float64; else None.
 
-    `checks` has seen that they have memory.
+    `checks` has seen that the vector is plain and all have memory, and looks again at tensors that it has seen before.
     """
-    if not are_contiguous_floats([vector], vector.dtype):
+    if vector.dtype not in FLOATS or not vector.is_contiguous() or not vector.is_cpu:
         return None
-    if isinstance(tensors, CheckedTensors) and tensors.spans is not None:
-        return tensors.spans if tensors.dtype is vector.dtype else None
-    if not are_contiguous_floats(tensors, vector.dtype):
+    checked = tensors if type(tensors) is CheckedTensors else CheckedTensors(tensors)
+    if checked.spans is None and not checked.look():
         return None
-    addresses = np.array([tensor.data_ptr() for tensor in tensors], np.uint64)
-    spans = addresses, np.array([tensor.numel() for tensor in tensors], np.int64)
-    if isinstance(tensors, CheckedTensors):
-        tensors.know(spans, vector.dtype)
-    return spans
+    return checked.spans if checked.dtype is vector.dtype else None
 
 
 def are_contiguous_floats(tensors: Sequence[Tensor], dtype: torch.dtype) -> bool:
@@ -105,7 +100,7 @@ def are_contiguous_floats(tensors: Sequence[Tensor], dtype: torch.dtype) -> bool
 
 def is_long(vector: Tensor) -> bool:
     """Return whether a vector is stored past the caches."""
-    return vector.numel() * vector.element_size() >= PAST_CACHES_BYTES
+    return vector.nbytes >= PAST_CACHES_BYTES
 
 
 @intrinsic  # type: ignore[untyped-decorator]

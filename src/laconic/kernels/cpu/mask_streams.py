@@ -113,8 +113,11 @@ def placed(count: int, draw: Draw, sampled: Words, use: Callable[[int, int, int,
         use: Takes (start, stop, n, sampled): n bits of the stream are about elements before `start`; the mask is that
             from `start` on, or empty where `use` must sample it.
     """
+    if not is_split(count):
+        use(0, count, 0, sampled)
+        return
     counts: dict[int, int] = {}
-    if is_split(count) and draw[3] not in (0, ALL_SELECTED):
+    if draw[3] not in (0, ALL_SELECTED):
         if sampled.size:
             in_chunks(count, lambda start, stop: counts.update({start: int(ones(sampled, start // 64, stop // 64))}))
         else:

@@ -10,6 +10,7 @@ rest, and counting over the full vector, is done by one thread.
 their order, NaN above infinity.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.llvm.vectors import LANES, WORD, Block, Codegen, intrinsic, lowest, splat, types
-from laconic.kernels.cpu.threads import in_chunks
+from laconic.kernels.cpu.threads import in_chunks, is_split
 
 Keys = NDArray[Any]  # int32 for float32, int64 for float64
 Positions = NDArray[np.int64]
@@ -42,12 +43,36 @@ def top_k(vector: Tensor, k: int) -> Tensor:
     return positions[:k]
 
 
+def top_k_by_block(vector: Tensor, blocks: Sequence[tuple[int, int]]) -> Tensor:
+    """See `reference.top_k.top_k_by_block`."""
+    if any(is_split(length) for length, _ in blocks):
+        found, start = [], 0
+        for length, k in blocks:
+            found.append(top_k(vector[start : start + length], k) + start)
+            start += length
+        return torch.cat(found)
+    integer = np.int32 if vector.dtype == torch.float32 else np.int64
+    keys = vector.detach().contiguous().numpy().view(integer)
+    sizes = np.array(blocks, np.int64)
+    n = int(sizes[:, 1].sum())
+    positions = torch.empty(n + 1, dtype=torch.int64)
+    capacity = int(_max_candidates(sizes[:, 0], sizes[:, 1]).max()) + 64
+    buffers = np.empty(_MAX_SAMPLE, integer), np.empty(capacity, np.int64), np.empty(capacity, integer)
+    _by_block(keys, integer(np.iinfo(integer).max), sizes, positions.numpy(), *buffers)
+    return positions[:n]
+
+
+def _max_candidates(lengths: Any, k: Any) -> Any:  # noqa: ANN401 - numbers, or arrays of them
+    """Return how many candidates of a sampled threshold there may be."""
+    return 3 * k + 32 * (lengths // np.clip(lengths // 64, _MIN_SAMPLE, _MAX_SAMPLE))
+
+
 def _by_sample(keys: Keys, mask: Any, positions: Positions) -> bool:  # noqa: ANN401 - a scalar of keys' type
     """Write indices to all of `positions` but the last element. Returns False if the sample misled."""
     k = positions.size - 1
     sample = np.empty(min(max(keys.size // 64, _MIN_SAMPLE), _MAX_SAMPLE), keys.dtype)
     threshold = keys.dtype.type(_sampled_threshold(keys, mask, k, sample))
-    max_candidates = 3 * k + 32 * (keys.size // sample.size)
+    max_candidates = int(_max_candidates(keys.size, k))
     parts: dict[int, tuple[Keys, Positions, bool]] = {}  # by first element; whether the buffers were long enough
 
     def collect(start: int, stop: int) -> None:
@@ -66,6 +91,48 @@ def _by_sample(keys: Keys, mask: Any, positions: Positions) -> bool:  # noqa: AN
         found, indices = (np.concatenate([part[kind] for part in collected]) for kind in (0, 1))
     _take(found, mask, indices, positions)
     return True
+
+
+@kernel
+def _by_block(
+    keys: Keys,
+    mask: Any,  # noqa: ANN401
+    sizes: Positions,
+    positions: Positions,
+    sample: Keys,
+    indices: Positions,
+    found: Keys,
+) -> None:
+    """Write the indices of all blocks' largest magnitudes to all of `positions` but the last element.
+
+    Args:
+        keys: (d,) integers.
+        mask: All bits but the sign.
+        sizes: (blocks, 2), the length of each block and how many indices to write of it.
+        positions: Overwritten with indices.
+        sample: (_MAX_SAMPLE,), a buffer.
+        indices: A buffer for the candidates of a block.
+        found: A buffer for their keys.
+    """
+    start, at = 0, 0
+    for block in range(sizes.shape[0]):
+        length, k = sizes[block, 0], sizes[block, 1]
+        part, into = keys[start : start + length], positions[at : at + k + 1]
+        n = -1
+        if length >= 4 * _MIN_SAMPLE and k <= length // 8:
+            threshold = keys.dtype.type(
+                _sampled_threshold(part, mask, k, sample[: min(max(length // 64, _MIN_SAMPLE), _MAX_SAMPLE)])
+            )
+            n = _collect(part, 0, mask, threshold, indices, found)
+        if n >= k:
+            _take(found[:n], mask, indices[:n], into)
+        else:
+            threshold_of_all, n_ties = _kth_largest(part, mask, k)
+            _take_all(part, mask, threshold_of_all, n_ties, into)
+        for i in range(k):
+            into[i] += start
+        start += length
+        at += k
 
 
 @kernel

@@ -6,6 +6,8 @@ for float32, 8 for float64. One more pass counts what each block selects, and a 
 `keys` are the bits of floats as signed integers; without the sign they are the magnitudes in their order.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton.language as tl
 from torch import Tensor
@@ -40,6 +42,15 @@ def top_k(vector: Tensor, k: int) -> Tensor:
     positions = torch.empty(k, dtype=torch.int64, device=keys.device)
     launch(_write, n_blocks, keys, d, k, found, before, positions, MASK=mask, BLOCK=_BLOCK)
     return positions
+
+
+def top_k_by_block(vector: Tensor, blocks: Sequence[tuple[int, int]]) -> Tensor:
+    """See `reference.top_k.top_k_by_block`."""
+    found, start = [], 0
+    for length, k in blocks:
+        found.append(top_k(vector[start : start + length], k) + start)
+        start += length
+    return torch.cat(found)
 
 
 @kernel

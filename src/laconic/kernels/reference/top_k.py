@@ -1,5 +1,7 @@
 """Exact top-K: the reference, in torch."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,3 +26,20 @@ def top_k(vector: Tensor, k: int) -> Tensor:
     ties = (magnitudes == threshold).nonzero().flatten()
     taken[ties[: k - int(taken.sum())]] = True
     return taken.nonzero().flatten()
+
+
+def top_k_by_block(vector: Tensor, blocks: Sequence[tuple[int, int]]) -> Tensor:
+    """Return what `top_k` chooses in each block.
+
+    Args:
+        vector: (d,) float32 or float64.
+        blocks: The length of each block, which add up to d, and how many elements to take of it.
+
+    Returns:
+        (n,) int64, ascending, counted over all blocks.
+    """
+    found, start = [], 0
+    for length, k in blocks:
+        found.append(top_k(vector[start : start + length], k) + start)
+        start += length
+    return torch.cat(found)

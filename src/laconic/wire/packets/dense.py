@@ -46,13 +46,13 @@ class Dense(Packet):
     def value_type(self) -> torch.dtype:
         return self.values.dtype
 
-    @cached_property
+    @property
     def payload_bits(self) -> int:
-        return VALUE_BITS[self.value_type] * self.count
+        return VALUE_BITS[self.values.dtype] * self.values.numel()
 
     @property
     def paper_bits(self) -> float:
-        return 32.0 * self.count
+        return 32.0 * self.values.numel()
 
     @property
     def named_overheads(self) -> dict[str, float]:

@@ -147,10 +147,17 @@ class Packet(ABC):
         """Return the packet of the coordinates start .. stop-1 alone, as numbered in the complete vector."""
 
     @property
+    def encoded_bytes(self) -> int:
+        """Bytes of the payload, without assembling it."""
+        n_bytes = 0
+        for part in self.payload():
+            n_bytes += len(part) if isinstance(part, bytes) else part.nbytes
+        return n_bytes
+
+    @property
     def size(self) -> Size:
         """Length of the payload, without assembling it."""
-        lengths = (len(p) if isinstance(p, bytes) else p.numel() * p.element_size() for p in self.payload())
-        return Size(sum(lengths), self.payload_bits, self.paper_bits)
+        return Size(self.encoded_bytes, self.payload_bits, self.paper_bits)
 
     def sizes(self, bounds: Sequence[int]) -> Sizes:
         """Return the sizes of the parts between neighboring coordinates in `bounds`, which ascend."""
@@ -193,8 +200,8 @@ def check_range(offset: int, count: int, max_count: int) -> None:
 
 def check_length(payload: Tensor, expected: int, what: str) -> None:
     """Raise WireError for a payload whose length is not the one that its fields require."""
-    if payload.numel() != expected:
-        raise WireError(f"{what}: a payload of {payload.numel()} bytes, its fields need {expected}")
+    if payload.nbytes != expected:
+        raise WireError(f"{what}: a payload of {payload.nbytes} bytes, its fields need {expected}")
 
 
 def check_padding(last_byte: int, bits: int) -> None:

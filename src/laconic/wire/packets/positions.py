@@ -17,7 +17,7 @@ from laconic.wire.coding.positions import (
     paper_position_bits,
     position_bits,
 )
-from laconic.wire.packets.packet import Packet, PayloadPart, Size, check_length, check_range
+from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_range
 
 _FIELDS = struct.Struct("<IIIBBHQ")
 FIELDS_BYTES = _FIELDS.size
@@ -59,8 +59,8 @@ class Positions(Packet):
         return stream_bits(self)
 
     @property
-    def size(self) -> Size:
-        return Size(FIELDS_BYTES + (self.payload_bits + 7) // 8, self.payload_bits, self.paper_bits)
+    def encoded_bytes(self) -> int:
+        return FIELDS_BYTES + (self.payload_bits + 7) // 8
 
     @property
     def paper_bits(self) -> float:

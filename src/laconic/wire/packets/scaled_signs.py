@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import ALL_SELECTED, absolute_maximum, put_signs, slice_bits
+from laconic.kernels.api import ALL_SELECTED, absolute_maximum, put_signs
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.blocks import FIELDS_BYTES, blocks_between, read_block_fields, read_lengths, write_blocks
 from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range, scaled_values
-from laconic.wire.packets.signs import flipped
+from laconic.wire.packets.signs import bits_between, flipped
 
 _FIELDS = struct.Struct("<II")
 
@@ -42,11 +42,11 @@ class ScaledSigns(Packet):
     def dtype(self) -> torch.dtype:  # type: ignore[override]
         return self.scales.dtype
 
-    @cached_property
+    @property
     def value_type(self) -> torch.dtype:
         return self.scales.dtype
 
-    @cached_property
+    @property
     def payload_bits(self) -> int:
         return self.count + VALUE_BITS[self.scales.dtype] * len(self.lengths)
 
@@ -86,7 +86,7 @@ class ScaledSigns(Packet):
     def part(self, start: int, stop: int) -> Self:
         low, high = start - self.offset, stop - self.offset
         blocks, lengths = blocks_between(self.lengths, low, high)
-        packed = slice_bits(self.packed, low, high)
+        packed = bits_between(self.packed, self.count, low, high)
         return type(self)(packed=packed, scales=self.scales[blocks], lengths=lengths, offset=start)
 
     def as_read(self) -> Self | None:

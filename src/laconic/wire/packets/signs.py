@@ -91,10 +91,13 @@ class Signs(Packet):
         return replace(self, packed=flipped(self.packed, self.n_selected)) if factor < 0 else self
 
     def part(self, start: int, stop: int) -> Self:
-        low, high = self._selected_before(start), self._selected_before(stop)
+        if self.threshold == ALL_SELECTED:
+            low, high = start - self.offset, stop - self.offset
+        else:
+            low, high = self._selected_before(start), self._selected_before(stop)
         return type(self)(
-            packed=slice_bits(self.packed, low, high), n_selected=high - low, offset=start, count=stop - start,
-            key=self.key, threshold=self.threshold, dtype=self.dtype,
+            packed=bits_between(self.packed, self.n_selected, low, high), n_selected=high - low,
+            offset=start, count=stop - start, key=self.key, threshold=self.threshold, dtype=self.dtype,
             sampled=None if self.sampled is None else slice_bits(self.sampled, start - self.offset, stop - self.offset),
         )  # fmt: skip
 
@@ -139,12 +142,12 @@ class Signs(Packet):
 
     @classmethod
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
-        if payload.numel() < _FIELDS.size:
-            raise WireError(f"signs: a payload of {payload.numel()} bytes has no room for its fields")
-        offset, count, key, below = _FIELDS.unpack(bytes(payload[: _FIELDS.size].numpy()))
+        if payload.nbytes < _FIELDS.size:
+            raise WireError(f"signs: a payload of {payload.nbytes} bytes has no room for its fields")
+        offset, count, key, below = _FIELDS.unpack_from(payload.numpy())  # type: ignore[arg-type]
         check_range(offset, count, max_count)
-        if payload.numel() - _FIELDS.size > (count + 7) // 8:
-            raise WireError(f"signs: {payload.numel() - _FIELDS.size} bytes of bits for {count} coordinates")
+        if payload.nbytes - _FIELDS.size > (count + 7) // 8:
+            raise WireError(f"signs: {payload.nbytes - _FIELDS.size} bytes of bits for {count} coordinates")
         sampled, n_selected = (
             (None, count) if below + 1 == ALL_SELECTED else selected_bits(offset, count, key, below + 1)
         )
@@ -169,6 +172,13 @@ def _counts_between(bounds: tuple[int, ...], threshold: int) -> tuple[list[int],
     """Return the number of coordinates between neighboring bounds, and how many the papers expect to be selected."""
     counts = [stop - start for start, stop in pairwise(bounds)]
     return counts, [count * (threshold / ALL_SELECTED) for count in counts]
+
+
+def bits_between(packed: Tensor, n_bits: int, low: int, high: int) -> Tensor:
+    """Return the bits low .. high-1 of a packed stream of `n_bits`, as a view of it where whole bytes hold them."""
+    if not low % 8 and (not high % 8 or high == n_bits):
+        return packed[low // 8 : (high + 7) // 8]
+    return slice_bits(packed, low, high)
 
 
 def flipped(packed: Tensor, n_bits: int) -> Tensor:

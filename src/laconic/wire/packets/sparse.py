@@ -14,7 +14,7 @@ from laconic.kernels.api import add_at
 from laconic.wire.coding.positions import block_bits, decode_positions, encode_positions, entropy_bound_bits
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.dense import Dense, dense_bytes
-from laconic.wire.packets.packet import KINDS, Packet, PayloadPart, Size, Sizes
+from laconic.wire.packets.packet import KINDS, Packet, PayloadPart, Sizes
 from laconic.wire.packets.positions import FIELDS_BYTES, index_range, read_fields, stream_bits, write_fields
 
 
@@ -78,9 +78,9 @@ class Sparse(Packet):
         return self.position_bits + self.values.payload_bits
 
     @property
-    def size(self) -> Size:
-        values = self.values.size.encoded_bytes if self.indices.numel() else 0
-        return Size(FIELDS_BYTES + values + (self.position_bits + 7) // 8, self.payload_bits, self.paper_bits)
+    def encoded_bytes(self) -> int:
+        values = self.values.encoded_bytes if self.indices.numel() else 0
+        return FIELDS_BYTES + values + (self.position_bits + 7) // 8
 
     @property
     def paper_bits(self) -> float:
