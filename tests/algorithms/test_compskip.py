@@ -117,7 +117,7 @@ def test_when_no_worker_sends_the_servers_residual_only_decays():
     run.path(5)
     server = run.sim.servers[0].view
     residual = server.memory["residual"].clone()
-    answer = algorithm.serve(server, Inbox({}, n_workers=N, zeros=lambda: torch.zeros_like(residual)))
+    answer = algorithm.serve(server, Inbox({}, n_workers=N, empty=lambda: torch.zeros_like(residual)))
     assert residual.any()
     assert_same(server.memory["residual"], 0.9 * residual - answer.dense())
     selected = answer.mask & (residual != 0)

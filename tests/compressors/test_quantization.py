@@ -69,7 +69,7 @@ def test_blocks_have_ranges_of_their_own():
     packet = Quantized(bits=1, blocks="layer")(vector, spec=ModelSpec.of_sizes(2, 3, 1), key=KEY)
     assert (packet.lows.tolist(), packet.highs.tolist()) == ([0, 10, -2], [1, 13, -2])
     assert torch.equal(packet.dense(), vector)
-    assert Quantized(bits=1, blocks="4")(vector, key=KEY).lengths == (4, 2)
+    assert tuple(Quantized(bits=1, blocks="4")(vector, key=KEY).lengths) == (4, 2)
 
 
 def test_a_range_that_no_float_holds_still_has_its_grid_values():

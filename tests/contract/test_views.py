@@ -39,7 +39,7 @@ def test_a_shared_key_is_the_same_on_all_sides_and_another_for_each_round_seed_a
 
 def test_every_packet_of_an_inbox_counts_as_one_sample():
     packets = {rank: Dense(values=torch.ones(6)) for rank in (2, 0)}
-    assert Inbox(packets, n_workers=3, zeros=lambda: torch.zeros(6)).weights == {0: 1, 2: 1}
+    assert Inbox(packets, n_workers=3, empty=lambda: torch.zeros(6)).weights == {0: 1, 2: 1}
 
 
 def test_a_method_whose_results_are_delayed_is_refused():

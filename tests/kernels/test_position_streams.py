@@ -45,10 +45,30 @@ def test_positions_ascend_alike(numbers, in_order, count):
 @given(st.data(), st.integers(1, 32))
 def test_numbers_of_any_width_are_written_and_read_alike(data, width):
     numbers = torch.tensor(data.draw(st.lists(st.integers(0, 2**width - 1), min_size=1, max_size=50)))
-    stream = reference_position_streams.put_numbers(numbers, width)
-    assert_equal(cpu_position_streams.put_numbers(numbers, width), stream)
-    assert_equal(reference_position_streams.take_numbers(stream, len(numbers), width), numbers)
-    assert_equal(cpu_position_streams.take_numbers(stream, len(numbers), width), numbers)
+    ascend = bool((torch.diff(numbers) > 0).all())
+    stream, _ = reference_position_streams.put_numbers(numbers, width)
+    for kernels in (reference_position_streams, cpu_position_streams):
+        assert_equal(kernels.put_numbers(numbers, width), (stream, ascend))
+        assert_equal(kernels.take_numbers(stream, len(numbers), width), (numbers, ascend))
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-3, 40), min_size=1, max_size=20), st.integers(0, 4))
+def test_what_does_not_ascend_or_fit_is_found_while_it_is_written(numbers, width):
+    where = torch.tensor(numbers)
+    ascend = numbers == sorted(set(numbers)) and numbers[0] >= 0
+    gaps = np.linspace(0, 2**14, 129).astype(np.int64)
+    for kernels in (reference_position_streams, cpu_position_streams):
+        assert kernels.put_numbers(where, 5)[1] == (ascend and numbers[-1] < 32)
+        for from_last in (False, True):
+            used = kernels.put_runs(where, width, 1 << width, from_last, 20 * (1 + width) + 41)[1]
+            assert (used >= 0) == ascend
+    for ans in (reference_ans_gaps, cpu_ans_gaps):
+        if ascend:
+            ans.ans_encode_gaps(where.numpy(), gaps)
+        else:
+            with pytest.raises(ValueError, match="must ascend"):
+                ans.ans_encode_gaps(where.numpy(), gaps)
 
 
 @settings(deadline=None)

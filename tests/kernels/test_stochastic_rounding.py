@@ -7,10 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.kernels.api import pack_codes
+from laconic.kernels.api import BlockLengths, pack_codes
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.reference import stochastic_rounding as reference_stochastic_rounding
-from laconic.wire import uniform_lengths
 from support.frame_bytes import VALUE_TYPES
 from support.inputs import over_inputs
 from support.packet_strategies import block_lengths, vectors
@@ -55,8 +54,8 @@ def assert_added_alike(name, *arguments):
 DTYPES = [torch.float32, torch.float64]
 LENGTHS = {
     "one block": lambda d: (d,),
-    "blocks of 512": lambda d: uniform_lengths(512, d),
-    "blocks of 7": lambda d: uniform_lengths(7, d),
+    "blocks of 512": lambda d: BlockLengths.uniform(512, d),
+    "blocks of 7": lambda d: BlockLengths.uniform(7, d),
     "uneven blocks": lambda d: (1, d - 1) if d > 1 else (1,),
 }
 

@@ -154,6 +154,14 @@ def _calls() -> list[Call]:
         new_residual=_floats, mu=0.9, decay=0.9, c=0.5, **masked)  # fmt: skip
     add("error_feedback_total", "signs", total=_floats, residual=_floats, new_residual=_floats, divisor=3, scale=0.5,
         decay=0.9, c=0.5, **masked)  # fmt: skip
+    add("correct", "residuals", vector=_floats, residual=_floats, divisor=3, decay=0.5)
+    add("mean_signs", "residuals", values=_floats, lengths=lengths)
+    add("correct_signs", "residuals", vector=_floats, residual=_floats, lengths=lengths, divisor=3, decay=0.5)
+    add("momentum_correct_signs", "residuals", gradient=_floats, momentum=_floats, residual=_floats,
+        new_momentum=_floats, lengths=lengths, mu=0.9, decay=0.5)  # fmt: skip
+    for name, out in (("put_scaled_signs", "out"), ("add_scaled_signs", "total")):
+        add(name, "residuals", packed=lambda: guarded(voter), scales=lambda: guarded(4 * torch.ones(4)),
+            lengths=lengths, **{out: _floats})  # fmt: skip
     add("power_codes", "powers_of_two", values=_floats, **keyed)
     powers = kernels.power_codes(torch.randn(D), 0, 1)[0]
     add("put_powers", "powers_of_two", packed=lambda: guarded(powers), out=_floats)

@@ -91,13 +91,15 @@ class DistEFBlockwise(Algorithm):
         return (Exchange(count=spec.d, offset=spec.offset, up=signs, down=signs),)
 
     def work(self, me: Worker) -> Step:
-        momentum = self.momentum * me.memory["momentum"] + me.gradient
-        corrected = self.momentum * momentum + me.gradient + _ratio(me) * me.memory["residual"]
-        sent = ScaledSign(blocks=self.blocks)(corrected, spec=me.spec, offset=me.offset)
+        corrected, momentum = me.gradient, me.scratch()
+        sent = ScaledSign(blocks=self.blocks).with_momentum(
+            corrected, me.memory["momentum"], me.memory["residual"], momentum,
+            mu=self.momentum, decay=_ratio(me), spec=me.spec, offset=me.offset,
+        )  # fmt: skip
         me.memory["momentum"] = momentum
         me.memory.set_number("lr", me.lr)
         reply = yield sent
-        me.memory["residual"] = corrected - sent.dense() if reply.delivered else corrected
+        me.memory["residual"] = sent.unsent_of(corrected) if reply.delivered else corrected
         if not self.weight_decay:
             return reply.dense()
         shrinking = self.weight_decay * me.parameters
@@ -105,10 +107,12 @@ class DistEFBlockwise(Algorithm):
         return reply.dense() + (shrinking + self.momentum * me.memory["weight_decay"])
 
     def serve(self, server: Server, inbox: Inbox) -> ScaledSigns:
-        # By all workers: what was not delivered stays in its worker's residual.
-        corrected = inbox.sum() / inbox.n_workers + _ratio(server) * server.memory["residual"]
-        sent = ScaledSign(blocks=self.blocks)(corrected, spec=server.spec, offset=server.offset)
-        server.memory["residual"] = corrected - sent.dense()
+        corrected = inbox.sum()  # divided by all workers: what was not delivered stays in its worker's residual
+        sent = ScaledSign(blocks=self.blocks).with_residual(
+            corrected, server.memory["residual"], divisor=inbox.n_workers, decay=_ratio(server),
+            spec=server.spec, offset=server.offset,
+        )  # fmt: skip
+        server.memory["residual"] = sent.unsent_of(corrected)
         server.memory.set_number("lr", server.lr)
         return sent
 

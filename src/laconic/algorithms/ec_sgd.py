@@ -55,17 +55,21 @@ class ECSGD(Algorithm):
         return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
 
     def work(self, me: Worker) -> Step:
-        corrected = me.gradient.add_(me.memory["residual"])  # (3.8), in place of the gradient
-        sent = self.compressor(corrected, spec=me.spec, key=me.key("compress"), offset=me.offset)
+        corrected = me.gradient  # becomes (3.8), in place
+        sent = self.compressor.with_residual(
+            corrected, me.memory["residual"], spec=me.spec, key=me.key("compress"), offset=me.offset
+        )
         reply = yield sent
-        me.memory["residual"] = sent.unsent_of(corrected, out=me.scratch()) if reply.delivered else corrected  # (3.9)
+        me.memory["residual"] = sent.unsent_of(corrected) if reply.delivered else corrected  # (3.9)
         return reply.dense()  # (3.12)
 
     def serve(self, server: Server, inbox: Inbox) -> Packet:
-        mean = inbox.sum().div_(inbox.n_workers)  # by all workers: what was not delivered stays residual
-        corrected = mean.add_(server.memory["residual"])  # (3.10)
-        sent = self.server_compressor(corrected, spec=server.spec, key=server.key("compress"), offset=server.offset)
-        server.memory["residual"] = sent.unsent_of(corrected, out=server.scratch())  # (3.11)
+        corrected = inbox.sum()  # becomes (3.10), divided by all workers: what was not delivered stays residual
+        sent = self.server_compressor.with_residual(
+            corrected, server.memory["residual"], divisor=inbox.n_workers,
+            spec=server.spec, key=server.key("compress"), offset=server.offset,
+        )  # fmt: skip
+        server.memory["residual"] = sent.unsent_of(corrected)  # (3.11)
         return sent
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:

@@ -62,7 +62,7 @@ class SparseLoCo(Selection, Algorithm):
         if self.bits < 32:
             sent = replace(sent, values=fractional(sent.values.dense(), bits=self.bits))
         reply = yield sent
-        me.memory["residual"] = sent.unsent_of(corrected, out=me.scratch()) if reply.delivered else corrected
+        me.memory["residual"] = sent.unsent_of(corrected) if reply.delivered else corrected
         return reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> Sparse:

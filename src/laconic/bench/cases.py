@@ -87,6 +87,62 @@ def _momentum_signs(vector: Tensor) -> Calls:
     return _by_both(reference("signs"), lambda by: by.momentum_signs(gradient, momentum, mu=0.9))
 
 
+def _scaled_sign_step(vector: Tensor) -> Calls:
+    """The worker's pass of EC-SGD: residual added, signs packed, scale of each block; then the new residual.
+
+    The residual is zero, and is left as it is; the gradient is written over.
+    """
+    gradient, residual = vector.clone(), torch.zeros_like(vector)
+
+    def step(by: Any) -> None:  # noqa: ANN401 - kernels, or their reference
+        packed, scales = by.correct_signs(gradient, residual, (vector.numel(),))
+        by.add_scaled_signs(packed, -scales, (vector.numel(),), gradient)
+
+    return _by_both(reference("residuals"), step)
+
+
+def _scaled_sign_momentum(vector: Tensor) -> Calls:
+    """The worker's pass of dist-EF: the same, with momentum."""
+    gradient, momentum, residual = vector.clone(), vector.flip(0), torch.zeros_like(vector)
+    new_momentum = torch.empty_like(vector)
+
+    def step(by: Any) -> None:  # noqa: ANN401
+        packed, scales = by.momentum_correct_signs(
+            gradient, momentum, residual, new_momentum, (vector.numel(),), mu=0.9, decay=0.5
+        )
+        by.add_scaled_signs(packed, -scales, (vector.numel(),), gradient)
+
+    return _by_both(reference("residuals"), step)
+
+
+def _scaled_sign_total(vector: Tensor) -> Calls:
+    """The server's pass of EC-SGD, from a sum."""
+    total, residual = vector.clone(), torch.zeros_like(vector)
+
+    def step(by: Any) -> None:  # noqa: ANN401
+        packed, scales = by.correct_signs(total, residual, (vector.numel(),), divisor=VOTERS)
+        by.add_scaled_signs(packed, -scales, (vector.numel(),), total)
+
+    return _by_both(reference("residuals"), step)
+
+
+def _add_scaled_signs(blocks: str) -> Callable[[Tensor], Calls]:
+    def prepare(vector: Tensor) -> Calls:
+        lengths, total = block_lengths(blocks, vector.numel()), torch.zeros_like(vector)
+        packed, scales = kernels.mean_signs(vector, lengths)
+        return _by_both(reference("residuals"), lambda by: by.add_scaled_signs(packed, scales, lengths, total))
+
+    return prepare
+
+
+def _mean_signs(blocks: str) -> Callable[[Tensor], Calls]:
+    def prepare(vector: Tensor) -> Calls:
+        lengths = block_lengths(blocks, vector.numel())
+        return _by_both(reference("residuals"), lambda by: by.mean_signs(vector, lengths))
+
+    return prepare
+
+
 def _sign_pack(threshold: int) -> Callable[[Tensor], Calls]:
     def prepare(vector: Tensor) -> Calls:
         calls = dict(_by_both(reference("signs"), lambda by: by.pack_signs(vector, 0, _KEY, threshold)))
@@ -114,6 +170,13 @@ def _majority(vector: Tensor) -> Calls:
 _SIGNS = [
     KernelCase(name="sign step: mask, residual", prepare=_error_feedback_step, bar=2.0),
     KernelCase(name="server's step: mask, residual", prepare=_error_feedback_total),
+    KernelCase(name="scaled signs: worker's pass", prepare=_scaled_sign_step, bar=2.5),
+    KernelCase(name="scaled signs: with momentum", prepare=_scaled_sign_momentum),
+    KernelCase(name="scaled signs: server's pass", prepare=_scaled_sign_total, bar=1.6),
+    KernelCase(name="scaled signs", prepare=_mean_signs("vector")),
+    KernelCase(name="scaled signs of blocks of 1", prepare=_mean_signs("1")),
+    KernelCase(name="scaled signs, add", prepare=_add_scaled_signs("vector"), bar=1.0),
+    KernelCase(name="scaled signs, add, blocks of 1", prepare=_add_scaled_signs("1")),
     KernelCase(name="momentum, sign + pack", prepare=_momentum_signs),
     KernelCase(name="sign + pack", prepare=_sign_pack(ALL_SELECTED), bar=1.2, beats_torch=False),
     KernelCase(name="sign + pack, masked", prepare=_sign_pack(_KEEP_30_PERCENT)),

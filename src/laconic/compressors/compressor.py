@@ -14,7 +14,8 @@ from torch import Tensor
 
 from laconic.contract import Accept, ModelSpec
 from laconic.hyperparameters import check_hyperparameters, hyperparameter
-from laconic.wire import Packet, uniform_lengths
+from laconic.kernels.api import BlockLengths, correct
+from laconic.wire import Packet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,24 @@ class Compressor(ABC):
             key: 0 .. 2**64 - 1, the key of random draws; without effect where none are made.
             offset: Number of the vector's first coordinate in the full model.
         """
+
+    def with_residual(
+        self, vector: Tensor, residual: Tensor, *, divisor: int = 1, decay: float = 1.0,
+        spec: ModelSpec | None = None, key: int = 0, offset: int = 0,
+    ) -> Packet:  # fmt: skip
+        """Compress vector / divisor + decay residual, which is written over the vector.
+
+        Args:
+            vector: (d,) float32 or float64, contiguous, overwritten.
+            residual: (d,) of the same type, what earlier packets left out.
+            divisor: Divisor of the vector.
+            decay: Factor of the residual.
+            spec: As for a call, as all below.
+            key: The key of random draws.
+            offset: Number of the vector's first coordinate.
+        """
+        correct(vector, residual, divisor=divisor, decay=decay)
+        return self(vector, spec=spec, key=key, offset=offset)
 
     @abstractmethod
     def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
@@ -118,14 +137,12 @@ class BlockCompressor(Compressor):
         super().__post_init__()
         check_blocks(self.name, self.blocks)
 
-    def lengths(self, d: int, spec: ModelSpec | None = None) -> tuple[int, ...]:
+    def lengths(self, d: int, spec: ModelSpec | None = None) -> BlockLengths:
         """Return the sizes of the blocks of d elements; `spec` as for a call."""
-        if self.blocks == "layer" and spec is not None and spec.d == d:
-            return spec.block_sizes
         return block_lengths(self.blocks, d, spec)
 
 
-def block_lengths(blocks: str, d: int, spec: ModelSpec | None = None) -> tuple[int, ...]:
+def block_lengths(blocks: str, d: int, spec: ModelSpec | None = None) -> BlockLengths:
     """Return the sizes of the blocks of a vector.
 
     Args:
@@ -135,12 +152,12 @@ def block_lengths(blocks: str, d: int, spec: ModelSpec | None = None) -> tuple[i
             gets no block.
     """
     if blocks == "vector" or (blocks == "layer" and spec is None):
-        return (d,)
+        return BlockLengths.uniform(d, d)
     if blocks == "layer":
         assert spec is not None
         assert spec.d == d, (spec.d, d)
-        return spec.block_sizes
-    return uniform_lengths(int(blocks), d)
+        return BlockLengths.of(spec.block_sizes)
+    return BlockLengths.uniform(int(blocks), d)
 
 
 def check_blocks(name: str, blocks: str) -> None:

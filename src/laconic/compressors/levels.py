@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import as_values
-from laconic.kernels.api import FRACTION_BITS, grid_positions, per_element, quantize_levels
+from laconic.kernels.api import FRACTION_BITS, BlockLengths, grid_positions, per_element, quantize_levels
 from laconic.wire import Levels
 
 
 def levels(
-    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, *, entropy: bool, offset: int, key: int
+    values: Tensor, scales: Tensor, lengths: BlockLengths, steps: int, *, entropy: bool, offset: int, key: int
 ) -> Levels:
     """Round values stochastically to multiples of scale / steps.
 
@@ -28,17 +28,17 @@ def levels(
     )
 
 
-def levels_outgrow_residual(lengths: tuple[int, ...], steps: int) -> bool:
+def levels_outgrow_residual(lengths: BlockLengths, steps: int) -> bool:
     """Return whether levels of the L2 norm leave out more than the vector: in blocks of 9 steps^2 elements or more.
 
     An element below norm / steps has the variance |v| (norm / steps - |v|). In a block of B normal values, ||v||_1 is
     about 0.8 sqrt(B) norm, so the variances exceed the square of the norm where 0.8 sqrt(B) > 2 steps. A residual has
     heavier tails; 9 steps^2 was found by trial (tests/compressors/test_growing_residuals.py).
     """
-    return max(lengths, default=0) >= 9 * steps * steps
+    return lengths.longest >= 9 * steps * steps
 
 
-def level_variances(values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
+def level_variances(values: Tensor, scales: Tensor, lengths: BlockLengths, steps: int) -> Tensor:
     """Return the variances of `levels`: (scale / steps)^2 f (1 - f) with f the fraction of |v| / (scale / steps).
 
     Args:
@@ -53,7 +53,7 @@ def level_variances(values: Tensor, scales: Tensor, lengths: tuple[int, ...], st
     return place_variances(as_values(values).abs(), torch.zeros_like(scales), scales, lengths, steps)
 
 
-def place_variances(values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], max_code: int) -> Tensor:
+def place_variances(values: Tensor, lows: Tensor, highs: Tensor, lengths: BlockLengths, max_code: int) -> Tensor:
     """Return the variances of stochastic rounding to a grid: D^2 f (1 - f).
 
     D is the distance of grid points, and f the position of a value between its two neighbors, as a fraction of D.

@@ -87,7 +87,7 @@ class Quantized(BlockCompressor):
         lengths = self.lengths(spec.d, spec)
         if self.scaling == "l2":
             return levels_outgrow_residual(lengths, self._steps)
-        return self.bits == 1 and max(lengths, default=0) >= _ONE_BIT_BLOCK
+        return self.bits == 1 and lengths.longest >= _ONE_BIT_BLOCK
 
     def paper_bits(self, spec: ModelSpec) -> float:
         norms_bits = (

@@ -3,6 +3,7 @@
 Zheng, Huang, Kwok: Communication-Efficient Distributed Blockwise Momentum SGD with Error-Feedback, NeurIPS 2019.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,26 +12,11 @@ from torch import Tensor
 
 from laconic.compressors.compressor import BlockCompressor, as_values
 from laconic.contract import Accept, ModelSpec
-from laconic.kernels.api import ALL_SELECTED, pack_signs, per_block
+from laconic.kernels.api import BlockLengths, correct_signs, mean_signs, momentum_correct_signs
 from laconic.wire import ScaledSigns
 
 
-def mean_magnitudes(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """Return the mean magnitude of each block, ||v_b||_1 / d_b, summed in float64.
-
-    Args:
-        values: (d,) float32 or float64.
-        lengths: Sizes of the blocks, which add up to d.
-
-    Returns:
-        (blocks,) of the same type.
-    """
-    sums = per_block(values.abs(), lengths, lambda rows: rows.sum(1, dtype=torch.float64))
-    means: Tensor = sums / torch.tensor(lengths, device=values.device)
-    return means.to(values.dtype)
-
-
-def scaled_signs(vector: Tensor, *, lengths: tuple[int, ...], offset: int = 0) -> ScaledSigns:
+def scaled_signs(vector: Tensor, *, lengths: Sequence[int], offset: int = 0) -> ScaledSigns:
     """Return the signs of a vector, scaled by the mean magnitude of each block.
 
     Args:
@@ -38,11 +24,12 @@ def scaled_signs(vector: Tensor, *, lengths: tuple[int, ...], offset: int = 0) -
         lengths: Sizes of the blocks, which add up to d.
         offset: Number of the vector's first coordinate in the full model.
     """
-    values = as_values(vector)
-    packed, _ = pack_signs(values, offset, 0, ALL_SELECTED)
-    packet = ScaledSigns(packed=packed, scales=mean_magnitudes(values, lengths), lengths=lengths, offset=offset)
-    packet.__dict__["count"] = values.numel()  # the cached property: it is known here
-    return packet
+    return _packet_of(mean_signs(as_values(vector), lengths), lengths, offset)
+
+
+def _packet_of(made: tuple[Tensor, Tensor], lengths: Sequence[int], offset: int) -> ScaledSigns:
+    packed, scales = made
+    return ScaledSigns(packed=packed, scales=scales, lengths=BlockLengths.of(lengths), offset=offset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +40,36 @@ class ScaledSign(BlockCompressor):
 
     def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> ScaledSigns:
         return scaled_signs(vector, lengths=self.lengths(vector.numel(), spec), offset=offset)
+
+    def with_residual(
+        self, vector: Tensor, residual: Tensor, *, divisor: int = 1, decay: float = 1.0,
+        spec: ModelSpec | None = None, key: int = 0, offset: int = 0,
+    ) -> ScaledSigns:  # fmt: skip
+        lengths = self.lengths(vector.numel(), spec)
+        return _packet_of(correct_signs(vector, residual, lengths, divisor=divisor, decay=decay), lengths, offset)
+
+    def with_momentum(
+        self, gradient: Tensor, momentum: Tensor, residual: Tensor, new_momentum: Tensor,
+        *, mu: float, decay: float, spec: ModelSpec | None = None, offset: int = 0,
+    ) -> ScaledSigns:  # fmt: skip
+        """Take a step of Nesterov momentum, and compress it with the residual; it is written over the gradient.
+
+            new_momentum = mu momentum + gradient
+            gradient <- mu new_momentum + gradient + decay residual
+
+        Args:
+            gradient: (d,) float32 or float64, contiguous, overwritten.
+            momentum: (d,) of the same type, momentum before the step.
+            residual: (d,), what earlier packets left out.
+            new_momentum: (d,), contiguous, overwritten.
+            mu: The momentum factor.
+            decay: Factor of the residual.
+            spec: As for a call.
+            offset: Number of the vector's first coordinate.
+        """  # fmt: skip
+        lengths = self.lengths(gradient.numel(), spec)
+        made = momentum_correct_signs(gradient, momentum, residual, new_momentum, lengths, mu=mu, decay=decay)
+        return _packet_of(made, lengths, offset)
 
     def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
         return Accept(ScaledSigns, lengths=self.lengths(spec.d, spec))

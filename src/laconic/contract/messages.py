@@ -17,7 +17,7 @@ class Inbox(Mapping[int, Packet]):
         self,
         packets: Mapping[int, Packet],
         n_workers: int,
-        zeros: Callable[[], Tensor],
+        empty: Callable[[], Tensor],
         skipped: frozenset[int] = frozenset(),
         vote_buffer: Callable[[], Tensor] | None = None,
     ) -> None:
@@ -26,14 +26,14 @@ class Inbox(Mapping[int, Packet]):
         Args:
             packets: by worker.
             n_workers: N.
-            zeros: makes a zero vector of the server's slice, valid for this round.
+            empty: makes a vector of the server's slice with arbitrary content, valid for this round.
             skipped: the workers that sent the control frame SKIP.
             vote_buffer: makes an int8 vector of the same length with arbitrary content.
         """
         self._packets = dict(sorted(packets.items()))
         self.n_workers = n_workers
         self.skipped = skipped
-        self._zeros = zeros
+        self._empty = empty
         self._vote_buffer = vote_buffer
 
     def __getitem__(self, rank: int) -> Packet:
@@ -58,8 +58,11 @@ class Inbox(Mapping[int, Packet]):
 
         The vector is new and may be overwritten. It is valid until the end of the round, or while a memory holds it.
         """
-        total = self._zeros()
-        for packet in self._packets.values():
+        total, packets = self._empty(), list(self._packets.values())
+        if not packets:
+            return total.zero_()
+        packets[0].put_as_sum(total)
+        for packet in packets[1:]:
             packet.add_to(total)
         return total
 

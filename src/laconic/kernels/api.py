@@ -1,30 +1,24 @@
 """The face of the kernels: all that other packages use of them."""
 
+from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.checked_tensors import CheckedTensors
 from laconic.kernels.cpu.cache import are_prepared, prepare
 from laconic.kernels.cpu.compile import kernel, numba_available
 from laconic.kernels.cpu.threads import MAX_KERNEL_THREADS, kernel_threads, set_kernel_threads
 from laconic.kernels.dispatch import reference, twin_in_place
 from laconic.kernels.packed import (
-    absolute_maxima,
-    add_dequantized,
     add_fractional,
-    add_levels,
     add_powers,
     add_selected,
     add_signs,
     count_ones,
     count_selected,
-    dequantize,
     error_feedback_step,
     error_feedback_total,
     fractional_codes,
     fractional_dense,
-    levels_allowed,
-    levels_dense,
     majority,
     momentum_signs,
-    norms,
     pack_codes,
     pack_signs,
     power_codes,
@@ -32,9 +26,6 @@ from laconic.kernels.packed import (
     put_powers,
     put_selected,
     put_signs,
-    quantize,
-    quantize_levels,
-    ranges,
     selected_bits,
     slice_bits,
     take_selected,
@@ -55,6 +46,28 @@ from laconic.kernels.reference.stochastic_rounding import (
     per_element,
     powers_and_fractions,
     shortened,
+)
+from laconic.kernels.residuals import (
+    add_scaled_signs,
+    correct,
+    correct_signs,
+    mean_signs,
+    momentum_correct_signs,
+    put_scaled_signs,
+)
+from laconic.kernels.rounded import (
+    absolute_maxima,
+    add_dequantized,
+    add_levels,
+    dequantize,
+    levels_allowed,
+    levels_dense,
+    norms,
+    put_dequantized,
+    put_levels,
+    quantize,
+    quantize_levels,
+    ranges,
 )
 from laconic.kernels.sparse import (
     ans_decode_gaps,
@@ -97,6 +110,7 @@ __all__ = [
     "MEAN_TOLERANCE",
     "SHARE_BITS",
     "AnsWords",
+    "BlockLengths",
     "Bytes",
     "CheckedTensors",
     "Numbers",
@@ -108,6 +122,7 @@ __all__ = [
     "add_into",
     "add_levels",
     "add_powers",
+    "add_scaled_signs",
     "add_selected",
     "add_signs",
     "all_finite",
@@ -118,6 +133,8 @@ __all__ = [
     "are_prepared",
     "ascending",
     "clear_at",
+    "correct",
+    "correct_signs",
     "count_ones",
     "count_selected",
     "dequantize",
@@ -139,6 +156,8 @@ __all__ = [
     "levels_allowed",
     "levels_dense",
     "majority",
+    "mean_signs",
+    "momentum_correct_signs",
     "momentum_signs",
     "norms",
     "numba_available",
@@ -152,9 +171,12 @@ __all__ = [
     "powers_and_fractions",
     "powers_finite",
     "prepare",
+    "put_dequantized",
+    "put_levels",
     "put_numbers",
     "put_powers",
     "put_runs",
+    "put_scaled_signs",
     "put_selected",
     "put_signs",
     "quantize",

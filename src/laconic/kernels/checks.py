@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.checked_tensors import CheckedTensors
 from laconic.kernels.dispatch import fastest
 
@@ -205,33 +206,24 @@ def stream(call: str, given: Tensor, n_selected: int) -> None:
         raise ValueError(f"{call}: {given.numel()} {what} for {n_selected} selected elements, which take {expected}")
 
 
-# Of the lengths seen last, by their identity: hashing takes longer.
-_totals: dict[int, tuple[tuple[int, ...], int]] = {}
-
-
-def blocks(call: str, lengths: tuple[int, ...]) -> int:
-    """Check the lengths of blocks, and return how many elements they have in all.
+def blocks(call: str, lengths: Sequence[int]) -> BlockLengths:
+    """Check the lengths of blocks, and return them as one object, with the number of elements of all.
 
     Raises:
         ValueError: A length is below 1.
     """
-    known = _totals.get(id(lengths))
-    if known is not None and known[0] is lengths:
-        return known[1]
-    if min(lengths, default=1) < 1:
-        raise ValueError(f"{call}: lengths has a block of {min(lengths)} elements; a block has at least one")
-    total = sum(lengths)
-    number(call, "sum(lengths)", total, 0, MAX_COUNT)
-    if len(_totals) >= 16:
-        _totals.clear()
-    _totals[id(lengths)] = lengths, total
-    return total
+    try:
+        made = BlockLengths.of(lengths)
+    except ValueError as error:
+        raise ValueError(f"{call}: {error}") from None
+    number(call, "sum(lengths)", made.total, 0, MAX_COUNT)
+    return made
 
 
 def ends(
     call: str,
     given: Sequence[Tensor],
-    lengths: tuple[int, ...],
+    lengths: BlockLengths,
     dtypes: Container[torch.dtype],
     device: torch.device,
 ) -> None:

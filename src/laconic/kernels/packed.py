@@ -16,11 +16,9 @@ from laconic.kernels import checks
 from laconic.kernels.checks import ALL_FLOATS, FLOATS
 from laconic.kernels.dispatch import CPU, fastest
 from laconic.kernels.reference.powers_of_two import EXPONENT_BITS
-from laconic.kernels.reference.stochastic_rounding import level_bits
 
 _SIGNED = (*ALL_FLOATS, torch.int8)  # what has signs to pack
 _SUMS = (*FLOATS, torch.bfloat16, torch.int8)  # what signs are added to
-_MAX_STEPS = 255  # a level and its 23 bits of fraction fill int32
 
 
 def fractional_codes(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -76,108 +74,6 @@ def unpack_codes(packed: Tensor, k: int, bits: int) -> Tensor:
     checks.packed("unpack_codes", "packed", packed, bits * k)
     made: Tensor = fastest("fractional", packed.device).unpack_codes(packed, k, bits)
     return made
-
-
-def quantize(
-    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, offset: int, key: int
-) -> Tensor:
-    """Return packed codes of values, rounded stochastically; see `reference/stochastic_rounding.py`, also below."""
-    checks.number("quantize", "bits", bits, 1, 8)
-    _check_blocks("quantize", values, lengths, lows, highs)
-    checks.coordinates("quantize", offset, values.numel(), key)
-    made: Tensor = fastest("stochastic_rounding", values.device).quantize(
-        values, lows, highs, lengths, bits, offset, key
-    )
-    return made
-
-
-def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
-    """Return the grid points that packed codes stand for."""
-    _check_codes("dequantize", packed, bits, lengths, lows, highs)
-    made: Tensor = fastest("stochastic_rounding", packed.device).dequantize(packed, lows, highs, lengths, bits)
-    return made
-
-
-def add_dequantized(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, total: Tensor
-) -> None:
-    """Add the grid points that packed codes stand for to `total`."""
-    count = _check_codes("add_dequantized", packed, bits, lengths, lows, highs)
-    checks.output("add_dequantized", "total", total, ALL_FLOATS, count, packed.device, strided=True)
-    fastest("stochastic_rounding", packed.device).add_dequantized(packed, lows, highs, lengths, bits, total)
-
-
-def quantize_levels(
-    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, offset: int, key: int
-) -> Tensor:
-    """Return packed signed levels of values, rounded stochastically."""
-    checks.number("quantize_levels", "steps", steps, 1, _MAX_STEPS)
-    _check_blocks("quantize_levels", values, lengths, scales)
-    checks.coordinates("quantize_levels", offset, values.numel(), key)
-    made: Tensor = fastest("stochastic_rounding", values.device).quantize_levels(
-        values, scales, lengths, steps, offset, key
-    )
-    return made
-
-
-def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
-    """Return the values that packed levels stand for."""
-    checks.number("levels_dense", "steps", steps, 1, _MAX_STEPS)
-    _check_codes("levels_dense", packed, level_bits(steps), lengths, scales)
-    made: Tensor = fastest("stochastic_rounding", packed.device).levels_dense(packed, scales, lengths, steps)
-    return made
-
-
-def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, total: Tensor) -> None:
-    """Add the values that packed levels stand for to `total`."""
-    checks.number("add_levels", "steps", steps, 1, _MAX_STEPS)
-    count = _check_codes("add_levels", packed, level_bits(steps), lengths, scales)
-    checks.output("add_levels", "total", total, ALL_FLOATS, count, packed.device, strided=True)
-    fastest("stochastic_rounding", packed.device).add_levels(packed, scales, lengths, steps, total)
-
-
-def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
-    """Return whether packed levels are within their range, and no zero has a minus sign."""
-    checks.number("levels_allowed", "steps", steps, 1, _MAX_STEPS)
-    checks.number("levels_allowed", "count", count, 0, checks.MAX_COUNT)
-    checks.packed("levels_allowed", "packed", packed, level_bits(steps) * count)
-    made: bool = fastest("stochastic_rounding", packed.device).levels_allowed(packed, count, steps)
-    return made
-
-
-def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return the minimum and the maximum of each block."""
-    _check_blocks("ranges", values, lengths)
-    made: tuple[Tensor, Tensor] = fastest("stochastic_rounding", values.device).ranges(values, lengths)
-    return made
-
-
-def absolute_maxima(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """Return the absolute maximum of each block."""
-    _check_blocks("absolute_maxima", values, lengths)
-    made: Tensor = fastest("stochastic_rounding", values.device).absolute_maxima(values, lengths)
-    return made
-
-
-def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """Return the L2 norm of each block."""
-    _check_blocks("norms", values, lengths)
-    made: Tensor = fastest("stochastic_rounding", values.device).norms(values, lengths)
-    return made
-
-
-def _check_blocks(call: str, values: Tensor, lengths: tuple[int, ...], *ends: Tensor) -> None:
-    checks.vector(call, "values", values, FLOATS, checks.blocks(call, lengths))
-    checks.ends(call, ends, lengths, FLOATS, values.device)
-
-
-def _check_codes(call: str, packed: Tensor, bits: int, lengths: tuple[int, ...], *ends: Tensor) -> int:
-    """Return how many elements the blocks have."""
-    checks.number(call, "bits", bits, 1, 9)
-    count = checks.blocks(call, lengths)
-    checks.packed(call, "packed", packed, bits * count)
-    checks.ends(call, ends, lengths, ALL_FLOATS, packed.device)
-    return count
 
 
 def count_selected(offset: int, count: int, key: int, threshold: int, device: torch.device = CPU) -> int:
@@ -338,11 +234,11 @@ def put_powers(packed: Tensor, out: Tensor) -> None:
     fastest("powers_of_two", out.device).put_powers(packed, out)
 
 
-def add_powers(packed: Tensor, total: Tensor) -> None:
-    """Add the powers of two that packed codes stand for to `total`, of the values' type."""
+def add_powers(packed: Tensor, total: Tensor, *, subtract: bool = False) -> None:
+    """Add the powers of two that packed codes stand for to `total`, of the values' type, or subtract them."""
     checks.output("add_powers", "total", total, FLOATS)
     checks.packed("add_powers", "packed", packed, EXPONENT_BITS[total.dtype] * total.numel(), total.device)
-    fastest("powers_of_two", total.device).add_powers(packed, total)
+    fastest("powers_of_two", total.device).add_powers(packed, total, subtract=subtract)
 
 
 def powers_finite(packed: Tensor, count: int, dtype: torch.dtype) -> bool:
@@ -372,8 +268,11 @@ def put_selected(
 
 
 def add_selected(
-    selected: Tensor, offset: int, key: int, threshold: int, total: Tensor, sampled: Tensor | None = None
-) -> None:
-    """Add such values at the selected elements of `total`."""
+    selected: Tensor, offset: int, key: int, threshold: int, total: Tensor, sampled: Tensor | None = None,
+    *, subtract: bool = False,
+) -> None:  # fmt: skip
+    """Add such values at the selected elements of `total`, or subtract them."""
     _check_stream("add_selected", selected, ALL_FLOATS, offset, key, threshold, "total", total, sampled)
-    fastest("selected_values", total.device).add_selected(selected, offset, key, threshold, total, sampled)
+    fastest("selected_values", total.device).add_selected(
+        selected, offset, key, threshold, total, sampled, subtract=subtract
+    )

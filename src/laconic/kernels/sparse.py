@@ -72,34 +72,38 @@ def ascending(positions: Tensor, count: int) -> bool:
 
 
 def put_numbers(numbers: Tensor, width: int) -> Tensor:
-    """Write numbers of one width into a bit stream; see `reference/position_streams.py`, as for the next three."""
+    """Write ascending numbers of one width into a bit stream; see `reference/position_streams.py`, as for all below."""
     checks.vector("put_numbers", "numbers", numbers, checks.INDICES)
     checks.number("put_numbers", "width", width, 1, 32)
-    if len(numbers):
-        for end in numbers.aminmax():
-            checks.number("put_numbers", "number", int(end), 0, (1 << width) - 1)
-    made: Tensor = fastest("position_streams", numbers.device).put_numbers(numbers, width)
+    made: Tensor
+    made, ascend = fastest("position_streams", numbers.device).put_numbers(numbers, width)
+    if not ascend:
+        checks.indices("put_numbers", "numbers", numbers, 1 << width)
     return made
 
 
-def take_numbers(data: Tensor, k: int, width: int) -> Tensor:
-    """Read numbers of one width from a bit stream."""
+def take_numbers(data: Tensor, k: int, width: int) -> tuple[Tensor, bool]:
+    """Read numbers of one width from a bit stream; return them and whether they ascend."""
     checks.vector("take_numbers", "data", data, checks.BYTES)
     checks.number("take_numbers", "width", width, 1, 32)
     checks.number("take_numbers", "k", k, 0, 8 * data.numel() // width)
-    made: Tensor = fastest("position_streams", data.device).take_numbers(data, k, width)
+    made: tuple[Tensor, bool] = fastest("position_streams", data.device).take_numbers(data, k, width)
     return made
 
 
 def put_runs(positions: Tensor, width: int, step: int, from_last: bool, n_bits: int) -> tuple[Tensor, int]:
     """Write positions as a bit stream of runs and numbers; return it and the bits used."""
-    checks.indices("put_runs", "positions", positions, checks.MAX_COUNT)
+    checks.vector("put_runs", "positions", positions, checks.INDICES)
     k = _check_runs("put_runs", len(positions), width, step)
-    longest = (int(positions[-1]) - (k - 1 if from_last else 0)) // step if k else 0
+    last = int(positions[-1]) if k else 0
+    checks.number("put_runs", "last position", last, 0, checks.MAX_COUNT - 1)
+    longest = (last - (k - 1 if from_last else 0)) // step if k else 0
     enough = k * (1 + width) + checks.MAX_COUNT // step + 1
     checks.number("put_runs", "n_bits", n_bits, k * (1 + width) + longest, enough)
     family = fastest("position_streams", positions.device)
     made: tuple[Tensor, int] = family.put_runs(positions, width, step, from_last, n_bits)
+    if made[1] < 0:
+        checks.indices("put_runs", "positions", positions, checks.MAX_COUNT)
     return made
 
 
@@ -126,7 +130,9 @@ def _check_runs(call: str, k: int, width: int, step: int) -> int:
 
 def ans_encode_gaps(positions: Numbers, starts: Numbers) -> tuple[AnsWords, int]:
     """Encode positions by their gaps with an ANS, in the host's memory; see `reference/ans_gaps.py`."""
-    checks.indices("ans_encode_gaps", "positions", torch.from_numpy(positions), checks.MAX_COUNT)
+    _check_array("ans_encode_gaps", "positions", positions, np.int64)
+    if positions.size:
+        checks.number("ans_encode_gaps", "last position", int(positions[-1]), 0, checks.MAX_COUNT - 1)
     _check_starts("ans_encode_gaps", starts, 128)
     made: tuple[AnsWords, int] = fastest("ans_gaps").ans_encode_gaps(positions, starts)
     return made

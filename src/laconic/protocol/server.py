@@ -129,7 +129,7 @@ class ServerSession:
         if aborted:
             return None
         inbox = Inbox(
-            packets, self.n_expected, partial(self._zeros, shard.count), frozenset(skipped),
+            packets, self.n_expected, partial(self._empty, shard.count), frozenset(skipped),
             vote_buffer=(lambda: self.scratch(torch.int8)) if shard.count == view.count else None,
         )  # fmt: skip
         if self.magnitudes.are_watched:
@@ -168,12 +168,12 @@ class ServerSession:
         ]
         return not within(written, self.magnitudes.safe)
 
-    def _zeros(self, count: int) -> Tensor:
-        """Return zeros (count,) that are valid in this round, or for as long as the server's memory holds them."""
+    def _empty(self, count: int) -> Tensor:
+        """Return a vector (count,) that is valid in this round, or for as long as the server's memory holds it."""
         lives_on = self.job.algorithm.is_asynchronous  # there an answer is sent in later rounds, too
         if count != self.view.count or lives_on:
-            return torch.zeros(count, dtype=self.job.dtype)
-        return self.scratch().zero_()
+            return torch.empty(count, dtype=self.job.dtype)
+        return self.scratch()
 
     def close(self, happened: bool) -> None:
         """End the round: commit the memory, or drop what was staged if the round was aborted.

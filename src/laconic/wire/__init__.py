@@ -11,7 +11,6 @@ from laconic.wire.coding.positions import (
 )
 from laconic.wire.control import Control
 from laconic.wire.head import FORMAT_VERSION, HEADER_BYTES, VALUE_BITS, Header, promised_bytes, read_payload_info
-from laconic.wire.packets.blocks import uniform_lengths
 from laconic.wire.packets.dense import Dense
 from laconic.wire.packets.fractional import FractionalValues
 from laconic.wire.packets.levels import Levels, pack_levels
@@ -64,5 +63,4 @@ __all__ = [
     "promised_bytes",
     "read_payload_info",
     "short_bits",
-    "uniform_lengths",
 ]

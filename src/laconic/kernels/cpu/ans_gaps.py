@@ -14,6 +14,7 @@ _U64 = np.uint64
 _I64: Any = np.int64  # numba makes floats of signed and unsigned integers together
 _LOW_SHARE = (1 << SHARE_BITS) - 1
 _WORD_MASK = 0xFFFFFFFF
+_DO_NOT_ASCEND = -2
 _FOUR = 1025 << 2  # the float 4.0 without its last 50 bits
 
 
@@ -21,6 +22,8 @@ def ans_encode_gaps(positions: Numbers, starts: Numbers) -> tuple[AnsWords, int]
     """See `reference.ans_gaps.ans_encode_gaps`."""
     words = np.empty(2 * positions.size, dtype=np.uint32)  # at most one before each number, and a gap is two numbers
     n_words, top = _encode(np.ascontiguousarray(positions), starts, words)
+    if n_words == _DO_NOT_ASCEND:
+        raise ValueError("ans_encode_gaps: positions must ascend, each once, from 0 on")
     if n_words < 0:
         raise ValueError("ans_encode_gaps: starts gives no share to the class of a gap that occurs")
     return words[:n_words].copy(), int(top)
@@ -35,11 +38,16 @@ def ans_decode_gaps(words: AnsWords, top: int, k: int, starts: Numbers, count: i
 
 @kernel
 def _encode(positions: Numbers, starts: Numbers, words: AnsWords) -> tuple[int, np.uint64]:
-    """Encode gaps. Returns the number of words written, -1 if a class has no share, and the final state."""
+    """Encode gaps. Returns the number of words written, and the final state.
+
+    The number is -1 if a class has no share, and _DO_NOT_ASCEND if positions do not.
+    """
     top = _U64(1)
     n = 0
     for i in range(positions.size - 1, -1, -1):
         raised = positions[i] - (positions[i - 1] if i else -1) + 3
+        if raised < 4:
+            return _DO_NOT_ASCEND, top
         kind = (np.float64(raised).view(np.int64) >> 50) - _FOUR  # exponent and two bits of mantissa: the class
         extra = _U64(kind >> 2)
         rest = _U64(raised) & ((_U64(1) << extra) - _U64(1))

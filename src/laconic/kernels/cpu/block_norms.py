@@ -6,6 +6,8 @@ Blocks are split into segments of 16,384 elements, each measured on its own: the
 """
 
 import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.kernels.block_lengths import BlockLengths
+from laconic.kernels.cpu.block_edges import edge_of
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.llvm.reductions import RUN, run_absolute_maximum, run_ends, run_squares
 from laconic.kernels.cpu.threads import in_chunks
@@ -27,51 +31,53 @@ _MASKS: dict[torch.dtype, Any] = {
 _SEGMENT = 1 << 14  # elements of a segment
 
 
-def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def ranges(values: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
     """See `reference.stochastic_rounding.ranges`."""
     keys, mask = bits_of(values)
-    segments, firsts = _segments(lengths)
-    lows, highs = np.empty((2, len(segments) - 1), keys.dtype)
-    in_chunks(len(segments) - 1, lambda start, stop: _ranges(keys, segments, mask, lows, highs, start, stop), keys.size)
-    if len(firsts) < len(lows):
-        lows, highs = np.minimum.reduceat(lows, firsts), np.maximum.reduceat(highs, firsts)
+    segments = _segments(BlockLengths.of(lengths))
+    size, edges = segments.size, segments.edges
+    lows, highs = np.empty((2, segments.n), keys.dtype)
+    in_chunks(segments.n, lambda start, stop: _ranges(keys, size, edges, mask, lows, highs, start, stop), keys.size)
+    if segments.firsts.size:
+        lows, highs = np.minimum.reduceat(lows, segments.firsts), np.maximum.reduceat(highs, segments.firsts)
     for ends in (lows, highs):
         ends ^= (ends >> (8 * ends.itemsize - 1)) & mask
     return torch.from_numpy(lows).view(values.dtype), torch.from_numpy(highs).view(values.dtype)
 
 
-def absolute_maxima(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
+def absolute_maxima(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """See `reference.stochastic_rounding.absolute_maxima`."""
-    return torch.from_numpy(_absolute_maxima(*bits_of(values), *_segments(lengths))).view(values.dtype)
+    return torch.from_numpy(_absolute_maxima(*bits_of(values), _segments(BlockLengths.of(lengths)))).view(values.dtype)
 
 
-def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
+def norms(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """See `reference.stochastic_rounding.norms`."""
     keys, mask = bits_of(values)
-    segments, firsts = _segments(lengths)
+    segments = _segments(BlockLengths.of(lengths))
+    size, edges, firsts = segments.size, segments.edges, segments.firsts
     floats = keys.view(FLOATS[values.dtype])
     factors = np.ones(len(lengths), floats.dtype)
     if values.dtype == torch.float64:  # whose squares might overflow or underflow; float32 is squared in float64
-        largest = _absolute_maxima(keys, mask, segments, firsts).view(floats.dtype)
+        largest = _absolute_maxima(keys, mask, segments).view(floats.dtype)
         factors = np.ldexp(1.0, -np.clip(np.frexp(np.nan_to_num(largest))[1], -1000, 1000))
-    sums, found = np.empty(len(segments) - 1), np.empty(len(segments) - 1, keys.dtype)
+    sums, found = np.empty(segments.n), np.empty(segments.n, keys.dtype)
     in_chunks(
-        len(sums),
-        lambda start, stop: _squares(floats, keys, mask, segments, firsts, factors, sums, found, start, stop),
+        segments.n,
+        lambda start, stop: _squares(floats, keys, mask, size, edges, firsts, factors, sums, found, start, stop),
         keys.size,
     )
-    if len(firsts) < len(sums):
+    if firsts.size:
         sums, found = np.add.reduceat(sums, firsts), np.maximum.reduceat(found, firsts)
     with np.errstate(over="ignore"):  # a norm may be more than a float holds, and is inf then
         roots = (np.sqrt(sums) / factors).astype(floats.dtype)
     return torch.from_numpy(np.maximum(roots, found.view(floats.dtype)))
 
 
-def _absolute_maxima(keys: Array, mask: Any, segments: Array, firsts: Array) -> Array:  # noqa: ANN401 - a scalar of keys' type
+def _absolute_maxima(keys: Array, mask: Any, segments: "_Segments") -> Array:  # noqa: ANN401 - a scalar of keys' type
     """Return the absolute maximum of each block, as bits."""
-    found = np.empty(len(segments) - 1, keys.dtype)
-    in_chunks(len(found), lambda start, stop: _segment_maxima(keys, segments, mask, found, start, stop), keys.size)
-    return np.maximum.reduceat(found, firsts) if len(firsts) < len(found) else found
+    found, size, edges = np.empty(segments.n, keys.dtype), segments.size, segments.edges
+    in_chunks(segments.n, lambda start, stop: _segment_maxima(keys, size, edges, mask, found, start, stop), keys.size)
+    return np.maximum.reduceat(found, segments.firsts) if segments.firsts.size else found
 
 
 def bits_of(values: Tensor) -> tuple[Array, Any]:
@@ -81,35 +87,41 @@ def bits_of(values: Tensor) -> tuple[Array, Any]:
     return values.contiguous().numpy().view(mask.dtype), mask
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Segments:
+    """Parts of blocks, of at most _SEGMENT elements."""
+
+    n: int
+    size: int  # of all segments but the last; 0 where `edges` has them
+    edges: Array  # (segments + 1,) int64; empty where there is a size
+    firsts: Array  # (blocks,) int64, each block's first segment; empty where segments are the blocks
+
+
 @functools.lru_cache(maxsize=16)
-def _segments(lengths: tuple[int, ...]) -> tuple[Array, Array]:
-    """Return the edges of segments (n + 1,), and each block's first segment (blocks,); both are read-only."""
-    edges = block_edges(lengths)
-    if max(lengths, default=0) <= _SEGMENT:
-        return edges, np.arange(len(lengths))
+def _segments(blocks: BlockLengths) -> _Segments:
+    """Return the segments of blocks; the arrays are read-only."""
+    if blocks.longest <= _SEGMENT:
+        return _Segments(n=len(blocks), size=blocks.size, edges=blocks.sparse_edges, firsts=blocks.sparse_edges[:0])
+    edges = blocks.edges
     n_segments = -(-np.diff(edges) // _SEGMENT)
     firsts = np.cumsum(n_segments) - n_segments
     within = np.arange(n_segments.sum()) - np.repeat(firsts, n_segments)
-    return np.append(np.repeat(edges[:-1], n_segments) + within * _SEGMENT, edges[-1]), firsts
-
-
-@functools.lru_cache(maxsize=16)
-def block_edges(lengths: tuple[int, ...]) -> Array:
-    """Return where each block begins, and where the last one ends: (blocks + 1,) int64, read-only."""
-    edges = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=edges[1:])
-    return edges
+    edges = np.append(np.repeat(edges[:-1], n_segments) + within * _SEGMENT, edges[-1])
+    return _Segments(n=len(edges) - 1, size=0, edges=edges, firsts=firsts)
 
 
 @kernel
-def _ranges(keys: Array, segments: Array, mask: Any, lows: Array, highs: Array, start: int, stop: int) -> None:  # noqa: ANN401
+def _ranges(
+    keys: Array, size: int, edges: Array, mask: Any, lows: Array, highs: Array, start: int, stop: int  # noqa: ANN401
+) -> None:  # fmt: skip
     """Write the minimum and the maximum of segments start .. stop - 1.
 
     Bits are compared as integers in the order of the floats: below zero, all bits but the sign are flipped.
 
     Args:
         keys: (d,) integers, bits of floats.
-        segments: (segments + 1,), edges of the segments.
+        size: The size of all segments but the last; 0 where `edges` has them.
+        edges: (segments + 1,) int64, where segments begin and end; empty where there is a size.
         mask: All bits but the sign.
         lows: (segments,), overwritten.
         highs: (segments,), overwritten.
@@ -117,34 +129,43 @@ def _ranges(keys: Array, segments: Array, mask: Any, lows: Array, highs: Array, 
         stop: Index behind the last segment.
     """
     zero = mask - mask
+    begin = edge_of(start, size, edges, keys.size)
     for segment in range(start, stop):
-        part = keys[segments[segment] : segments[segment + 1]]
-        n = part.size // RUN
-        low, high = run_ends(part.ctypes.data, n, mask)
-        for i in range(n * RUN, part.size):
-            key = part[i] ^ (mask if part[i] < zero else zero)
+        end = edge_of(segment + 1, size, edges, keys.size)
+        low, high = mask, ~mask
+        if end - begin >= RUN:  # a slice costs more than a short segment
+            n = (end - begin) // RUN
+            low, high = run_ends(keys[begin:end].ctypes.data, n, mask)
+            begin += n * RUN
+        for i in range(begin, end):
+            key = keys[i] ^ (mask if keys[i] < zero else zero)
             low = min(low, key)
             high = max(high, key)
-        lows[segment], highs[segment] = low, high
+        lows[segment], highs[segment], begin = low, high, end
 
 
 @kernel
-def _segment_maxima(keys: Array, segments: Array, mask: Any, found: Array, start: int, stop: int) -> None:  # noqa: ANN401
+def _segment_maxima(
+    keys: Array, size: int, edges: Array, mask: Any, found: Array, start: int, stop: int  # noqa: ANN401
+) -> None:  # fmt: skip
     """Write the absolute maximum of segments start .. stop - 1, as bits."""
+    begin = edge_of(start, size, edges, keys.size)
     for segment in range(start, stop):
-        part = keys[segments[segment] : segments[segment + 1]]
-        n = part.size // RUN
-        largest = run_absolute_maximum(part.ctypes.data, n, mask)
-        for i in range(n * RUN, part.size):
-            largest = max(largest, part[i] & mask)
-        found[segment] = largest
+        end = edge_of(segment + 1, size, edges, keys.size)
+        largest = mask - mask
+        if end - begin >= RUN:
+            n = (end - begin) // RUN
+            largest = run_absolute_maximum(keys[begin:end].ctypes.data, n, mask)
+            begin += n * RUN
+        for i in range(begin, end):
+            largest = max(largest, keys[i] & mask)
+        found[segment], begin = largest, end
 
 
 @kernel
 def _squares(
-    values: Array, keys: Array, mask: Any, segments: Array, firsts: Array, factors: Array, sums: Array,  # noqa: ANN401
-    absolute_maxima: Array,
-    start: int, stop: int,
+    values: Array, keys: Array, mask: Any, size: int, edges: Array, firsts: Array, factors: Array, sums: Array,  # noqa: ANN401
+    absolute_maxima: Array, start: int, stop: int,
 ) -> None:  # fmt: skip
     """Write the sum of (value * factor)**2 and the absolute maximum of segments start .. stop - 1.
 
@@ -152,27 +173,29 @@ def _squares(
         values: (d,) floats.
         keys: The same as bits.
         mask: All bits but the sign.
-        segments: (segments + 1,), edges of the segments.
-        firsts: (blocks,), each block's first segment.
+        size: The size of all segments but the last; 0 where `edges` has them.
+        edges: (segments + 1,) int64, where segments begin and end; empty where there is a size.
+        firsts: (blocks,), each block's first segment; empty where segments are the blocks.
         factors: (blocks,), powers of two.
         sums: (segments,) float64, overwritten.
         absolute_maxima: (segments,), bits, overwritten.
         start: First segment.
         stop: Index behind the last segment.
     """
-    block = np.searchsorted(firsts, start, side="right") - 1
+    block = np.searchsorted(firsts, start, side="right") - 1 if firsts.size else start - 1
+    begin = edge_of(start, size, edges, keys.size)
     for segment in range(start, stop):
-        if block + 1 < firsts.size and firsts[block + 1] == segment:
+        if firsts.size == 0 or (block + 1 < firsts.size and firsts[block + 1] == segment):
             block += 1
-        low, high = segments[segment], segments[segment + 1]
-        part, bits = values[low:high], keys[low:high]
-        n = part.size // RUN
-        total, largest = (
-            run_squares(part.ctypes.data, n, factors[block]),
-            run_absolute_maximum(bits.ctypes.data, n, mask),
-        )
-        for i in range(n * RUN, part.size):
-            value = np.float64(part[i]) * factors[block]
+        end = edge_of(segment + 1, size, edges, keys.size)
+        total, largest, factor = 0.0, mask - mask, factors[block]
+        if end - begin >= RUN:
+            n = (end - begin) // RUN
+            total = run_squares(values[begin:end].ctypes.data, n, factor)
+            largest = run_absolute_maximum(keys[begin:end].ctypes.data, n, mask)
+            begin += n * RUN
+        for i in range(begin, end):
+            value = np.float64(values[i]) * factor
             total += value * value
-            largest = max(largest, bits[i] & mask)
-        sums[segment], absolute_maxima[segment] = total, largest
+            largest = max(largest, keys[i] & mask)
+        sums[segment], absolute_maxima[segment], begin = total, largest, end

@@ -24,23 +24,24 @@ def ascending(positions: Tensor, count: int) -> bool:
     return bool(_ascending(positions.contiguous().numpy(), count))
 
 
-def put_numbers(numbers: Tensor, width: int) -> Tensor:
+def put_numbers(numbers: Tensor, width: int) -> tuple[Tensor, bool]:
     """See `reference.position_streams.put_numbers`."""
     n_bits = numbers.numel() * width
     words = np.zeros(n_bits // 64 + 1, dtype=np.uint64)
-    _put(numbers.contiguous().numpy(), width, words)
-    return _bytes(words, n_bits)
+    ascend = bool(_put(numbers.contiguous().numpy(), width, words))
+    return _bytes(words, n_bits), ascend
 
 
-def take_numbers(data: Tensor, k: int, width: int) -> Tensor:
+def take_numbers(data: Tensor, k: int, width: int) -> tuple[Tensor, bool]:
     """See `reference.position_streams.take_numbers`."""
-    return torch.from_numpy(_take(_long_words(data), k, width))
+    numbers, ascend = _take(_long_words(data), k, width)
+    return torch.from_numpy(numbers), bool(ascend)
 
 
 def put_runs(positions: Tensor, width: int, step: int, from_last: bool, n_bits: int) -> tuple[Tensor, int]:
     """See `reference.position_streams.put_runs`."""
     words = np.zeros(n_bits // 64 + 1, dtype=np.uint64)
-    used = int(_put_runs(positions.contiguous().numpy(), width, step, from_last, words))
+    used = int(_put_runs(positions.contiguous().numpy(), width, step, from_last, n_bits, words))
     return _bytes(words, n_bits), used
 
 
@@ -88,21 +89,32 @@ def _write(words: _Long, number: np.uint64, at: int, width: int) -> None:
 
 
 @kernel
-def _put(numbers: Numbers, width: int, words: _Long) -> None:
+def _put(numbers: Numbers, width: int, words: _Long) -> bool:
+    """Write numbers. Returns whether they ascend, and fit; otherwise the stream means nothing."""
+    last, low_bits = -1, (_U64(1) << _U64(width)) - _U64(1)
+    ascend = True
     for i in range(numbers.size):
-        _write(words, _U64(numbers[i]), i * width, width)
+        ascend &= numbers[i] > last
+        last = numbers[i]
+        _write(words, _U64(last) & low_bits, i * width, width)
+    return ascend and last <= _I64(low_bits)
 
 
 @kernel
-def _put_runs(positions: Numbers, width: int, step: int, from_last: bool, words: _Long) -> int:
-    at, base = 0, 0
+def _put_runs(positions: Numbers, width: int, step: int, from_last: bool, n_bits: int, words: _Long) -> int:
+    at, base, last = 0, 0, -1
     for i in range(positions.size):
-        ahead = positions[i] - base
+        if positions[i] <= last:
+            return -1
+        last = positions[i]
+        ahead = last - base
         run = _I64(_U64(ahead) // _U64(step))
         at += run
+        if at + 1 + width > n_bits:
+            return -1
         _write(words, _U64(ahead - run * step) | _U64(1) << _U64(width), at, 1 + width)
         at += 1 + width
-        base = positions[i] + 1 if from_last else base + run * step
+        base = last + 1 if from_last else base + run * step
     return at
 
 
@@ -115,11 +127,15 @@ def _window(words: _Long, at: int) -> np.uint64:
 
 
 @kernel
-def _take(words: _Long, k: int, width: int) -> Numbers:
-    numbers = np.empty(k, dtype=np.int64)
+def _take(words: _Long, k: int, width: int) -> tuple[Numbers, bool]:
+    """Return numbers, and whether they ascend."""
+    numbers, last = np.empty(k, dtype=np.int64), -1
+    ascend = True
     for i in range(k):
-        numbers[i] = _window(words, i * width) >> _U64(64 - width)
-    return numbers
+        number = _I64(_window(words, i * width) >> _U64(64 - width))
+        ascend &= number > last
+        numbers[i] = last = number
+    return numbers, ascend
 
 
 @kernel

@@ -49,25 +49,26 @@ def power_codes(values: Tensor, offset: int, key: int) -> tuple[Tensor, bool]:
 
 def put_powers(packed: Tensor, out: Tensor) -> None:
     """See `reference.powers_of_two.put_powers`."""
-    _write(packed, out, add=False)
+    _write(packed, out, times=0)
 
 
-def add_powers(packed: Tensor, total: Tensor) -> None:
+def add_powers(packed: Tensor, total: Tensor, *, subtract: bool = False) -> None:
     """See `reference.powers_of_two.add_powers`."""
-    _write(packed, total, add=True)
+    _write(packed, total, times=-1 if subtract else 1)
 
 
-def _write(packed: Tensor, total: Tensor, *, add: bool) -> None:
+def _write(packed: Tensor, total: Tensor, *, times: int) -> None:
     bits, data = EXPONENT_BITS[total.dtype], packed.contiguous().numpy()
     out = total.detach().numpy()
+    sign = out.dtype.type(times)
 
     def run(start: int, stop: int) -> None:
         patterns = np.empty(TILE * out.itemsize // 8, np.uint64)
         powers = patterns.view(out.dtype)
         if bits == 9:
-            _write_32(data, patterns, powers, out, add, start, stop)
+            _write_32(data, patterns, powers, out, sign, start, stop)
         else:
-            _write_64(data, code_buffer(bits), patterns, powers, out, add, start, stop)
+            _write_64(data, code_buffer(bits), patterns, powers, out, sign, start, stop)
 
     in_chunks(len(out), run)
 
@@ -213,37 +214,44 @@ def _words_of(data: Array, words: Array) -> None:
 
 
 @kernel
-def _write_32(packed: Array, patterns: Array, powers: Array, total: Array, add: bool, start: int, stop: int) -> None:
+def _write_32(packed: Array, patterns: Array, powers: Array, total: Array, sign: Any, start: int, stop: int) -> None:  # noqa: ANN401
     """Write or add float32 values of codes. `patterns` and `powers` are one buffer, as words and as floats."""
     words, fours = np.empty(TILE * 9 // 64, np.uint64), np.empty(TILE // 4, np.uint64)
     for tile in range(start, stop, TILE):
         _words_of(packed[tile * 9 // 8 : (tile + TILE) * 9 // 8], words)
         _unpack_nines(words, fours)
         _nines_as_patterns(fours, patterns)
-        _put_or_add(powers, total[tile : min(tile + TILE, stop)], add)
+        _put_or_add(powers, total[tile : min(tile + TILE, stop)], sign)
 
 
 @kernel
 def _write_64(
-    packed: Array, codes: Array, patterns: Array, powers: Array, total: Array, add: bool, start: int, stop: int
+    packed: Array,
+    codes: Array,
+    patterns: Array,
+    powers: Array,
+    total: Array,
+    sign: Any,  # noqa: ANN401
+    start: int,
+    stop: int,
 ) -> None:
     """Write or add float64 values of codes. `patterns` and `powers` are one buffer, as words and as floats."""
     for tile in range(start, stop, TILE):
         unpack_tile(packed[tile * 12 // 8 : (tile + TILE) * 12 // 8], 12, codes)
         for i in range(TILE):
             patterns[i] = uint64(codes[i]) << uint64(52)
-        _put_or_add(powers, total[tile : min(tile + TILE, stop)], add)
+        _put_or_add(powers, total[tile : min(tile + TILE, stop)], sign)
 
 
 @kernel
-def _put_or_add(powers: Array, out: Array, add: bool) -> None:
-    """Copy `powers` to `out`, or add them."""
-    if add:
-        for i in range(out.size):
-            out[i] += powers[i]
-    else:
+def _put_or_add(powers: Array, out: Array, sign: Any) -> None:  # noqa: ANN401
+    """Copy `powers` to `out`, or add them. sign: 1 to add, -1 to subtract, 0 to overwrite; of the powers' type."""
+    if sign == 0:
         for i in range(out.size):
             out[i] = powers[i]
+    else:
+        for i in range(out.size):
+            out[i] += sign * powers[i]
 
 
 @kernel

@@ -53,31 +53,34 @@ def put_selected(
     selected: Tensor, offset: int, key: int, threshold: int, out: Tensor, sampled: Tensor | None = None
 ) -> None:
     """See `reference.selected_values.put_selected`."""
-    if not _write("put_selected", selected, offset, key, threshold, out, sampled):
+    if not _write("put_selected", selected, offset, key, threshold, out, sampled, times=0):
         reference_selected_values.put_selected(selected, offset, key, threshold, out, sampled)
 
 
 def add_selected(
-    selected: Tensor, offset: int, key: int, threshold: int, total: Tensor, sampled: Tensor | None = None
-) -> None:
+    selected: Tensor, offset: int, key: int, threshold: int, total: Tensor, sampled: Tensor | None = None,
+    *, subtract: bool = False,
+) -> None:  # fmt: skip
     """See `reference.selected_values.add_selected`."""
-    if not _write("add_selected", selected, offset, key, threshold, total, sampled):
-        reference_selected_values.add_selected(selected, offset, key, threshold, total, sampled)
+    times = -1 if subtract else 1
+    if not _write("add_selected", selected, offset, key, threshold, total, sampled, times=times):
+        reference_selected_values.add_selected(selected, offset, key, threshold, total, sampled, subtract=subtract)
 
 
 def _write(
-    call: str, selected: Tensor, offset: int, key: int, threshold: int, out: Tensor, sampled: Tensor | None
-) -> bool:
+    call: str, selected: Tensor, offset: int, key: int, threshold: int, out: Tensor, sampled: Tensor | None,
+    *, times: int,
+) -> bool:  # fmt: skip
     """Write or add the values. Returns False, and does nothing, for a type that numpy does not have."""
     if selected.dtype not in _FLOATS or out.dtype not in _FLOATS:  # numpy has no bfloat16
         return False
     values, elements = selected.contiguous().numpy(), out.detach().numpy()
     draw = (offset, *key_words(key), threshold)
     used: list[int] = []
+    sign = elements.dtype.type(times)
 
     def use(start: int, stop: int, n: int, mask_words: Words) -> None:
-        part = elements[start:stop]
-        used.append(int(_scatter(values, n, draw_from(draw, start), mask_words, part, call == "add_selected")))
+        used.append(int(_scatter(values, n, draw_from(draw, start), mask_words, elements[start:stop], sign)))
 
     placed(len(elements), draw, _NO_MASK if sampled is None else padded(sampled, len(elements)), use)
     checks.stream(call, selected, max(used))
@@ -122,7 +125,7 @@ def _take(values: Array, share: Any, draw: Draw, sampled: Words, out: Array) -> 
 
 
 @kernel
-def _scatter(selected: Array, start: int, draw: Draw, sampled: Words, out: Array, add: bool) -> Any:  # noqa: ANN401
+def _scatter(selected: Array, start: int, draw: Draw, sampled: Words, out: Array, sign: Any) -> Any:  # noqa: ANN401
     """Write or add values at the selected elements.
 
     Args:
@@ -131,7 +134,7 @@ def _scatter(selected: Array, start: int, draw: Draw, sampled: Words, out: Array
         draw: The mask's coordinates, key and threshold.
         sampled: The mask as words, or empty to sample it here.
         out: (count,).
-        add: Add to `out` instead of overwriting it.
+        sign: 1 to add, -1 to subtract, 0 to overwrite; of the type of `out`.
 
     Returns:
         How many values belong to elements up to the last one of `out`, also where `selected` has fewer.
@@ -157,9 +160,9 @@ def _scatter(selected: Array, start: int, draw: Draw, sampled: Words, out: Array
                         buffer[i] = selected[n]
                     n += one
                 mask >>= one
-        if add:
+        if sign != 0:
             for i in range(part.size):
-                part[i] += buffer[i]
+                part[i] += sign * buffer[i]
         else:
             for i in range(part.size):
                 part[i] = buffer[i]

@@ -7,6 +7,7 @@ turns into vector instructions.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from numba import int32, uint32
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.kernels.cpu.block_norms import FLOATS, bits_of, block_edges
+from laconic.kernels.block_lengths import BlockLengths
+from laconic.kernels.cpu.block_edges import block_at, edge_of
+from laconic.kernels.cpu.block_norms import FLOATS, bits_of
 from laconic.kernels.cpu.block_norms import absolute_maxima as absolute_maxima
 from laconic.kernels.cpu.block_norms import norms as norms
 from laconic.kernels.cpu.block_norms import ranges as ranges
@@ -23,6 +26,7 @@ from laconic.kernels.cpu.code_tiles import code_buffer, pack_tile, unpack_tile
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.llvm.packing import GROUP
 from laconic.kernels.cpu.llvm.stochastic_rounding import SEGMENT, draw_groups
+from laconic.kernels.cpu.short_blocks import dequantize_short, quantize_short
 from laconic.kernels.cpu.threads import in_chunks
 from laconic.kernels.reference.hashing import key_words
 from laconic.kernels.reference.stochastic_rounding import FRACTION_BITS, TINY_BITS, level_bits
@@ -31,7 +35,7 @@ Array = NDArray[Any]
 
 
 def quantize(
-    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, offset: int, key: int
+    values: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, offset: int, key: int
 ) -> Tensor:
     """See `reference.stochastic_rounding.quantize`."""
     max_code = (1 << bits) - 1
@@ -39,7 +43,7 @@ def quantize(
 
 
 def quantize_levels(
-    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, offset: int, key: int
+    values: Tensor, scales: Tensor, lengths: Sequence[int], steps: int, offset: int, key: int
 ) -> Tensor:
     """See `reference.stochastic_rounding.quantize_levels`."""
     bits = level_bits(steps)
@@ -48,7 +52,7 @@ def quantize_levels(
 
 
 def _quantized(
-    values: Tensor, lows: Array, highs: Tensor, lengths: tuple[int, ...], bits: int, max_code: int, minus: int,
+    values: Tensor, lows: Array, highs: Tensor, lengths: Sequence[int], bits: int, max_code: int, minus: int,
     offset: int,
     key: int,
 ) -> Tensor:  # fmt: skip
@@ -67,14 +71,16 @@ def _quantized(
     """
     floats = bits_of(values)[0].view(FLOATS[values.dtype])
     out = np.empty((bits * floats.size + 7) // 8, np.uint8)
-    highs_, edges = _array(highs, values.dtype), block_edges(lengths)
+    highs_, blocks = _array(highs, values.dtype), BlockLengths.of(lengths)
+    size, edges = blocks.size, blocks.sparse_edges
     numbers = _constants(values.dtype, max_code << FRACTION_BITS)
     low_key, high_key = map(np.uint32, key_words(key))
+    quantize_ = quantize_short if blocks.are_short else _quantize
 
     def run(start: int, stop: int) -> None:
         codes = code_buffer(bits)
-        _quantize(
-            floats, lows, highs_, edges, numbers, bits, np.uint32(minus), offset, low_key, high_key, codes,
+        quantize_(
+            floats, lows, highs_, size, edges, numbers, bits, np.uint32(minus), offset, low_key, high_key, codes,
             out, start, stop,
         )  # fmt: skip
 
@@ -88,60 +94,105 @@ def _array(ends: Tensor, dtype: torch.dtype) -> Array:
     return made
 
 
-def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
+def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int) -> Tensor:
     """See `reference.stochastic_rounding.dequantize`."""
     return _dense(packed, lows, highs, lengths, bits, (1 << bits) - 1, 0)
 
 
-def add_dequantized(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, total: Tensor
+def put_dequantized(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, out: Tensor
 ) -> None:
+    """See `reference.stochastic_rounding.put_dequantized`."""
+    _put(packed, lows, highs, lengths, bits, (1 << bits) - 1, 0, out)
+
+
+def add_dequantized(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, total: Tensor,
+    *, subtract: bool = False,
+) -> None:  # fmt: skip
     """See `reference.stochastic_rounding.add_dequantized`."""
-    _add(packed, lows, highs, lengths, bits, (1 << bits) - 1, 0, total)
+    _add(packed, lows, highs, lengths, bits, (1 << bits) - 1, 0, total, subtract=subtract)
 
 
-def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
+def levels_dense(packed: Tensor, scales: Tensor, lengths: Sequence[int], steps: int) -> Tensor:
     """See `reference.stochastic_rounding.levels_dense`."""
     bits = level_bits(steps)
     return _dense(packed, torch.zeros_like(scales), scales, lengths, bits, steps, 1 << (bits - 1))
 
 
-def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, total: Tensor) -> None:
+def put_levels(packed: Tensor, scales: Tensor, lengths: Sequence[int], steps: int, out: Tensor) -> None:
+    """See `reference.stochastic_rounding.put_levels`."""
+    bits = level_bits(steps)
+    _put(packed, torch.zeros_like(scales), scales, lengths, bits, steps, 1 << (bits - 1), out)
+
+
+def add_levels(
+    packed: Tensor, scales: Tensor, lengths: Sequence[int], steps: int, total: Tensor, *, subtract: bool = False
+) -> None:
     """See `reference.stochastic_rounding.add_levels`."""
     bits = level_bits(steps)
-    _add(packed, torch.zeros_like(scales), scales, lengths, bits, steps, 1 << (bits - 1), total)
+    minus = 1 << (bits - 1)
+    _add(packed, torch.zeros_like(scales), scales, lengths, bits, steps, minus, total, subtract=subtract)
 
 
 def _dense(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, max_code: int, minus: int
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, max_code: int, minus: int
 ) -> Tensor:
     dtype = torch.promote_types(lows.dtype, torch.float32)  # numpy has no bfloat16
-    dense = torch.empty(sum(lengths), dtype=dtype)
-    _write(packed, lows.to(dtype), highs.to(dtype), lengths, bits, max_code, minus, dense, add=False)
+    dense = torch.empty(BlockLengths.of(lengths).total, dtype=dtype)
+    _write(packed, lows.to(dtype), highs.to(dtype), lengths, bits, max_code, minus, dense, times=0)
     return dense.to(lows.dtype)
 
 
-def _add(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, max_code: int, minus: int,
-    total: Tensor,
+def _put(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, max_code: int, minus: int,
+    out: Tensor,
 ) -> None:  # fmt: skip
-    if lows.dtype in FLOATS and total.dtype in FLOATS and total.is_contiguous():
-        _write(packed, lows, highs, lengths, bits, max_code, minus, total, add=True)
+    if out.dtype in FLOATS and out.dtype == lows.dtype and out.is_contiguous():
+        _write(packed, lows, highs, lengths, bits, max_code, minus, out, times=0)
     else:
-        total.add_(_dense(packed, lows, highs, lengths, bits, max_code, minus))
+        out.copy_(_dense(packed, lows, highs, lengths, bits, max_code, minus))
+
+
+def _add(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, max_code: int, minus: int,
+    total: Tensor, *, subtract: bool,
+) -> None:  # fmt: skip
+    times = -1 if subtract else 1
+    if lows.dtype in FLOATS and total.dtype in FLOATS and total.is_contiguous():
+        _write(packed, lows, highs, lengths, bits, max_code, minus, total, times=times)
+    else:
+        total.add_(_dense(packed, lows, highs, lengths, bits, max_code, minus), alpha=times)
 
 
 def _write(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, max_code: int, minus: int,
-    total: Tensor, *, add: bool,
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, max_code: int, minus: int,
+    total: Tensor, *, times: int,
 ) -> None:  # fmt: skip
-    data, out, edges = packed.contiguous().numpy(), total.numpy(), block_edges(lengths)
+    data, out, blocks = packed.contiguous().numpy(), total.numpy(), BlockLengths.of(lengths)
+    size, edges = blocks.size, blocks.sparse_edges
     lows_, highs_, numbers = lows.contiguous().numpy(), highs.contiguous().numpy(), _constants(lows.dtype, max_code)
+
+    sign = lows_.dtype.type(times)
+    write = dequantize_short if blocks.are_short else _dequantize
 
     def run(start: int, stop: int) -> None:
         codes = code_buffer(bits)
-        _dequantize(
-            data, lows_, highs_, edges, numbers, bits, int32(max_code), int32(minus), codes, out, start, stop, add
+        write(
+            data,
+            lows_,
+            highs_,
+            size,
+            edges,
+            numbers,
+            bits,
+            int32(max_code),
+            int32(minus),
+            codes,
+            out,
+            start,
+            stop,
+            sign,
         )
 
     in_chunks(total.numel(), run)
@@ -172,22 +223,9 @@ def _factor(low: Any, high: Any, numbers: Array) -> Any:  # noqa: ANN401 - numba
 
 
 @kernel
-def _block_at(edges: Array, element: int) -> int:
-    """Return the number of the block that an element is in, by binary search."""
-    low, high = 0, edges.size - 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        if edges[middle] <= element:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-@kernel
 def _quantize(
-    values: Array, lows: Array, highs: Array, edges: Array, numbers: Array, bits: int, minus: Any, offset: int,  # noqa: ANN401
-    low_key: Any, high_key: Any, codes: Array, packed: Array, start: int, stop: int,  # noqa: ANN401
+    values: Array, lows: Array, highs: Array, size: int, edges: Array, numbers: Array, bits: int, minus: Any,  # noqa: ANN401
+    offset: int, low_key: Any, high_key: Any, codes: Array, packed: Array, start: int, stop: int,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Write the packed codes of elements start .. stop - 1.
 
@@ -195,7 +233,8 @@ def _quantize(
         values: (d,) floats.
         lows: (blocks,), the low end of each block.
         highs: (blocks,), the high ends.
-        edges: (blocks + 1,), where blocks begin and end.
+        size: The size of all blocks but the last; 0 where `edges` has them.
+        edges: (blocks + 1,) int64, where blocks begin and end; empty where there is a size.
         numbers: From `_constants`.
         bits: Bits of a code.
         minus: uint32, the bit of a code for values below zero; 0 for codes without a sign.
@@ -211,11 +250,13 @@ def _quantize(
     direct = bits == 1 or bits == 2 or bits == 4 or bits == 8
     wide, max_groups = 8 * codes.itemsize, codes.size // GROUP
     top = numbers[0]
-    block = _block_at(edges, start)
+    block = block_at(start, size, edges)
+    end = edge_of(block + 1, size, edges, values.size)
     at = start
     while at < stop:
-        while edges[block + 1] <= at:
+        if end <= at:
             block += 1
+            end = edge_of(block + 1, size, edges, values.size)
         low, high = lows[block], highs[block]
         factor = _factor(low, high, numbers)
         bottom = low * factor
@@ -224,7 +265,7 @@ def _quantize(
         step = top / span
         if span * step < top:
             step = step * numbers[6]
-        until = min(stop, edges[block + 1])
+        until = min(stop, end)
         n, within = (until - at) // GROUP, at % GROUP
         n = min(n, max(SEGMENT - (offset + at) % SEGMENT, GROUP) // GROUP)
         full = n > 0 and within == 0 and factor == numbers[2]
@@ -255,44 +296,54 @@ def _quantize(
 
 @kernel
 def _dequantize(
-    packed: Array, lows: Array, highs: Array, edges: Array, numbers: Array, bits: int, max_code: Any, minus: Any,  # noqa: ANN401
-    codes: Array, total: Array, start: int, stop: int, add: bool,
+    packed: Array, lows: Array, highs: Array, size: int, edges: Array, numbers: Array, bits: int, max_code: Any,  # noqa: ANN401
+    minus: Any,  # noqa: ANN401
+    codes: Array, total: Array, start: int, stop: int, sign: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
-    """Write or add the values of the codes of elements start .. stop - 1. Arguments as for `_quantize`."""
-    block = _block_at(edges, start)
+    """Write the values of the codes of elements start .. stop - 1, or add them.
+
+    Args:
+        packed: The codes.
+        total: (d,), overwritten.
+        sign: 1 to add, -1 to subtract, 0 to overwrite; of the ends' type. The other arguments are those of `_quantize`.
+    """
+    block = block_at(start, size, edges)
+    end = edge_of(block + 1, size, edges, total.size)
     for tile in range(start, stop, codes.size):
-        end = min(tile + codes.size, stop)
-        unpack_tile(packed[tile * bits // 8 : (end * bits + 7) // 8], bits, codes)
+        last = min(tile + codes.size, stop)
+        unpack_tile(packed[tile * bits // 8 : (last * bits + 7) // 8], bits, codes)
         at = tile
-        while at < end:
-            until = min(end, edges[block + 1])
+        while at < last:
+            until = min(last, end)
             low, high = lows[block], highs[block]
             factor = _factor(low, high, numbers)
             bottom = low * factor
             step = (high * factor - bottom) / numbers[0]
             unfactor = numbers[2] / factor
             _write_values(
-                codes[at - tile : until - tile], bottom, step, unfactor, high, max_code, minus, total[at:until], add
+                codes[at - tile : until - tile], bottom, step, unfactor, high, max_code, minus, total[at:until], sign
             )
             at = until
-            if until == edges[block + 1]:
+            if until == end:
                 block += 1
+                end = edge_of(block + 1, size, edges, total.size)
 
 
 @kernel
 def _write_values(
-    codes: Array, bottom: Any, step: Any, unfactor: Any, high: Any, max_code: Any, minus: Any, total: Array, add: bool,  # noqa: ANN401
+    codes: Array, bottom: Any, step: Any, unfactor: Any, high: Any, max_code: Any, minus: Any, total: Array, sign: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Write or add the values of codes of one block; see `reference.stochastic_rounding.values_of_codes`."""
-    if minus and add:
+    adds = sign != type(high)(0)
+    if minus and adds:
         for i in range(codes.size):
-            total[i] += _level(int32(codes[i]), bottom, step, unfactor, high, max_code, minus)
+            total[i] += sign * _level(int32(codes[i]), bottom, step, unfactor, high, max_code, minus)
     elif minus:
         for i in range(codes.size):
             total[i] = _level(int32(codes[i]), bottom, step, unfactor, high, max_code, minus)
-    elif add:
+    elif adds:
         for i in range(codes.size):
-            total[i] += _value_of(int32(codes[i]), bottom, step, unfactor, high, max_code)
+            total[i] += sign * _value_of(int32(codes[i]), bottom, step, unfactor, high, max_code)
     else:
         for i in range(codes.size):
             total[i] = _value_of(int32(codes[i]), bottom, step, unfactor, high, max_code)

@@ -4,17 +4,18 @@ Reference: `reference/stochastic_rounding.py`.
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import torch
 import triton.language as tl
 from torch import Tensor
 
-from laconic.kernels.gpu.compile import blocks_of, kernel, launch
+from laconic.kernels.block_lengths import BlockLengths
+from laconic.kernels.gpu.compile import kernel, launch
 
-_CHUNK = 2048  # elements that one program measures
+CHUNK = 2048  # elements that one program measures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,54 +39,52 @@ class Blocks:
 
 
 @functools.lru_cache(maxsize=16)
-def blocks(lengths: tuple[int, ...], device: torch.device) -> Blocks:
+def blocks(lengths: BlockLengths, device: torch.device) -> Blocks:
     """Return the table of blocks of the given lengths, on the device. It is cached."""
-    size = lengths[0]
-    if lengths[-1] > size or any(length != size for length in lengths[:-1]):
-        size = 0
-    in_block = [blocks_of(length, _CHUNK) for length in lengths]
-    owners = torch.arange(len(lengths)).repeat_interleave(torch.tensor(in_block))
+    in_block = -(-lengths.on(torch.device("cpu")) // CHUNK)
+    owners = torch.arange(len(lengths)).repeat_interleave(in_block)
+    chunks = torch.cat([in_block.new_zeros(1), in_block.cumsum(0)])
     return Blocks(
-        size=size, edges=torch.tensor([0, *accumulate(lengths)], device=device),
-        chunks=torch.tensor([0, *accumulate(in_block)], device=device), owners=owners.to(device),
+        size=lengths.size, edges=torch.from_numpy(lengths.edges).to(device), chunks=chunks.to(device),
+        owners=owners.to(device),
     )  # fmt: skip
 
 
-def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def ranges(values: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
     """See `reference.stochastic_rounding.ranges`."""
     lows, highs = _measured(values, lengths, magnitudes=False)
     return lows, highs
 
 
-def absolute_maxima(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
+def absolute_maxima(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """See `reference.stochastic_rounding.absolute_maxima`."""
     return _measured(values, lengths, magnitudes=True)[1]
 
 
-def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
+def norms(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """See `reference.stochastic_rounding.norms`. The order of additions is always the same."""
-    table = blocks(lengths, values.device)
+    table = blocks(BlockLengths.of(lengths), values.device)
     largest = absolute_maxima(values, lengths)
     sums = torch.empty(len(table.owners), dtype=torch.float64, device=values.device)
     launch(
         _sum_squares, len(sums), values.contiguous(), table.edges, table.chunks, table.owners, largest, sums,
-        CHUNK=_CHUNK,
+        CHUNK=CHUNK,
     )  # fmt: skip
     made = torch.empty_like(largest)
-    launch(_norm, len(lengths), sums, table.chunks, largest, made, CHUNK=_CHUNK)
+    launch(_norm, len(lengths), sums, table.chunks, largest, made, CHUNK=CHUNK)
     return made
 
 
-def _measured(values: Tensor, lengths: tuple[int, ...], *, magnitudes: bool) -> tuple[Tensor, Tensor]:
+def _measured(values: Tensor, lengths: Sequence[int], *, magnitudes: bool) -> tuple[Tensor, Tensor]:
     """Return the minimum and maximum of each block, in the order of their bits: two of (blocks,) of values' type."""
     integer = torch.int32 if values.dtype == torch.float32 else torch.int64
     limits: Any = torch.iinfo(integer)
-    table = blocks(lengths, values.device)
+    table = blocks(BlockLengths.of(lengths), values.device)
     lows = torch.full((len(lengths),), limits.max, dtype=integer, device=values.device)
     highs = torch.full((len(lengths),), limits.min, dtype=integer, device=values.device)
     launch(
         _measure, len(table.owners), values.contiguous().view(integer), table.edges, table.chunks, table.owners,
-        lows, highs, MAGNITUDES=magnitudes, MASK=limits.max, CHUNK=_CHUNK,
+        lows, highs, MAGNITUDES=magnitudes, MASK=limits.max, CHUNK=CHUNK,
     )  # fmt: skip
     if not magnitudes:
         lows, highs = (torch.where(keys < 0, keys ^ limits.max, keys) for keys in (lows, highs))
@@ -117,7 +116,7 @@ def block_of(at: tl.tensor, edges: tl.tensor, n_blocks: tl.tensor, size: tl.tens
 
 
 @kernel
-def _chunk(edges: tl.tensor, chunks: tl.tensor, owners: tl.tensor, CHUNK: tl.constexpr) -> tl.tensor:
+def chunk_of(edges: tl.tensor, chunks: tl.tensor, owners: tl.tensor, CHUNK: tl.constexpr) -> tl.tensor:
     """Return this program's block, the indices of its elements (CHUNK,), and where the block ends."""
     chunk = tl.program_id(0)
     block = tl.load(owners + chunk)
@@ -130,7 +129,7 @@ def _measure(
     keys: tl.tensor, edges: tl.tensor, chunks: tl.tensor, owners: tl.tensor, lows: tl.tensor, highs: tl.tensor,
     MAGNITUDES: tl.constexpr, MASK: tl.constexpr, CHUNK: tl.constexpr,
 ) -> None:  # fmt: skip
-    block, at, stop = _chunk(edges, chunks, owners, CHUNK)
+    block, at, stop = chunk_of(edges, chunks, owners, CHUNK)
     key = tl.load(keys + at, mask=at < stop, other=0)
     if MAGNITUDES:
         key = key & MASK
@@ -146,7 +145,7 @@ def _sum_squares(
     CHUNK: tl.constexpr,
 ) -> None:  # fmt: skip
     """Write the sum of squares of each chunk, divided by its block's absolute maximum."""
-    block, at, stop = _chunk(edges, chunks, owners, CHUNK)
+    block, at, stop = chunk_of(edges, chunks, owners, CHUNK)
     divisor = tl.load(largest + block).to(tl.float64)
     share = tl.load(values + at, mask=at < stop, other=0).to(tl.float64) / tl.where(divisor == 0, 1.0, divisor)
     tl.store(sums + tl.program_id(0), tl.sum(share * share, 0))

@@ -9,25 +9,26 @@ import triton.language as tl
 from torch import Tensor
 
 from laconic.kernels.gpu.compile import blocks_of, kernel, launch
+from laconic.kernels.reference.position_streams import MAX_COUNT
 from laconic.kernels.reference.position_streams import ascending as ascending
 from laconic.kernels.reference.position_streams import take_runs as take_runs
 
 _BLOCK = 1024
 
 
-def put_numbers(numbers: Tensor, width: int) -> Tensor:
+def put_numbers(numbers: Tensor, width: int) -> tuple[Tensor, bool]:
     """See `reference.position_streams.put_numbers`."""
     k = len(numbers)
     words = _words(k * width, numbers)
     launch(_put_numbers, blocks_of(k, _BLOCK), numbers.contiguous(), k, width, words, BLOCK=_BLOCK)
-    return _bytes(words, k * width)
+    return _bytes(words, k * width), ascending(numbers, 1 << width)
 
 
-def take_numbers(data: Tensor, k: int, width: int) -> Tensor:
+def take_numbers(data: Tensor, k: int, width: int) -> tuple[Tensor, bool]:
     """See `reference.position_streams.take_numbers`."""
     numbers = torch.empty(k, dtype=torch.int64, device=data.device)
     launch(_take_numbers, blocks_of(k, _BLOCK), data.contiguous(), len(data), k, width, numbers, BLOCK=_BLOCK)
-    return numbers
+    return numbers, ascending(numbers, 1 << width)
 
 
 def put_runs(positions: Tensor, width: int, step: int, from_last: bool, n_bits: int) -> tuple[Tensor, int]:
@@ -35,6 +36,8 @@ def put_runs(positions: Tensor, width: int, step: int, from_last: bool, n_bits: 
     k = len(positions)
     positions = positions.contiguous()
     words = _words(n_bits, positions)
+    if not ascending(positions, MAX_COUNT):
+        return _bytes(words, n_bits), -1
     zeros = torch.empty_like(positions)
     launch(_count_zeros, blocks_of(k, _BLOCK), positions, k, step, zeros, FROM_LAST=from_last, BLOCK=_BLOCK)
     if from_last:

@@ -189,11 +189,11 @@ def _write_signs(
         bits = (selected & negative).to(tl.int32) << (rank & 31).to(tl.int32)
         tl.atomic_or(packed + (rank >> 5), bits, mask=selected & negative)
     else:
-        _write_bytes(selected & negative, packed, count, BLOCK)
+        write_bytes(selected & negative, packed, count, BLOCK)
 
 
 @kernel
-def _write_bytes(negative: tl.tensor, packed: tl.tensor, count: tl.tensor, BLOCK: tl.constexpr) -> None:
+def write_bytes(negative: tl.tensor, packed: tl.tensor, count: tl.tensor, BLOCK: tl.constexpr) -> None:
     """Write one bit for each element of this block."""
     bits = tl.reshape(negative.to(tl.int32), [BLOCK // 8, 8]) << tl.arange(0, 8)[None, :]
     at = tl.program_id(0).to(tl.int64) * (BLOCK // 8) + tl.arange(0, BLOCK // 8)
@@ -231,7 +231,7 @@ def _draw(
     MASKED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    _write_bytes(_selected_at(at, count, offset, low_key, high_key, threshold, MASKED), sampled, count, BLOCK)
+    write_bytes(_selected_at(at, count, offset, low_key, high_key, threshold, MASKED), sampled, count, BLOCK)
 
 
 @kernel
@@ -289,7 +289,7 @@ def _majority(
     for voter in range(n_voters):
         byte = tl.load(voters + voter * stride + (at >> 3), mask=at < count, other=0).to(tl.int32)
         negatives += (byte >> (at & 7).to(tl.int32)) & 1
-    _write_bytes((at < count) & (2 * negatives > n_voters), winners, count, BLOCK)
+    write_bytes((at < count) & (2 * negatives > n_voters), winners, count, BLOCK)
 
 
 @kernel
@@ -302,7 +302,7 @@ def _momentum(
     new = tl.load(gradient + at, mask=at < count, other=0)
     new = tl.full([1], mu, new.dtype) * old + tl.full([1], rest, new.dtype) * new
     tl.store(gradient + at, new, mask=at < count)
-    _write_bytes(new < 0, packed, count, BLOCK)
+    write_bytes(new < 0, packed, count, BLOCK)
 
 
 @kernel

@@ -4,10 +4,13 @@ A first, small kernel computes each block's factors. Divisions are those of IEEE
 and torch's on a GPU multiplies by a reciprocal.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton.language as tl
 from torch import Tensor
 
+from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.gpu.block_norms import absolute_maxima as absolute_maxima
 from laconic.kernels.gpu.block_norms import block_of, blocks
 from laconic.kernels.gpu.block_norms import norms as norms
@@ -23,40 +26,57 @@ from laconic.kernels.reference.stochastic_rounding import (
 
 
 def quantize(
-    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, offset: int, key: int
+    values: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, offset: int, key: int
 ) -> Tensor:
     """See `reference.stochastic_rounding.quantize`."""
     return _quantized(values, lows, highs, lengths, (1 << bits) - 1, bits, offset, key, signed=False)
 
 
 def quantize_levels(
-    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, offset: int, key: int
+    values: Tensor, scales: Tensor, lengths: Sequence[int], steps: int, offset: int, key: int
 ) -> Tensor:
     """See `reference.stochastic_rounding.quantize_levels`."""
     lows = torch.zeros_like(scales)
     return _quantized(values, lows, scales, lengths, steps, level_bits(steps), offset, key, signed=True)
 
 
-def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
+def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int) -> Tensor:
     """See `reference.stochastic_rounding.dequantize`."""
     return _dense(packed, lows, highs, lengths, (1 << bits) - 1, bits, signed=False)
 
 
-def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
+def levels_dense(packed: Tensor, scales: Tensor, lengths: Sequence[int], steps: int) -> Tensor:
     """See `reference.stochastic_rounding.levels_dense`."""
     return _dense(packed, torch.zeros_like(scales), scales, lengths, steps, level_bits(steps), signed=True)
 
 
-def add_dequantized(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, total: Tensor
+def put_dequantized(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, out: Tensor
 ) -> None:
+    """See `reference.stochastic_rounding.put_dequantized`. The packed codes may be in the host's memory."""
+    _write(packed, lows, highs, lengths, (1 << bits) - 1, bits, out, signed=False, times=0)
+
+
+def add_dequantized(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, total: Tensor,
+    *, subtract: bool = False,
+) -> None:  # fmt: skip
     """See `reference.stochastic_rounding.add_dequantized`. The packed codes may be in the host's memory."""
-    _add(packed, lows, highs, lengths, (1 << bits) - 1, bits, total, signed=False)
+    times = -1 if subtract else 1
+    _write(packed, lows, highs, lengths, (1 << bits) - 1, bits, total, signed=False, times=times)
 
 
-def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, total: Tensor) -> None:
+def put_levels(packed: Tensor, scales: Tensor, lengths: Sequence[int], steps: int, out: Tensor) -> None:
+    """See `reference.stochastic_rounding.put_levels`. The packed codes may be in the host's memory."""
+    _write(packed, torch.zeros_like(scales), scales, lengths, steps, level_bits(steps), out, signed=True, times=0)
+
+
+def add_levels(
+    packed: Tensor, scales: Tensor, lengths: Sequence[int], steps: int, total: Tensor, *, subtract: bool = False
+) -> None:
     """See `reference.stochastic_rounding.add_levels`. The packed codes may be in the host's memory."""
-    _add(packed, torch.zeros_like(scales), scales, lengths, steps, level_bits(steps), total, signed=True)
+    lows, times = torch.zeros_like(scales), -1 if subtract else 1
+    _write(packed, lows, scales, lengths, steps, level_bits(steps), total, signed=True, times=times)
 
 
 def _factors(lows: Tensor, highs: Tensor, max_code: int, *, dense: bool) -> Tensor:
@@ -82,14 +102,14 @@ def _factors(lows: Tensor, highs: Tensor, max_code: int, *, dense: bool) -> Tens
 
 
 def _quantized(
-    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], max_code: int, bits: int, offset: int,
+    values: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], max_code: int, bits: int, offset: int,
     key: int,
     *, signed: bool,
 ) -> Tensor:  # fmt: skip
     count = len(values)
     packed = packed_like(values, count, bits)
     factors = _factors(lows, highs, max_code, dense=False)
-    table = blocks(lengths, values.device)
+    table = blocks(BlockLengths.of(lengths), values.device)
     launch(
         _quantize, blocks_of(count, BLOCK), values.contiguous(), count, factors, *table.arguments, offset,
         *key_words(key), packed, FRACTION=FRACTION_BITS, TOP=max_code << FRACTION_BITS, SIGNED=signed,
@@ -99,34 +119,40 @@ def _quantized(
 
 
 def _dense(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], max_code: int, bits: int, *, signed: bool
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], max_code: int, bits: int, *, signed: bool
 ) -> Tensor:
-    made = torch.empty(sum(lengths), dtype=torch.promote_types(lows.dtype, torch.float32), device=packed.device)
-    _put(packed, lows, highs, lengths, max_code, bits, made, signed=signed, add=False)
+    made = torch.empty(
+        BlockLengths.of(lengths).total, dtype=torch.promote_types(lows.dtype, torch.float32), device=packed.device
+    )
+    _put(packed, lows, highs, lengths, max_code, bits, made, signed=signed, times=0)
     return made.to(lows.dtype)
 
 
-def _add(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], max_code: int, bits: int, total: Tensor,
-    *, signed: bool,
+def _write(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], max_code: int, bits: int, out: Tensor,
+    *, signed: bool, times: int,
 ) -> None:  # fmt: skip
-    packed, lows, highs = (one.to(total.device) for one in (packed, lows, highs))
-    if total.dtype == lows.dtype and total.dtype in TINY_BITS:
-        _put(packed, lows, highs, lengths, max_code, bits, total, signed=signed, add=True)
+    packed, lows, highs = (one.to(out.device) for one in (packed, lows, highs))
+    if out.dtype == lows.dtype and out.dtype in TINY_BITS and out.is_contiguous():
+        _put(packed, lows, highs, lengths, max_code, bits, out, signed=signed, times=times)
+        return
+    dense = _dense(packed, lows, highs, lengths, max_code, bits, signed=signed)
+    if times:
+        out.add_(dense, alpha=times)
     else:
-        total.add_(_dense(packed, lows, highs, lengths, max_code, bits, signed=signed))
+        out.copy_(dense)
 
 
 def _put(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], max_code: int, bits: int, out: Tensor,
-    *, signed: bool, add: bool,
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], max_code: int, bits: int, out: Tensor,
+    *, signed: bool, times: int,
 ) -> None:  # fmt: skip
     lows, highs = lows.to(out.dtype), highs.to(out.dtype)
     factors = _factors(lows, highs, max_code, dense=True)
-    table = blocks(lengths, out.device)
+    table = blocks(BlockLengths.of(lengths), out.device)
     launch(
         _dequantize, blocks_of(len(out), BLOCK), out, packed.contiguous(), len(out), factors, highs.contiguous(),
-        *table.arguments, MAX_CODE=max_code, SIGNED=signed, ADD=add, BITS=bits, STEPS=table.steps, BLOCK=BLOCK,
+        *table.arguments, MAX_CODE=max_code, SIGNED=signed, TIMES=times, BITS=bits, STEPS=table.steps, BLOCK=BLOCK,
     )  # fmt: skip
 
 
@@ -192,7 +218,7 @@ def _quantize(
 def _dequantize(
     out: tl.tensor, packed: tl.tensor, count: tl.int64, factors: tl.tensor, highs: tl.tensor,
     edges: tl.tensor, n_blocks: tl.int64, size: tl.int64, MAX_CODE: tl.constexpr, SIGNED: tl.constexpr,
-    ADD: tl.constexpr, BITS: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
+    TIMES: tl.constexpr, BITS: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
@@ -207,6 +233,6 @@ def _dequantize(
     value = tl.where((value < high) & (level != MAX_CODE), value, high) + 0.0
     if SIGNED:
         value = tl.where((codes >> (BITS - 1)) > 0, -value, value)
-    if ADD:
-        value = tl.load(out + at, mask=inside, other=0) + value
+    if TIMES != 0:
+        value = tl.load(out + at, mask=inside, other=0) + TIMES * value
     tl.store(out + at, value, mask=inside)

@@ -32,8 +32,10 @@ def ans_encode_gaps(positions: Numbers, starts: Numbers) -> tuple[AnsWords, int]
         The words (n,) uint32, in the order in which they left the state, and the final state.
 
     Raises:
-        ValueError: A class that occurs has no share.
+        ValueError: A class that occurs has no share, or positions do not ascend.
     """
+    if (np.diff(positions, prepend=-1) < 1).any():
+        raise ValueError("ans_encode_gaps: positions must ascend, each once, from 0 on")
     words: list[int] = []
     top = 1
 

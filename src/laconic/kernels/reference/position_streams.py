@@ -6,6 +6,8 @@ A stream fills bytes from the highest bit down, and a number's highest bit comes
 import torch
 from torch import Tensor
 
+MAX_COUNT = 1 << 32  # coordinates
+
 
 def ascending(positions: Tensor, count: int) -> bool:
     """Return whether positions (k,) int64 ascend, each once, within 0 .. count - 1."""
@@ -13,20 +15,21 @@ def ascending(positions: Tensor, count: int) -> bool:
     return bool(within & (positions[1:] > positions[:-1]).all())
 
 
-def put_numbers(numbers: Tensor, width: int) -> Tensor:
+def put_numbers(numbers: Tensor, width: int) -> tuple[Tensor, bool]:
     """Write numbers of one width into a bit stream, one behind the other.
 
     Args:
-        numbers: (k,) int64, below 2**width.
+        numbers: (k,) int64.
         width: Bits of a number, 1 .. 32.
 
     Returns:
-        (ceil(k width / 8),) uint8.
+        (ceil(k width / 8),) uint8, and whether the numbers ascend, each once, within 0 .. 2**width - 1. If not, the
+        stream means nothing.
     """
-    return _pack(_digits(numbers, width).flatten())
+    return _pack(_digits(numbers, width).flatten()), ascending(numbers, 1 << width)
 
 
-def take_numbers(data: Tensor, k: int, width: int) -> Tensor:
+def take_numbers(data: Tensor, k: int, width: int) -> tuple[Tensor, bool]:
     """Read numbers of one width from the beginning of a bit stream.
 
     Args:
@@ -35,24 +38,28 @@ def take_numbers(data: Tensor, k: int, width: int) -> Tensor:
         width: Bits of a number, 1 .. 32.
 
     Returns:
-        (k,) int64.
+        (k,) int64, and whether they ascend, each once.
     """
-    return _numbers(_unpack(data)[: k * width].view(k, width))
+    numbers = _numbers(_unpack(data)[: k * width].view(k, width))
+    return numbers, ascending(numbers, 1 << width)
 
 
 def put_runs(positions: Tensor, width: int, step: int, from_last: bool, n_bits: int) -> tuple[Tensor, int]:
     """Write positions as runs of zeros and numbers: the stream that `take_runs` reads.
 
     Args:
-        positions: (k,) int64, ascending, each once.
+        positions: (k,) int64.
         width: Bits of the number behind each run, 0 .. 32.
         step: Coordinates that one zero of a run stands for, at most 2**width.
         from_last: Count a run from behind the last position, otherwise from where the last run ended.
-        n_bits: Length of the result in bits, enough for all positions.
+        n_bits: Length of the result in bits, enough for all positions up to the last one.
 
     Returns:
-        (ceil(n_bits / 8),) uint8, zero behind the bits used, and the number of bits used.
+        (ceil(n_bits / 8),) uint8, zero behind the bits used, and the number of bits used. This is -1, and the stream
+        means nothing, where positions do not ascend, each once, from 0 on.
     """
+    if not ascending(positions, MAX_COUNT):
+        return torch.zeros((n_bits + 7) // 8, dtype=torch.uint8, device=positions.device), -1
     if from_last:
         ahead = torch.diff(positions, prepend=positions.new_full((1,), -1)) - 1
         zeros = (ahead // step).cumsum(0)  # in all runs up to each position

@@ -44,11 +44,11 @@ def put_powers(packed: Tensor, out: Tensor) -> None:
     out.copy_((patterns << MANTISSA_BITS[out.dtype]).view(out.dtype))
 
 
-def add_powers(packed: Tensor, total: Tensor) -> None:
-    """Add the values that packed codes stand for to `total` (d,), in place."""
+def add_powers(packed: Tensor, total: Tensor, *, subtract: bool = False) -> None:
+    """Add the values that packed codes stand for to `total` (d,), in place, or subtract them."""
     powers = torch.empty_like(total)
     put_powers(packed, powers)
-    total.add_(powers)
+    total.add_(powers, alpha=-1 if subtract else 1)
 
 
 def powers_finite(packed: Tensor, count: int, dtype: torch.dtype) -> bool:

@@ -51,9 +51,10 @@ def put_selected(
 
 
 def add_selected(
-    selected: Tensor, offset: int, key: int, threshold: int, total: Tensor, sampled: Tensor | None = None
-) -> None:
-    """Add what `put_selected` would write to `total` (count,), in its type."""
+    selected: Tensor, offset: int, key: int, threshold: int, total: Tensor, sampled: Tensor | None = None,
+    *, subtract: bool = False,
+) -> None:  # fmt: skip
+    """Add what `put_selected` would write to `total` (count,), in its type, or subtract it."""
     values = torch.empty_like(total)
     put_selected(selected, offset, key, threshold, values, sampled)
-    total.add_(values)
+    total.add_(values, alpha=-1 if subtract else 1)

@@ -8,11 +8,12 @@ versions give the same bits, so every operation and its order is part of the mea
 the element's coordinate and a key: the same on every device, and however a vector is split.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.reference.fractional import pack_codes, unpack_codes
 from laconic.kernels.reference.hashing import hash32
 
@@ -27,12 +28,12 @@ def level_bits(steps: int) -> int:
     return 1 + steps.bit_length()
 
 
-def per_element(of_blocks: Tensor, lengths: tuple[int, ...]) -> Tensor:
+def per_element(of_blocks: Tensor, lengths: Sequence[int]) -> Tensor:
     """Repeat one value a block, (blocks,), for each of its elements: (d,), or (1,) where there is one block."""
-    if len(lengths) == 1:
+    blocks = BlockLengths.of(lengths)
+    if len(blocks) == 1:
         return of_blocks
-    repeats = torch.tensor(lengths, dtype=torch.int64, device=of_blocks.device)
-    return of_blocks.repeat_interleave(repeats, output_size=sum(lengths))
+    return of_blocks.repeat_interleave(blocks.on(of_blocks.device), output_size=blocks.total)
 
 
 def range_factors(lows: Tensor, highs: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ def range_factors(lows: Tensor, highs: Tensor) -> Tensor:
     return factors
 
 
-def grid_positions(values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], max_code: int) -> Tensor:
+def grid_positions(values: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], max_code: int) -> Tensor:
     """Return where values are between the ends of their blocks, as fixed-point numbers.
 
     The low end is at 0 and the high end at the last code, whatever the rounding in between. The result is 0 in a
@@ -95,7 +96,7 @@ def draw(found: Tensor, offset: int, key: int) -> Tensor:
     return ((hashes >> (32 - FRACTION_BITS)).bitwise_and_((1 << FRACTION_BITS) - 1) + found) >> FRACTION_BITS
 
 
-def values_of_codes(codes: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], max_code: int) -> Tensor:
+def values_of_codes(codes: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], max_code: int) -> Tensor:
     """Return the grid points that codes stand for.
 
     Args:
@@ -120,7 +121,7 @@ def values_of_codes(codes: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[i
 
 
 def quantize(
-    values: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, offset: int, key: int
+    values: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, offset: int, key: int
 ) -> Tensor:
     """Quantize values to packed codes at random, so that the mean of `dequantize` over keys is the values.
 
@@ -142,7 +143,7 @@ def quantize(
     return pack_codes(draw(grid_positions(values, lows, highs, lengths, max_code), offset, key), bits)
 
 
-def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int) -> Tensor:
+def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int) -> Tensor:
     """Return the grid points low + code (high - low) / (2**bits - 1) that packed codes stand for.
 
     The first and the last grid point are the ends themselves, and none is beyond them. No zero is -0.0.
@@ -157,18 +158,28 @@ def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, 
     Returns:
         (d,) of the ends' type.
     """
-    return values_of_codes(unpack_codes(packed, sum(lengths), bits), lows, highs, lengths, (1 << bits) - 1)
+    return values_of_codes(
+        unpack_codes(packed, BlockLengths.of(lengths).total, bits), lows, highs, lengths, (1 << bits) - 1
+    )
+
+
+def put_dequantized(
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, out: Tensor
+) -> None:
+    """Write `dequantize` to `out` (d,), of any float type."""
+    out.copy_(dequantize(packed, lows, highs, lengths, bits))
 
 
 def add_dequantized(
-    packed: Tensor, lows: Tensor, highs: Tensor, lengths: tuple[int, ...], bits: int, total: Tensor
-) -> None:
-    """Add `dequantize` to `total` (d,), of any float type, in place."""
-    total.add_(dequantize(packed, lows, highs, lengths, bits))
+    packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, total: Tensor,
+    *, subtract: bool = False,
+) -> None:  # fmt: skip
+    """Add `dequantize` to `total` (d,), of any float type, in place, or subtract it."""
+    total.add_(dequantize(packed, lows, highs, lengths, bits), alpha=-1 if subtract else 1)
 
 
 def quantize_levels(
-    values: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, offset: int, key: int
+    values: Tensor, scales: Tensor, lengths: Sequence[int], steps: int, offset: int, key: int
 ) -> Tensor:
     """Quantize values to packed signed levels at random, so that the mean of `levels_dense` is the values.
 
@@ -193,7 +204,7 @@ def quantize_levels(
     return pack_codes(levels | negative.int() << (bits - 1), bits)
 
 
-def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
+def levels_dense(packed: Tensor, scales: Tensor, lengths: Sequence[int], steps: int) -> Tensor:
     """Return plus or minus level * scale / steps. The last level is the scale itself.
 
     Args:
@@ -206,14 +217,21 @@ def levels_dense(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps
         (d,) of the scales' type.
     """
     bits = level_bits(steps)
-    codes = unpack_codes(packed, sum(lengths), bits)
+    codes = unpack_codes(packed, BlockLengths.of(lengths).total, bits)
     magnitudes = values_of_codes(codes & ((1 << (bits - 1)) - 1), torch.zeros_like(scales), scales, lengths, steps)
     return torch.where(codes >> (bits - 1) > 0, -magnitudes, magnitudes)
 
 
-def add_levels(packed: Tensor, scales: Tensor, lengths: tuple[int, ...], steps: int, total: Tensor) -> None:
-    """Add `levels_dense` to `total` (d,), of any float type, in place."""
-    total.add_(levels_dense(packed, scales, lengths, steps))
+def put_levels(packed: Tensor, scales: Tensor, lengths: Sequence[int], steps: int, out: Tensor) -> None:
+    """Write `levels_dense` to `out` (d,), of any float type."""
+    out.copy_(levels_dense(packed, scales, lengths, steps))
+
+
+def add_levels(
+    packed: Tensor, scales: Tensor, lengths: Sequence[int], steps: int, total: Tensor, *, subtract: bool = False
+) -> None:
+    """Add `levels_dense` to `total` (d,), of any float type, in place, or subtract it."""
+    total.add_(levels_dense(packed, scales, lengths, steps), alpha=-1 if subtract else 1)
 
 
 def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
@@ -224,7 +242,7 @@ def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
     return not bool((((codes & (top - 1)) > steps) | (codes == top)).any())
 
 
-def per_block(values: Tensor, lengths: tuple[int, ...], measure: Callable[[Tensor], Tensor]) -> Tensor:
+def per_block(values: Tensor, lengths: Sequence[int], measure: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply a function to every block of a vector.
 
     Args:
@@ -235,19 +253,20 @@ def per_block(values: Tensor, lengths: tuple[int, ...], measure: Callable[[Tenso
     Returns:
         (blocks,).
     """
-    if not lengths:  # an empty vector
+    blocks = BlockLengths.of(lengths)
+    if not blocks.total:  # an empty vector
         return values[:0]
-    size = lengths[0]
-    if lengths[-1] > size or any(length != size for length in lengths[:-1]):
-        return torch.cat([measure(block[None]) for block in torch.split(values, list(lengths))])
+    size = blocks.size
+    if not size:
+        return torch.cat([measure(block[None]) for block in torch.split(values, list(blocks))])
     full = values.numel() // size
     parts = [values[: full * size].view(full, size)] if full else []
-    if full < len(lengths):
+    if full < len(blocks):
         parts.append(values[full * size :][None])
     return torch.cat([measure(part) for part in parts])
 
 
-def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def ranges(values: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Return the minimum and the maximum of each block.
 
     Values are ordered by their bits: -0.0 is below 0.0, and a NaN is beyond infinity on the side of its sign.
@@ -267,13 +286,13 @@ def ranges(values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return _ordered(lows).view(values.dtype), _ordered(highs).view(values.dtype)
 
 
-def absolute_maxima(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
+def absolute_maxima(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """Return the absolute maximum of each block of values (d,) float32 or float64: (blocks,). NaN counts as largest."""
     keys = values.view(_INTEGERS[values.dtype]) & torch.iinfo(_INTEGERS[values.dtype]).max
     return per_block(keys, lengths, lambda rows: rows.amax(1)).view(values.dtype)
 
 
-def norms(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
+def norms(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """Return the L2 norm of each block, added in float64, and never below a magnitude of the block.
 
     Compiled versions add in another order: they agree to 2**-22 (float64: 2**-40) of the norm.

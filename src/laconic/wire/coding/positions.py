@@ -47,10 +47,16 @@ def encode_positions(positions: Tensor, count: int, code: str) -> tuple[Tensor, 
         ValueError: The positions are not as above, or the code is unknown.
     """
     encoder, _ = _coder(code)
-    _check(positions, count)
+    _check_type(positions)
     if not positions.numel():
         return torch.empty(0, dtype=torch.uint8, device=positions.device), 0
-    return encoder(positions, count)
+    if int(positions[-1]) >= count:
+        _check(positions, count)
+    try:
+        return encoder(positions, count)  # finds out whether they ascend while it writes them
+    except (ValueError, IndexError):
+        _check(positions, count)  # says what is wrong with all of them
+        raise
 
 
 def position_bits(positions: Tensor, count: int, code: str) -> int:
@@ -72,9 +78,13 @@ def position_bits(positions: Tensor, count: int, code: str) -> int:
     return encode_positions(positions, count, code)[1]
 
 
-def _check(positions: Tensor, count: int) -> None:
+def _check_type(positions: Tensor) -> None:
     if positions.dtype != torch.int64 or positions.ndim != 1:
         raise ValueError(f"positions are (k,) int64, not {positions.dtype} of shape {tuple(positions.shape)}")
+
+
+def _check(positions: Tensor, count: int) -> None:
+    _check_type(positions)
     if not ascending(positions, count):
         raise ValueError(
             f"positions must ascend, each once, within 0 .. {count - 1}; "
@@ -202,8 +212,8 @@ def _decode_list(data: Tensor, n_bits: int, k: int, count: int) -> Tensor:
         raise WireError(f"a list of {k} positions among {count} in {n_bits} bits")
     if not n_bits:  # the only position among one coordinate
         return torch.zeros(k, dtype=torch.int64, device=data.device)
-    positions = take_numbers(data, k, width)
-    if not ascending(positions, count):
+    positions, ascend = take_numbers(data, k, width)
+    if not ascend or int(positions[-1]) >= count:
         raise WireError(f"listed positions do not ascend within 0 .. {count - 1}")
     _check_padding(int(data[-1]), n_bits)
     return positions

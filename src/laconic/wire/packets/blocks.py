@@ -1,32 +1,18 @@
 """Blocks of neighboring coordinates on the wire: one size for all, or a table of lengths. FORMAT.md, section 3.3."""
 
 import struct
-from bisect import bisect_left, bisect_right
-from functools import lru_cache
-from itertools import accumulate, pairwise
 
+import numpy as np
 from torch import Tensor
 
 from laconic.errors import WireError
+from laconic.kernels.api import BlockLengths
 
 FIELDS_BYTES = 8
 _FIELDS = struct.Struct("<II")
 
 
-@lru_cache(maxsize=64)  # so that equal ones are one object, which is fast to compare
-def uniform_lengths(size: int, count: int) -> tuple[int, ...]:
-    """Return the lengths of blocks of `size` out of `count` coordinates; the last block may be shorter."""
-    full, rest = divmod(count, size)
-    return (size,) * full + ((rest,) if rest else ())
-
-
-def uniform_size(lengths: tuple[int, ...]) -> int:
-    """Return the length of all blocks, of which the last may be shorter; 0 where the lengths differ otherwise."""
-    size = lengths[0]
-    return size if lengths[-1] <= size and all(length == size for length in lengths[:-1]) else 0
-
-
-def blocks_between(lengths: tuple[int, ...], low: int, high: int) -> tuple[slice, tuple[int, ...]]:
+def blocks_between(lengths: BlockLengths, low: int, high: int) -> tuple[slice, BlockLengths]:
     """Return the blocks of some of the coordinates.
 
     Args:
@@ -37,17 +23,20 @@ def blocks_between(lengths: tuple[int, ...], low: int, high: int) -> tuple[slice
     Returns:
         Which blocks have any of these coordinates, and how many of them each has.
     """
-    stops = list(accumulate(lengths))
-    start_block, last_block = bisect_right(stops, low), bisect_left(stops, high)
-    bounds = [low, *stops[start_block:last_block], high]
-    return slice(start_block, last_block + 1), tuple(stop - start for start, stop in pairwise(bounds))
+    size = lengths.size
+    if size and low % size == 0:
+        return slice(low // size, -(-high // size)), BlockLengths.uniform(size, high - low)
+    edges = lengths.edges
+    start_block = int(np.searchsorted(edges, low, side="right")) - 1
+    stop_block = int(np.searchsorted(edges, high, side="left"))
+    bounds = edges[start_block : stop_block + 1].copy()
+    bounds[0], bounds[-1] = low, high
+    return slice(start_block, stop_block), BlockLengths.of(np.diff(bounds))
 
 
-def write_blocks(lengths: tuple[int, ...]) -> bytes:
+def write_blocks(lengths: BlockLengths) -> bytes:
     """Return the fields `size` and `blocks`, and the table of lengths where no size describes them."""
-    size = uniform_size(lengths)
-    table = b"" if size else struct.pack(f"<{len(lengths)}I", *lengths)
-    return _FIELDS.pack(size, len(lengths)) + table
+    return _FIELDS.pack(lengths.size, len(lengths)) + lengths.table.astype("<u4").tobytes()
 
 
 def read_block_fields(raw: bytes, count: int, what: str) -> tuple[int, int, int]:
@@ -71,7 +60,7 @@ def read_block_fields(raw: bytes, count: int, what: str) -> tuple[int, int, int]
     return size, blocks, 0 if size else 4 * blocks
 
 
-def read_lengths(table: Tensor, size: int, blocks: int, count: int, what: str) -> tuple[int, ...]:
+def read_lengths(table: Tensor, size: int, blocks: int, count: int, what: str) -> BlockLengths:
     """Read the lengths of the blocks.
 
     Args:
@@ -88,10 +77,11 @@ def read_lengths(table: Tensor, size: int, blocks: int, count: int, what: str) -
         WireError: The lengths do not add up, or a size describes them.
     """
     if size:
-        return uniform_lengths(size, count)
-    lengths = struct.unpack(f"<{blocks}I", bytes(table.numpy()))
-    if sum(lengths) != count or min(lengths) < 1:
+        return BlockLengths.uniform(size, count)
+    numbers = np.frombuffer(table.numpy().tobytes(), dtype="<u4").astype(np.int64)
+    if int(numbers.sum()) != count or int(numbers.min()) < 1:
         raise WireError(f"{what}: block lengths do not add up to {count}")
-    if uniform_size(lengths):
-        raise WireError(f"{what}: a table of lengths where a block size of {lengths[0]} says the same")
+    lengths = BlockLengths.of(numbers)
+    if lengths.size:
+        raise WireError(f"{what}: a table of lengths where a block size of {lengths.size} says the same")
     return lengths

@@ -65,6 +65,15 @@ class Dense(Packet):
     def dense(self) -> Tensor:
         return self.values.to(self.dtype)
 
+    def put_as_sum(self, out: Tensor) -> None:
+        if self.values.dtype == out.dtype and self.values.device == out.device:
+            torch.add(self.values, 0.0, out=out)
+        else:
+            super().put_as_sum(out)
+
+    def unsent_of(self, vector: Tensor) -> Tensor:
+        return vector - self.dense()  # not in place: the values may be the vector
+
     def scaled(self, factor: float) -> Self:
         return replace(self, values=scaled_values(self.values, factor))
 

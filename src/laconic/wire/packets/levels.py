@@ -10,12 +10,14 @@ from torch import Tensor
 
 from laconic.errors import WireError
 from laconic.kernels.api import (
+    BlockLengths,
     absolute_maximum,
     add_levels,
     level_bits,
     levels_allowed,
     levels_dense,
     pack_codes,
+    put_levels,
     slice_bits,
     unpack_codes,
 )
@@ -44,7 +46,7 @@ class Levels(Packet):
     """Number of coordinates."""
     scales: Tensor
     """(blocks,) of type `dtype`, not negative."""
-    lengths: tuple[int, ...]
+    lengths: BlockLengths
     """Sizes of the blocks, which add up to `count`."""
     steps: int
     """Number of levels above zero, 1 .. 255."""
@@ -52,6 +54,9 @@ class Levels(Packet):
     """Whether levels are sent in an entropy code, shorter for frequent levels."""
     offset: int = 0
     """Number of the first coordinate."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lengths", BlockLengths.of(self.lengths))
 
     @cached_property
     def stream(self) -> tuple[Tensor, int]:
@@ -102,8 +107,24 @@ class Levels(Packet):
     def dense(self) -> Tensor:
         return levels_dense(self.packed, self.scales, self.lengths, self.steps)
 
+    def put_into(self, out: Tensor) -> None:
+        put_levels(*self._on(out.device), self.lengths, self.steps, out)
+
     def add_to(self, total: Tensor) -> None:
-        add_levels(self.packed, self.scales, self.lengths, self.steps, total)
+        add_levels(*self._on(total.device), self.lengths, self.steps, total)
+
+    def put_as_sum(self, out: Tensor) -> None:
+        if bool((self.scales > 512 * torch.finfo(self.dtype).tiny).all()):  # then no level below zero rounds to -0.0
+            self.put_into(out)
+        else:
+            super().put_as_sum(out)
+
+    def unsent_of(self, vector: Tensor) -> Tensor:
+        add_levels(*self._on(vector.device), self.lengths, self.steps, vector, subtract=True)
+        return vector
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        return self.packed.to(device), self.scales.to(device)
 
     def scaled(self, factor: float) -> Self:
         packed = pack_levels(-self.levels, self.steps) if factor < 0 else self.packed

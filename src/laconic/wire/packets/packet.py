@@ -121,18 +121,17 @@ class Packet(ABC):
         """Add the dense form to `total` (count,), in place."""
         total.add_(self.dense())
 
-    def unsent_of(self, vector: Tensor, out: Tensor) -> Tensor:
-        """Write to `out` what the packet leaves out of a vector: `vector` less the dense form.
+    def put_as_sum(self, out: Tensor) -> None:
+        """Overwrite `out` (count,) with 0 plus the dense form, so that no element is -0.0: the first of a sum."""
+        self.add_to(out.zero_())
+
+    def unsent_of(self, vector: Tensor) -> Tensor:
+        """Return what the packet leaves out of a vector: `vector` less the dense form.
 
         Args:
-            vector: (count,) of floats, which this packet was made from.
-            out: (count,) of the same type, overwritten.
-
-        Returns:
-            `out`.
+            vector: (count,) of floats, which this packet was made from; overwritten, unless the packet holds it.
         """
-        self.put_into(out)
-        return torch.sub(vector, out, out=out)
+        return vector.sub_(self.dense())
 
     @abstractmethod
     def scaled(self, factor: float) -> Self:

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import absolute_maximum, add_dequantized, dequantize, pack_codes, slice_bits, unpack_codes
+from laconic.kernels.api import (
+    BlockLengths,
+    absolute_maximum,
+    add_dequantized,
+    dequantize,
+    pack_codes,
+    put_dequantized,
+    slice_bits,
+    unpack_codes,
+)
 from laconic.wire.coding.symbols import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols, entropy_bits
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.blocks import FIELDS_BYTES, blocks_between, read_block_fields, read_lengths, write_blocks
@@ -35,7 +44,7 @@ class QuantizedValues(Packet):
     """(blocks,) of type `dtype`, the value of code 0."""
     highs: Tensor
     """(blocks,) of the same type, at least `lows`: the value of the largest code."""
-    lengths: tuple[int, ...]
+    lengths: BlockLengths
     """Sizes of the blocks, which add up to `count`."""
     bits: int
     """Bits of a code, 1 .. 8."""
@@ -43,6 +52,9 @@ class QuantizedValues(Packet):
     """Whether codes are sent in an entropy code, shorter for frequent codes."""
     offset: int = 0
     """Number of the first coordinate."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lengths", BlockLengths.of(self.lengths))
 
     @cached_property
     def stream(self) -> tuple[Tensor, int]:
@@ -90,8 +102,21 @@ class QuantizedValues(Packet):
     def dense(self) -> Tensor:
         return dequantize(self.packed, self.lows, self.highs, self.lengths, self.bits)
 
+    def put_into(self, out: Tensor) -> None:
+        put_dequantized(*self._on(out.device), self.lengths, self.bits, out)
+
     def add_to(self, total: Tensor) -> None:
-        add_dequantized(self.packed, self.lows, self.highs, self.lengths, self.bits, total)
+        add_dequantized(*self._on(total.device), self.lengths, self.bits, total)
+
+    def put_as_sum(self, out: Tensor) -> None:
+        self.put_into(out)  # none of its zeros is -0.0
+
+    def unsent_of(self, vector: Tensor) -> Tensor:
+        add_dequantized(*self._on(vector.device), self.lengths, self.bits, vector, subtract=True)
+        return vector
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        return self.packed.to(device), self.lows.to(device), self.highs.to(device)
 
     def scaled(self, factor: float) -> Self:
         lows, highs = scaled_values(self.lows, factor), scaled_values(self.highs, factor)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import ALL_SELECTED, absolute_maximum, put_signs
+from laconic.kernels.api import BlockLengths, absolute_maximum, add_scaled_signs, put_scaled_signs
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.blocks import FIELDS_BYTES, blocks_between, read_block_fields, read_lengths, write_blocks
 from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range, scaled_values
@@ -29,14 +29,17 @@ class ScaledSigns(Packet):
     """(ceil(count / 8),) uint8, one bit a coordinate, set for -1."""
     scales: Tensor
     """(blocks,) of type `dtype`, not negative."""
-    lengths: tuple[int, ...]
+    lengths: BlockLengths
     """Sizes of the blocks, which add up to `count`."""
     offset: int
     """Number of the first coordinate."""
 
-    @cached_property
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lengths", BlockLengths.of(self.lengths))
+
+    @property
     def count(self) -> int:  # type: ignore[override]
-        return sum(self.lengths)
+        return self.lengths.total
 
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
@@ -72,12 +75,21 @@ class ScaledSigns(Packet):
         return full
 
     def put_into(self, out: Tensor) -> None:
-        if out.dtype != self.scales.dtype or out.device != self.packed.device or not out.is_contiguous():
-            super().put_into(out)
-            return
-        put_signs(self.packed, self.offset, 0, ALL_SELECTED, out)
-        lengths = torch.tensor(self.lengths, device=out.device)
-        out.mul_(self.scales.repeat_interleave(lengths, output_size=self.count))
+        put_scaled_signs(self.packed.to(out.device), self.scales.to(out.device), self.lengths, out)
+
+    def add_to(self, total: Tensor) -> None:
+        add_scaled_signs(self.packed.to(total.device), self.scales.to(total.device), self.lengths, total)
+
+    def put_as_sum(self, out: Tensor) -> None:
+        if bool((self.scales > 0).all()):  # then none of its zeros is -0.0
+            self.put_into(out)
+        else:
+            super().put_as_sum(out)
+
+    def unsent_of(self, vector: Tensor) -> Tensor:
+        device = vector.device
+        add_scaled_signs(self.packed.to(device), -self.scales.to(device), self.lengths, vector)
+        return vector
 
     def scaled(self, factor: float) -> Self:
         packed = flipped(self.packed, self.count) if factor < 0 else self.packed
@@ -115,6 +127,4 @@ class ScaledSigns(Packet):
         if not bool((torch.isfinite(scales) & (scales >= 0)).all()):
             raise WireError("scaled signs: a scale is negative, inf or NaN")
         check_padding(int(payload[-1]), count)
-        packet = cls(packed=rest[table_bytes + scale_bytes :], scales=scales, lengths=lengths, offset=offset)
-        packet.__dict__["count"] = count  # the cached property: it is known here
-        return packet
+        return cls(packed=rest[table_bytes + scale_bytes :], scales=scales, lengths=lengths, offset=offset)

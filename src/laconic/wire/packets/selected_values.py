@@ -87,6 +87,11 @@ class SelectedValues(Packet):
         device = total.device
         add_selected(self.values.to(device), self.offset, self.key, self.threshold, total, self._sampled_on(device))
 
+    def unsent_of(self, vector: Tensor) -> Tensor:
+        values, sampled = self.values.to(vector.device), self._sampled_on(vector.device)
+        add_selected(values, self.offset, self.key, self.threshold, vector, sampled, subtract=True)
+        return vector
+
     def _sampled_on(self, device: torch.device) -> Tensor | None:
         return None if self.sampled is None or device.type != "cpu" else self.sampled
 

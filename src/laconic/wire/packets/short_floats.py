@@ -113,6 +113,12 @@ class ShortFloats(Packet):
         else:
             super().add_to(total)
 
+    def unsent_of(self, vector: Tensor) -> Tensor:
+        if not self._are_powers_for(vector):
+            return super().unsent_of(vector)
+        add_powers(self.exponents, vector, subtract=True)
+        return vector
+
     def scaled(self, factor: float) -> Self:
         values = shortened(scaled_values(self.values, factor), self.mantissa_bits)
         return type(self).of(values, self.mantissa_bits, self.offset)

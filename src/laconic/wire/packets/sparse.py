@@ -115,9 +115,9 @@ class Sparse(Packet):
     def add_to(self, total: Tensor) -> None:
         add_at(total, self.indices.to(total.device), self.values.dense().to(total))
 
-    def unsent_of(self, vector: Tensor, out: Tensor) -> Tensor:
-        add_at(out.copy_(vector), self.indices.to(out.device), -self.values.dense().to(out))
-        return out
+    def unsent_of(self, vector: Tensor) -> Tensor:
+        add_at(vector, self.indices.to(vector.device), -self.values.dense().to(vector))
+        return vector
 
     def scaled(self, factor: float) -> Self:
         return replace(self, values=self.values.scaled(factor))

@@ -4,8 +4,8 @@ For the momentum and error feedback steps of sign methods (`cpu/error_feedback.p
 reference are the functions of the same names in `reference/signs.py`. The bits are the same: no operation is fused or
 reordered.
 
-Sixteen elements at a time go from memory through all of the arithmetic and back, so that loads, stores and arithmetic
-overlap. Results about the 64 elements are words of 64 bits, lowest bit first.
+A register of elements at a time goes from memory through all of the arithmetic and back, so that loads, stores and
+arithmetic overlap. Results about the 64 elements are words of 64 bits, lowest bit first.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,18 @@ from typing import Any
 
 from llvmlite import ir
 
-from laconic.kernels.cpu.llvm.vectors import LANES, WORD, Block, Codegen, hash_within, intrinsic, same, splat, types
-
-_WIDTH = Block.LANES
+from laconic.kernels.cpu.llvm.vectors import (
+    LANES,
+    WORD,
+    Block,
+    Codegen,
+    hash_within,
+    intrinsic,
+    register_lanes,
+    same,
+    splat,
+    types,
+)
 
 
 def _update(context: Any, block: Block, value_of: Callable[[], Any], out: Any, c: Any, draw: Any, past: bool) -> Any:  # noqa: ANN401
@@ -23,7 +32,7 @@ def _update(context: Any, block: Block, value_of: Callable[[], Any], out: Any, c
 
     Args:
         block: Reads and writes the arrays; array 0 is `out`.
-        value_of: Returns the corrected gradient of the block's current 16 elements, as lanes.
+        value_of: Returns the corrected gradient of the block's current elements, as lanes.
         out: The new residual.
         c: Scalar, the magnitude that a sent sign stands for.
         draw: Scalars: the first coordinate, the two halves of the mixed key, the threshold less 1.
@@ -32,17 +41,17 @@ def _update(context: Any, block: Block, value_of: Callable[[], Any], out: Any, c
     Returns:
         Three uint64: which elements are negative, which are selected, and which are inf or NaN.
     """
-    builder = block.builder
-    # scalars -> lanes, once for all four groups of 16
-    offset, low, high, limit = (splat(builder, scalar, _WIDTH) for scalar in draw)
-    plus, minus = splat(builder, c, _WIDTH), splat(builder, builder.fneg(c), _WIDTH)
+    builder, n = block.builder, block.LANES
+    # scalars -> lanes, once for all registers
+    offset, low, high, limit = (splat(builder, scalar, n) for scalar in draw)
+    plus, minus = splat(builder, c, n), splat(builder, builder.fneg(c), n)
     words = [ir.Constant(WORD, 0)] * 3
-    for lane in range(0, LANES, _WIDTH):
+    for lane in range(0, LANES, n):
         block.lane = lane
         corrected = value_of()
         zeros = same(corrected.type, 0.0)
         # lanes: hash32 of the coordinates <= limit -> which are selected
-        coordinates = builder.add(offset, ir.Constant(offset.type, list(range(lane, lane + _WIDTH))))
+        coordinates = builder.add(offset, ir.Constant(offset.type, list(range(lane, lane + n))))
         selected = hash_within(builder, coordinates, low, high, limit)
         # lanes: corrected - (-c, +c where selected, else 0) -> the new residual
         negative = builder.fcmp_ordered("<", corrected, zeros)
@@ -50,9 +59,9 @@ def _update(context: Any, block: Block, value_of: Callable[[], Any], out: Any, c
         block.write(builder.fsub(corrected, sent), out, 0, past_caches=past)
         # lanes: x - x is 0 for finite x, NaN otherwise -> which are inf or NaN
         non_finite = builder.fcmp_unordered("!=", builder.fsub(corrected, corrected), zeros)
-        # 16 bits of each result into its word, from bit `lane` on
+        # the bits of each result into its word, from bit `lane` on
         for i, bits in enumerate((negative, selected, non_finite)):
-            word = builder.zext(builder.bitcast(bits, ir.IntType(_WIDTH)), WORD)
+            word = builder.zext(builder.bitcast(bits, ir.IntType(n)), WORD)
             words[i] = builder.or_(words[i], builder.shl(word, ir.Constant(WORD, lane)))
     return context.make_tuple(builder, types.UniTuple(types.uint64, 3), words)
 
@@ -92,11 +101,11 @@ def _step(past: bool) -> Any:  # noqa: ANN401
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
             new_residual, new_momentum, residual, momentum, gradient, place, mu, decay, c, *draw = args
-            block = Block(context, builder, signature.args, place)
-            factor, share = splat(builder, mu, _WIDTH), splat(builder, decay, _WIDTH)
+            block = Block(context, builder, signature.args, place, register_lanes(context))
+            factor, share = (splat(builder, scalar, block.LANES) for scalar in (mu, decay))
 
             def corrected() -> Any:  # noqa: ANN401
-                """Return the corrected gradient of 16 elements, and write their new momentum."""
+                """Return the corrected gradient of a few elements, and write their new momentum."""
                 # lanes: new = mu * momentum + g -> memory; then (mu * new + g) + decay * residual
                 g = block.read(gradient, 4)
                 new = builder.fadd(builder.fmul(factor, block.read(momentum, 3)), g)
@@ -145,11 +154,11 @@ def _total(past: bool) -> Any:  # noqa: ANN401
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
             new_residual, residual, total, place, divisor, scale, decay, c, *draw = args
-            block = Block(context, builder, signature.args, place)
-            n, factor, share = (splat(builder, scalar, _WIDTH) for scalar in (divisor, scale, decay))
+            block = Block(context, builder, signature.args, place, register_lanes(context))
+            n, factor, share = (splat(builder, scalar, block.LANES) for scalar in (divisor, scale, decay))
 
             def corrected() -> Any:  # noqa: ANN401
-                """Return the corrected mean of 16 elements."""
+                """Return the corrected mean of a few elements."""
                 # lanes: total / divisor, int8 sums as floats first; then decay * residual + scale * mean
                 votes, before = block.read(total, 2), block.read(residual, 1)
                 if votes.type != before.type:
@@ -173,16 +182,16 @@ def momentum_at(typing: Any, gradient: Any, momentum: Any, place: Any, mu: Any, 
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
         gradient, momentum, place, mu, rest = args
-        block = Block(context, builder, signature.args, place)
-        old, fresh = splat(builder, mu, _WIDTH), splat(builder, rest, _WIDTH)
+        block = Block(context, builder, signature.args, place, register_lanes(context))
+        old, fresh = splat(builder, mu, block.LANES), splat(builder, rest, block.LANES)
         word = ir.Constant(WORD, 0)
-        for lane in range(0, LANES, _WIDTH):
+        for lane in range(0, LANES, block.LANES):
             block.lane = lane
-            # lanes: mu * momentum + rest * gradient -> over the gradient; its signs as 16 bits of the word
+            # lanes: mu * momentum + rest * gradient -> over the gradient; its signs as bits of the word
             new = builder.fadd(builder.fmul(old, block.read(momentum, 1)), builder.fmul(fresh, block.read(gradient, 0)))
             block.write(new, gradient, 0)
             negative = builder.fcmp_ordered("<", new, same(new.type, 0.0))
-            bits = builder.zext(builder.bitcast(negative, ir.IntType(_WIDTH)), WORD)
+            bits = builder.zext(builder.bitcast(negative, ir.IntType(block.LANES)), WORD)
             word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, lane)))
         return word
 

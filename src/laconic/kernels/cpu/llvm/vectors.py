@@ -95,12 +95,16 @@ def has_feature(context: Any, name: str) -> bool:  # noqa: ANN401
     return f"+{name}" in features.split(",")
 
 
+def register_lanes(context: Any) -> int:  # noqa: ANN401
+    """Return how many float32 fill one register: then comparing, selecting and taking bits are one instruction each."""
+    return 16 if has_feature(context, "avx512f") else 8
+
+
 class Block:
-    """Reads and writes 16 elements of arrays at a time, from index `place` + `lane` on."""
+    """Reads and writes a few elements of arrays at a time, from index `place` + `lane` on."""
 
-    LANES = 16
-
-    def __init__(self, context: Any, builder: Any, array_types: Any, place: Any) -> None:  # noqa: ANN401
+    def __init__(self, context: Any, builder: Any, array_types: Any, place: Any, n: int = 16) -> None:  # noqa: ANN401
+        self.LANES = n
         self._context = context
         self.builder = builder
         self._types = array_types
@@ -113,22 +117,22 @@ class Block:
         return vector_at(self._context, self.builder, self._types[number], array, place, self.LANES)
 
     def read(self, array: Any, number: int) -> Any:  # noqa: ANN401
-        """Load 16 elements as a vector. `number` is the array's number among the intrinsic's arguments."""
-        # memory -> 16 lanes, aligned as one element is
+        """Load LANES elements as a vector. `number` is the array's number among the intrinsic's arguments."""
+        # memory -> lanes, aligned as one element is
         pointer, size = self._at(array, number)
         return self.builder.load(pointer, align=size)
 
     def write(self, value: Any, array: Any, number: int, *, past_caches: bool = False) -> None:  # noqa: ANN401
-        """Store a vector of 16 elements to an array.
+        """Store a vector of LANES elements to an array.
 
         Args:
-            value: 16 lanes of the array's type.
+            value: Lanes of the array's type.
             array: The array, as numba passes it.
             number: The array's number among the intrinsic's arguments.
             past_caches: Store past the caches; the address must be a multiple of 64 bytes. An ordinary store first
                 reads the line that it overwrites into the cache.
         """
-        # 16 lanes -> memory; past the caches the full line of 64 bytes must be aligned
+        # lanes -> memory; past the caches the full line of 64 bytes must be aligned
         pointer, size = self._at(array, number)
         store = self.builder.store(value, pointer, align=min(64, self.LANES * size) if past_caches else size)
         if past_caches:

@@ -1,0 +1,265 @@
+"""Error feedback with scaled signs, compiled: one pass corrects, packs and adds up, one takes away what was sent.
+
+Reference: `reference/residuals.py`. The same bits, but for the means of magnitudes.
+
+Passes go tile by tile. What a tile adds up for a block is added to the block's sum in the order of the tiles, so that
+the number of threads changes no bit. Groups of 64 elements within one block go through LLVM lanes
+(`llvm/residuals.py`); where a block ends among them, their magnitudes are added one by one.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numba import uint64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laconic.kernels.block_lengths import BlockLengths
+from laconic.kernels.checks import FLOATS
+from laconic.kernels.cpu.block_edges import block_at, edge_of
+from laconic.kernels.cpu.compile import kernel
+from laconic.kernels.cpu.flatten import is_long
+from laconic.kernels.cpu.llvm.residuals import correct_run, correct_run_past_caches
+from laconic.kernels.cpu.llvm.vectors import ALL, Words, add_signs_at, put_signs_at
+from laconic.kernels.cpu.mask_streams import bit_buffer, padded, trimmed, words_of
+from laconic.kernels.cpu.threads import in_chunks
+from laconic.kernels.reference import residuals as reference_residuals
+
+Array = NDArray[Any]
+
+TILE = 1 << 14  # elements; a chunk of threads is several of them
+
+
+def correct(vector: Tensor, residual: Tensor, *, divisor: int = 1, decay: float = 1.0) -> None:
+    """See `reference.residuals.correct`."""
+    values, before = vector.numpy(), _array(residual)
+    in_chunks(
+        len(values),
+        lambda start, stop: _correct(values[start:stop], before[start:stop], float(divisor), float(decay)),
+    )
+
+
+def mean_signs(values: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """See `reference.residuals.mean_signs`."""
+    return _signs_and_means(_array(values), None, None, None, lengths, (0.0, 1.0, 1.0), False)
+
+
+def correct_signs(
+    vector: Tensor, residual: Tensor, lengths: Sequence[int], *, divisor: int = 1, decay: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """See `reference.residuals.correct_signs`."""
+    factors = (0.0, float(decay), float(divisor))
+    return _signs_and_means(vector.numpy(), _array(residual), None, None, lengths, factors, False)
+
+
+def momentum_correct_signs(
+    gradient: Tensor, momentum: Tensor, residual: Tensor, new_momentum: Tensor, lengths: Sequence[int],
+    *, mu: float, decay: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """See `reference.residuals.momentum_correct_signs`."""
+    past_caches = is_long(new_momentum) and new_momentum.data_ptr() % 64 == 0
+    return _signs_and_means(
+        gradient.numpy(), _array(residual), _array(momentum), new_momentum.numpy(), lengths,
+        (float(mu), float(decay), 1.0), past_caches,
+    )  # fmt: skip
+
+
+def put_scaled_signs(packed: Tensor, scales: Tensor, lengths: Sequence[int], out: Tensor) -> None:
+    """See `reference.residuals.put_scaled_signs`."""
+    if _are_alike(scales, out):
+        _write(packed, scales, lengths, out, add=False)
+    else:
+        reference_residuals.put_scaled_signs(packed, scales, lengths, out)
+
+
+def add_scaled_signs(packed: Tensor, scales: Tensor, lengths: Sequence[int], total: Tensor) -> None:
+    """See `reference.residuals.add_scaled_signs`."""
+    if _are_alike(scales, total):
+        _write(packed, scales, lengths, total, add=True)
+    else:
+        reference_residuals.add_scaled_signs(packed, scales, lengths, total)
+
+
+def _are_alike(scales: Tensor, out: Tensor) -> bool:
+    return out.dtype in FLOATS and out.dtype == scales.dtype and out.is_contiguous()
+
+
+def _array(values: Tensor) -> Array:
+    """Return an array to read from."""
+    made: Array = values.detach().contiguous().numpy()
+    return made
+
+
+def _signs_and_means(
+    vector: Array, residual: Array | None, momentum: Array | None, new_momentum: Array | None,
+    lengths: Sequence[int], factors: tuple[float, float, float], past_caches: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return the packed signs and the means of what a pass leaves in the vector.
+
+    Args:
+        vector: (d,) floats, overwritten where there is a residual.
+        residual: (d,); None to leave the vector as it is.
+        momentum: (d,); None for none.
+        new_momentum: (d,), overwritten; None for none.
+        lengths: Elements of each block.
+        factors: Of the momentum, of the residual, and the divisor of the vector.
+        past_caches: Store the new momentum past the caches.
+    """
+    blocks, count = BlockLengths.of(lengths), len(vector)
+    stream = bit_buffer(count)
+    words, sums, heads = words_of(stream), np.zeros(len(blocks)), np.zeros(-(-count // TILE))
+    size, edges = blocks.size, blocks.sparse_edges
+    in_chunks(
+        count,
+        lambda start, stop: _tiles(
+            words, vector, residual, momentum, new_momentum, factors, size, edges, sums, heads, past_caches, start, stop
+        ),
+    )
+    means = np.empty(len(blocks), vector.dtype)
+    _join(size, edges, count, sums, heads, means)
+    return trimmed(stream, count), torch.from_numpy(means)
+
+
+def _write(packed: Tensor, scales: Tensor, lengths: Sequence[int], out: Tensor, *, add: bool) -> None:
+    """Write or add every block's scale with the signs of its elements."""
+    blocks = BlockLengths.of(lengths)
+    words, sizes, elements = padded(packed, out.numel()), _array(scales), out.detach().numpy()
+    size, edges = blocks.size, blocks.sparse_edges
+    in_chunks(len(elements), lambda start, stop: _scaled(words, sizes, size, edges, elements, add, start, stop))
+
+
+@kernel
+def _correct(vector: Array, residual: Array, divisor: float, decay: float) -> None:
+    number = vector.dtype.type
+    n, share = number(divisor), number(decay)
+    for i in range(vector.size):
+        vector[i] = vector[i] / n + share * residual[i]
+
+
+@kernel
+def _tiles(
+    words: Words, vector: Array, residual: Any, momentum: Any, new_momentum: Any, factors: Any, size: int,  # noqa: ANN401
+    edges: Array, sums: Array, heads: Array, past_caches: bool, start: int, stop: int,
+) -> None:  # fmt: skip
+    """Correct the elements start .. stop - 1, write their signs, and add up their magnitudes.
+
+    Args:
+        words: The stream of signs, overwritten.
+        vector: (d,) floats, overwritten where there is a residual.
+        residual: (d,), or None.
+        momentum: (d,), or None.
+        new_momentum: (d,), overwritten, or None.
+        factors: Of the momentum, of the residual, and the divisor of the vector.
+        size: The size of all blocks but the last; 0 where `edges` has them.
+        edges: (blocks + 1,) int64, where blocks begin and end; empty where there is a size.
+        sums: (blocks,) float64, 0; what the tile in which a block begins adds up for it.
+        heads: (tiles,) float64, 0; what a tile adds up for a block that began before it.
+        past_caches: Store the new momentum past the caches.
+        start: First element, a multiple of TILE.
+        stop: Index behind the last element, a multiple of TILE or d.
+    """
+    number = vector.dtype.type
+    scalars = number(factors[0]), number(factors[1]), number(factors[2])
+    block = block_at(start, size, edges)
+    for tile in range(start, stop, TILE):
+        last = min(tile + TILE, stop)
+        begin, end = edge_of(block, size, edges, vector.size), edge_of(block + 1, size, edges, vector.size)
+        at, total = tile, 0.0
+        while at < last:
+            n = (min(end, last) - at) // 64
+            until = at + 64 * n if n > 0 else min(at + 64, last)
+            if until - at < 64:
+                _few(words, vector, residual, momentum, new_momentum, scalars, at)
+            elif past_caches:
+                added = correct_run_past_caches(
+                    words, vector, residual, momentum, new_momentum, at, max(n, 1), *scalars
+                )
+            else:
+                added = correct_run(words, vector, residual, momentum, new_momentum, at, max(n, 1), *scalars)
+            if n > 0:
+                total += added
+            else:
+                for i in range(at, until):
+                    if i == end:
+                        _put(sums, heads, block, tile, begin, total)
+                        block, begin, total = block + 1, end, 0.0
+                        end = edge_of(block + 1, size, edges, vector.size)
+                    total += np.float64(abs(vector[i]))
+            at = until
+            if at == end:
+                _put(sums, heads, block, tile, begin, total)
+                block, begin, total = block + 1, end, 0.0
+                end = edge_of(block + 1, size, edges, vector.size)
+        if begin < last:
+            _put(sums, heads, block, tile, begin, total)
+
+
+@kernel
+def _put(sums: Array, heads: Array, block: int, tile: int, begin: int, total: float) -> None:
+    """Keep what a tile has added up for a block that begins at `begin`."""
+    if begin < tile:
+        heads[tile // TILE] = total
+    else:
+        sums[block] = total
+
+
+@kernel
+def _few(
+    words: Words, vector: Array, residual: Any, momentum: Any, new_momentum: Any, scalars: Any, at: int  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Take a pass on the fewer than 64 elements from `at` on, through a buffer of 64."""
+    n = vector.size - at
+    buffer, word = np.zeros((4, 64), vector.dtype), np.zeros(1, np.uint64)
+    buffer[0, :n] = vector[at:]
+    if momentum is not None:
+        buffer[1, :n], buffer[2, :n] = residual[at:], momentum[at:]
+        correct_run(word, buffer[0], buffer[1], buffer[2], buffer[3], 0, 1, *scalars)
+        new_momentum[at:] = buffer[3, :n]
+        vector[at:] = buffer[0, :n]
+    elif residual is not None:
+        buffer[1, :n] = residual[at:]
+        correct_run(word, buffer[0], buffer[1], None, None, 0, 1, *scalars)
+        vector[at:] = buffer[0, :n]
+    else:
+        correct_run(word, buffer[0], None, None, None, 0, 1, *scalars)
+    words[at >> 6] = word[0] & ((uint64(1) << uint64(n)) - uint64(1))
+
+
+@kernel
+def _join(size: int, edges: Array, count: int, sums: Array, heads: Array, means: Array) -> None:
+    """Add to each block's sum what later tiles have added up for it, and write the means."""
+    for tile in range(1, heads.size):
+        block = block_at(tile * TILE, size, edges)
+        if edge_of(block, size, edges, count) < tile * TILE:
+            sums[block] += heads[tile]
+    for block in range(sums.size):
+        length = edge_of(block + 1, size, edges, count) - edge_of(block, size, edges, count)
+        means[block] = sums[block] / np.float64(length)
+
+
+@kernel
+def _scaled(
+    words: Words, scales: Array, size: int, edges: Array, out: Array, add: bool, start: int, stop: int
+) -> None:  # fmt: skip
+    """Write or add the scales of elements start .. stop - 1 with their signs. Arguments as for `_tiles`."""
+    block = block_at(start, size, edges)
+    end = edge_of(block + 1, size, edges, out.size)
+    for place in range(start, stop, 64):
+        word, until = words[place >> 6], min(place + 64, stop)
+        if until - place == 64 and end >= until:
+            if add:
+                add_signs_at(out, place, word, ALL, scales[block])
+            else:
+                put_signs_at(out, place, word, ALL, scales[block])
+        else:
+            for i in range(place, until):
+                if i == end:
+                    block += 1
+                    end = edge_of(block + 1, size, edges, out.size)
+                value = -scales[block] if (word >> uint64(i - place)) & uint64(1) else scales[block]
+                out[i] = out[i] + value if add else value
+        if until == end and until < out.size:
+            block += 1
+            end = edge_of(block + 1, size, edges, out.size)
