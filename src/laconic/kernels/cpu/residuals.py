@@ -1,6 +1,6 @@
 """Error feedback with scaled signs, compiled: one pass corrects, packs and adds up, one takes away what was sent.
 
-Reference: `reference/residuals.py`. The same bits, but for the means of magnitudes.
+Reference: `reference/residuals.py`. The same bits, but for the means of float32 magnitudes.
 
 Passes go tile by tile. What a tile adds up for a block is added to the block's sum in the order of the tiles, so that
 the number of threads changes no bit. Groups of 64 elements within one block go through LLVM lanes
@@ -117,9 +117,12 @@ def _signs_and_means(
             words, vector, residual, momentum, new_momentum, factors, size, edges, sums, heads, past_caches, start, stop
         ),
     )
+    packed = trimmed(stream, count)
+    if vector.dtype == np.float64:  # whose order of additions shows in the result
+        return packed, reference_residuals.mean_magnitudes(torch.from_numpy(vector), blocks)
     means = np.empty(len(blocks), vector.dtype)
     _join(size, edges, count, sums, heads, means)
-    return trimmed(stream, count), torch.from_numpy(means)
+    return packed, torch.from_numpy(means)
 
 
 def _write(packed: Tensor, scales: Tensor, lengths: Sequence[int], out: Tensor, *, add: bool) -> None:
