@@ -92,7 +92,7 @@ class Inbox(Mapping[int, Packet]):
         if len(signs) < max(2, len(self)):
             return None
         masks = {rank: replace(packet, packed=torch.zeros_like(packet.packed)) for rank, packet in signs.items()}
-        votes, cast = self.votes(), Inbox(masks, self.n_workers, self._zeros, vote_buffer=self._vote_buffer).votes()
+        votes, cast = self.votes(), Inbox(masks, self.n_workers, self._empty, vote_buffer=self._vote_buffer).votes()
         several = cast > 1  # a vote always agrees with itself
         alike, possible = ((each * several).sum(dtype=torch.float64) for each in (votes.abs(), cast))
         return int(alike), int(possible)
