@@ -381,34 +381,3 @@ def test_a_density_that_selects_nothing_of_the_full_vector_is_refused():
     with pytest.raises(ValueError, match=r"^top-k: density=0\.01 of d=20 is no element; make it at least 1/20"):
         TopK(blocks="vector")(VECTORS["constant"])
     assert TopK()(VECTORS["constant"], spec=ModelSpec.of_sizes(18, 2)).indices.tolist() == [0, 18]
-
-
-@pytest.mark.slow
-@every
-@over_vectors
-@over_inputs("dtype", [torch.float32, torch.float64])
-def test_a_residual_is_what_a_packet_leaves_of_the_corrected_vector(compressor, name, dtype):
-    vector = vector_of(name, dtype).contiguous()
-    spec, residual = spec_of(len(vector)), 0.3 * vector.flip(0)
-    expected = vector / 3 + 0.5 * residual
-    made = vector.clone()
-    packet = compressor.with_residual(made, residual, divisor=3, decay=0.5, spec=spec, key=KEY, offset=5)
-    assert torch.equal(made, expected)
-    assert_same_packet(packet, compressor(expected, spec=spec, key=KEY, offset=5))
-    dense = packet.dense().clone()
-    assert torch.equal(packet.unsent_of(made), expected - dense)
-    assert torch.equal(packet.dense(), dense)
-
-
-@pytest.mark.slow
-@every
-@over_vectors
-@over_inputs("dtype", [torch.float32, torch.float64])
-def test_the_first_packet_of_a_sum_is_added_to_zeros(compressor, name, dtype):
-    vector = -vector_of(name, dtype).abs().contiguous()
-    packet = compressor(vector, spec=spec_of(len(vector)), key=KEY)
-    for out_dtype in (torch.float32, torch.float64):
-        expected, out = torch.zeros(len(vector), dtype=out_dtype), torch.full((len(vector),), 7.0, dtype=out_dtype)
-        packet.add_to(expected)
-        packet.put_as_sum(out)
-        assert out.numpy().tobytes() == expected.numpy().tobytes()

@@ -40,7 +40,7 @@ def test_equal_ones_are_equal_and_hash_alike():
     assert len(set(made)) == len(made)
 
 
-def test_a_block_has_at_least_one_element():
+def test_a_block_without_elements_is_refused():
     for lengths in ((0,), (3, 0, 2), (-1, 4)):
         with pytest.raises(ValueError, match="a block has at least one"):
             BlockLengths.of(lengths)

@@ -109,19 +109,31 @@ def _signs_and_means(
     """
     blocks, count = BlockLengths.of(lengths), len(vector)
     stream = bit_buffer(count)
-    words, sums, heads = words_of(stream), np.zeros(len(blocks)), np.zeros(-(-count // TILE))
+    words, sums, carried = words_of(stream), np.zeros(len(blocks)), np.zeros(-(-count // TILE))
     size, edges = blocks.size, blocks.sparse_edges
     in_chunks(
         count,
         lambda start, stop: _tiles(
-            words, vector, residual, momentum, new_momentum, factors, size, edges, sums, heads, past_caches, start, stop
+            words,
+            vector,
+            residual,
+            momentum,
+            new_momentum,
+            factors,
+            size,
+            edges,
+            sums,
+            carried,
+            past_caches,
+            start,
+            stop,
         ),
     )
     packed = trimmed(stream, count)
     if vector.dtype == np.float64:  # whose order of additions shows in the result
         return packed, reference_residuals.mean_magnitudes(torch.from_numpy(vector), blocks)
     means = np.empty(len(blocks), vector.dtype)
-    _join(size, edges, count, sums, heads, means)
+    _join(size, edges, count, sums, carried, means)
     return packed, torch.from_numpy(means)
 
 
@@ -144,7 +156,7 @@ def _correct(vector: Array, residual: Array, divisor: float, decay: float) -> No
 @kernel
 def _tiles(
     words: Words, vector: Array, residual: Any, momentum: Any, new_momentum: Any, factors: Any, size: int,  # noqa: ANN401
-    edges: Array, sums: Array, heads: Array, past_caches: bool, start: int, stop: int,
+    edges: Array, sums: Array, carried: Array, past_caches: bool, start: int, stop: int,
 ) -> None:  # fmt: skip
     """Correct the elements start .. stop - 1, write their signs, and add up their magnitudes.
 
@@ -158,7 +170,7 @@ def _tiles(
         size: The size of all blocks but the last; 0 where `edges` has them.
         edges: (blocks + 1,) int64, where blocks begin and end; empty where there is a size.
         sums: (blocks,) float64, 0; what the tile in which a block begins adds up for it.
-        heads: (tiles,) float64, 0; what a tile adds up for a block that began before it.
+        carried: (tiles,) float64, 0; what a tile adds up for a block that began before it.
         past_caches: Store the new momentum past the caches.
         start: First element, a multiple of TILE.
         stop: Index behind the last element, a multiple of TILE or d.
@@ -186,24 +198,24 @@ def _tiles(
             else:
                 for i in range(at, until):
                     if i == end:
-                        _put(sums, heads, block, tile, begin, total)
+                        _put(sums, carried, block, tile, begin, total)
                         block, begin, total = block + 1, end, 0.0
                         end = edge_of(block + 1, size, edges, vector.size)
                     total += np.float64(abs(vector[i]))
             at = until
             if at == end:
-                _put(sums, heads, block, tile, begin, total)
+                _put(sums, carried, block, tile, begin, total)
                 block, begin, total = block + 1, end, 0.0
                 end = edge_of(block + 1, size, edges, vector.size)
         if begin < last:
-            _put(sums, heads, block, tile, begin, total)
+            _put(sums, carried, block, tile, begin, total)
 
 
 @kernel
-def _put(sums: Array, heads: Array, block: int, tile: int, begin: int, total: float) -> None:
+def _put(sums: Array, carried: Array, block: int, tile: int, begin: int, total: float) -> None:
     """Keep what a tile has added up for a block that begins at `begin`."""
     if begin < tile:
-        heads[tile // TILE] = total
+        carried[tile // TILE] = total
     else:
         sums[block] = total
 
@@ -231,12 +243,12 @@ def _few(
 
 
 @kernel
-def _join(size: int, edges: Array, count: int, sums: Array, heads: Array, means: Array) -> None:
+def _join(size: int, edges: Array, count: int, sums: Array, carried: Array, means: Array) -> None:
     """Add to each block's sum what later tiles have added up for it, and write the means."""
-    for tile in range(1, heads.size):
+    for tile in range(1, carried.size):
         block = block_at(tile * TILE, size, edges)
         if edge_of(block, size, edges, count) < tile * TILE:
-            sums[block] += heads[tile]
+            sums[block] += carried[tile]
     for block in range(sums.size):
         length = edge_of(block + 1, size, edges, count) - edge_of(block, size, edges, count)
         means[block] = sums[block] / np.float64(length)

@@ -1,4 +1,4 @@
-"""Stochastic rounding in blocks of few elements, compiled: what depends on a block is spread over its elements.
+"""Stochastic rounding in blocks of few elements, compiled: what depends on a block is repeated over its elements.
 
 For `cpu/stochastic_rounding.py`, with the same bits as its loops over blocks; those cost as much for a short block as
 for 32 elements. Reference: `reference/stochastic_rounding.py`. All loops run over a tile of codes.
@@ -27,16 +27,16 @@ def quantize_short(
     offset: int, low_key: Any, high_key: Any, codes: Array, packed: Array, start: int, stop: int,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Write the packed codes of elements start .. stop - 1. Arguments as for `_quantize`."""
-    of_block, spread = np.empty((3, TILE), values.dtype), np.empty((3, TILE), values.dtype)
-    factors, raised, steps = spread[0], spread[1], spread[2]
-    places, zero = np.empty(TILE, np.int32), numbers[1]
+    of_block, repeated = np.empty((3, TILE), values.dtype), np.empty((3, TILE), values.dtype)
+    factors, raised, steps = repeated[0], repeated[1], repeated[2]
+    grid, zero = np.empty(TILE, np.int32), numbers[1]
     block = block_at(start, size, edges)
     for tile in range(start, stop, TILE):
         last = min(tile + TILE, stop)
         until = block_at(last - 1, size, edges) + 1
         _scales(lows[block:until], highs[block:until], numbers, of_block)
         for row in range(3):
-            _spread(of_block[row], block, size, edges, values.size, tile, last, spread[row])
+            _repeat(of_block[row], block, size, edges, values.size, tile, last, repeated[row])
         part = values[tile:last]
         for i in range(part.size):
             value = part[i]
@@ -44,18 +44,18 @@ def quantize_short(
                 value = -value
             found = (value * factors[i] + raised[i]) * steps[i]
             found = found if found > zero else zero  # also for NaN
-            places[i] = int32(found if found < numbers[0] else numbers[0])
+            grid[i] = int32(found if found < numbers[0] else numbers[0])
         for i in range(part.size):
             x = uint32(uint32(offset + tile + i) ^ low_key)
             x = uint32(uint32(x ^ uint32(x >> uint32(16))) * uint32(0x7FEB352D))
             x = uint32(x ^ uint32(x >> uint32(15)))
             x = uint32(uint32(x + high_key) * uint32(0x846CA68B))
             x = uint32(x ^ uint32(x >> uint32(16)))
-            level = uint32(uint32(uint32(x >> _ROUND_BITS) + uint32(places[i])) >> _FRACTION_BITS)
-            places[i] = int32(level)
+            level = uint32(uint32(uint32(x >> _ROUND_BITS) + uint32(grid[i])) >> _FRACTION_BITS)
+            grid[i] = int32(level)
         for i in range(part.size):
-            negative = (part[i] < zero) & (places[i] > int32(0))
-            codes[i] = uint32(places[i]) | (minus if negative else uint32(0))
+            negative = (part[i] < zero) & (grid[i] > int32(0))
+            codes[i] = uint32(grid[i]) | (minus if negative else uint32(0))
         codes[part.size :] = 0
         pack_tile(codes, bits, packed[tile * bits // 8 : (last * bits + 7) // 8])
         block = until if edge_of(until, size, edges, values.size) == last else until - 1
@@ -67,8 +67,8 @@ def dequantize_short(
     minus: Any, codes: Array, total: Array, start: int, stop: int, sign: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Write the values of codes start .. stop - 1, or add them. Arguments as for `_dequantize`."""
-    of_block, spread = np.empty((3, TILE), lows.dtype), np.empty((4, TILE), lows.dtype)
-    bottoms, steps, unfactors, tops = spread[0], spread[1], spread[2], spread[3]
+    of_block, repeated = np.empty((3, TILE), lows.dtype), np.empty((4, TILE), lows.dtype)
+    bottoms, steps, unfactors, tops = repeated[0], repeated[1], repeated[2], repeated[3]
     made, zero = np.empty(TILE, lows.dtype), numbers[1]
     below = int32(minus - int32(1)) if minus else int32(-1)
     block = block_at(start, size, edges)
@@ -78,8 +78,8 @@ def dequantize_short(
         until = block_at(last - 1, size, edges) + 1
         _distances(lows[block:until], highs[block:until], numbers, of_block)
         for row in range(3):
-            _spread(of_block[row], block, size, edges, total.size, tile, last, spread[row])
-        _spread(highs[block:until], block, size, edges, total.size, tile, last, tops)
+            _repeat(of_block[row], block, size, edges, total.size, tile, last, repeated[row])
+        _repeat(highs[block:until], block, size, edges, total.size, tile, last, tops)
         part = total[tile:last]
         for i in range(part.size):
             code = int32(int32(codes[i]) & below)
@@ -125,7 +125,7 @@ def _factor_of(low: Any, high: Any, numbers: Array) -> Any:  # noqa: ANN401 - nu
 
 
 @kernel
-def _spread(
+def _repeat(
     of_block: Array, block: int, size: int, edges: Array, count: int, tile: int, last: int, out: Array
 ) -> None:  # fmt: skip
     """Write a number of each block, from `block` on, for each of its elements in a tile."""
