@@ -185,11 +185,17 @@ def _scattered(vector: Tensor) -> Callable[[], object]:
     return call
 
 
+def _correct_signs(vector: Tensor) -> Callable[[], object]:
+    gradient, residual = vector.clone(), torch.zeros_like(vector)
+    return lambda: api.correct_signs(gradient, residual, (vector.numel(),))
+
+
 _OWN: dict[str, Callable[[Tensor], Callable[[], object]]] = {
     "put signs on a sampled mask": _put,
     "add signs on a sampled mask, int8": _add,
     "add signs, float32": _add_float,
     "count selected": _count,
+    "correct, signs and their mean": _correct_signs,
     "count set bits": _ones,
     "count the votes of 8": _vote_counts,
     "gather": _gathered(api.gather),
@@ -213,6 +219,7 @@ CALLS = (
     ("error_feedback.step", "sign step: mask, residual"),
     ("error_feedback.total", "server's step: mask, residual"),
     ("error_feedback.momentum_at", "momentum, sign + pack"),
+    ("residuals.correct_run", "correct, signs and their mean"),
     ("stochastic_rounding.draw_groups", "quantize + pack, 2 bits"),
     ("stochastic_rounding.draw_groups", "quantize + pack, 4 bits"),
     ("stochastic_rounding.draw_groups", "quantize + pack, 8 bits"),

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numba import float64, int32, uint8, uint32
 
+from laconic.kernels.cpu.block_edges import block_at, edge_of
 from laconic.kernels.cpu.code_tiles import TILE, pack_tile
 from laconic.kernels.cpu.llvm.level_sums import ROWS, SPAN
 from laconic.kernels.cpu.llvm.reductions import LANES, RUN
-from laconic.kernels.cpu.stochastic_rounding import _block_at, _factor
+from laconic.kernels.cpu.stochastic_rounding import _factor
 from laconic.kernels.cpu.threads import CHUNK
 from laconic.kernels.reference.stochastic_rounding import FRACTION_BITS
 from laconic.kernels.twins.words import hashed
@@ -21,11 +22,11 @@ from laconic.kernels.twins.words import hashed
 _BOUNDS = 7
 
 
-def ranges(keys: Any, segments: Any, mask: Any, lows: Any, highs: Any, start: Any, stop: Any) -> None:
+def ranges(keys: Any, size: Any, edges: Any, mask: Any, lows: Any, highs: Any, start: Any, stop: Any) -> None:
     """See `block_norms._ranges`."""
     zero = mask - mask
     for segment in range(start, stop):
-        part = keys[segments[segment] : segments[segment + 1]]
+        part = keys[edge_of(segment, size, edges, keys.size) : edge_of(segment + 1, size, edges, keys.size)]
         low, high = mask, ~mask
         for i in range(part.size):
             key = part[i] ^ (mask if part[i] < zero else zero)
@@ -34,10 +35,10 @@ def ranges(keys: Any, segments: Any, mask: Any, lows: Any, highs: Any, start: An
         lows[segment], highs[segment] = low, high
 
 
-def segment_maxima(keys: Any, segments: Any, mask: Any, found: Any, start: Any, stop: Any) -> None:
+def segment_maxima(keys: Any, size: Any, edges: Any, mask: Any, found: Any, start: Any, stop: Any) -> None:
     """See `block_norms._segment_maxima`."""
     for segment in range(start, stop):
-        part = keys[segments[segment] : segments[segment + 1]]
+        part = keys[edge_of(segment, size, edges, keys.size) : edge_of(segment + 1, size, edges, keys.size)]
         largest = mask - mask
         for i in range(part.size):
             largest = max(largest, part[i] & mask)
@@ -45,17 +46,17 @@ def segment_maxima(keys: Any, segments: Any, mask: Any, found: Any, start: Any, 
 
 
 def squares(
-    values: Any, keys: Any, mask: Any, segments: Any, firsts: Any, factors: Any, sums: Any, absolute_maxima: Any,
-    start: Any, stop: Any,
+    values: Any, keys: Any, mask: Any, size: Any, edges: Any, firsts: Any, factors: Any, sums: Any,
+    absolute_maxima: Any, start: Any, stop: Any,
 ) -> None:  # fmt: skip
     """See `block_norms._squares`."""
-    block = np.searchsorted(firsts, start, side="right") - 1
+    block = np.searchsorted(firsts, start, side="right") - 1 if firsts.size else start - 1
     chains = np.empty(RUN)
     for segment in range(start, stop):
-        if block + 1 < firsts.size and firsts[block + 1] == segment:
+        if firsts.size == 0 or (block + 1 < firsts.size and firsts[block + 1] == segment):
             block += 1
-        part = values[segments[segment] : segments[segment + 1]]
-        bits, factor = keys[segments[segment] : segments[segment + 1]], factors[block]
+        begin, end = edge_of(segment, size, edges, keys.size), edge_of(segment + 1, size, edges, keys.size)
+        part, bits, factor = values[begin:end], keys[begin:end], factors[block]
         full = part.size // RUN * RUN
         chains[:] = 0.0
         for place in range(0, full, RUN):
@@ -76,17 +77,17 @@ def squares(
 
 
 def quantize(
-    values: Any, lows: Any, highs: Any, edges: Any, numbers: Any, bits: Any, minus: Any, offset: Any, low_key: Any,
-    high_key: Any, codes: Any, packed: Any, start: Any, stop: Any,
+    values: Any, lows: Any, highs: Any, size: Any, edges: Any, numbers: Any, bits: Any, minus: Any, offset: Any,
+    low_key: Any, high_key: Any, codes: Any, packed: Any, start: Any, stop: Any,
 ) -> None:  # fmt: skip
     """See `stochastic_rounding._quantize`."""
     top, none = numbers[0], numbers[1]
-    block = _block_at(edges, start)
+    block = block_at(start, size, edges)
     for tile in range(start, stop, TILE):
         end = min(tile + TILE, stop)
         at = tile
         while at < end:
-            while edges[block + 1] <= at:
+            if edge_of(block + 1, size, edges, values.size) <= at:
                 block += 1
             low, high = lows[block], highs[block]
             factor = _factor(low, high, numbers)
@@ -95,13 +96,13 @@ def quantize(
             step = top / span
             if span * step < top:
                 step = step * numbers[6]
-            until = min(end, edges[block + 1])
+            until = min(end, edge_of(block + 1, size, edges, values.size))
             part, made = values[at:until], codes[at - tile : until - tile]
             coordinate = uint32(offset + at)
             for i in range(part.size):
                 value = part[i] * factor
-                size = -value if (minus != uint32(0)) & (value < none) else value
-                place = (size + raised) * step
+                magnitude = -value if (minus != uint32(0)) & (value < none) else value
+                place = (magnitude + raised) * step
                 place = place if place > none else none
                 place = place if place < top else top
                 sampled = uint32(

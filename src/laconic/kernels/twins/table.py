@@ -14,8 +14,9 @@ from laconic.kernels.cpu import (
 )
 from laconic.kernels.cpu import error_feedback as cpu_error_feedback
 from laconic.kernels.cpu import flatten as cpu_flatten
+from laconic.kernels.cpu import residuals as cpu_residuals
 from laconic.kernels.cpu.llvm import vectors
-from laconic.kernels.twins import blocks, error_feedback, flatten, words
+from laconic.kernels.twins import blocks, error_feedback, flatten, residuals, words
 from laconic.kernels.twins.replaced import in_place, with_parts
 
 TWINS: Mapping[str, Mapping[Any, Callable[..., Any]]] = {
@@ -30,6 +31,7 @@ TWINS: Mapping[str, Mapping[Any, Callable[..., Any]]] = {
     "error_feedback.step": {cpu_error_feedback.error_feedback_step: error_feedback.error_feedback_step},
     "error_feedback.total": {cpu_error_feedback.error_feedback_total: error_feedback.error_feedback_total},
     "error_feedback.momentum_at": {mask_streams.momentum_pack: error_feedback.momentum_pack},
+    "residuals.correct_run": {cpu_residuals._tiles: residuals.tiles},
     "stochastic_rounding.draw_groups": {stochastic_rounding._quantize: blocks.quantize},
     "reductions.run_ends": {block_norms._ranges: blocks.ranges},
     "reductions.run_absolute_maximum": {block_norms._segment_maxima: blocks.segment_maxima},
