@@ -41,7 +41,7 @@ def test_show_says_what_a_run_starts_with_and_that_the_defaults_are_the_papers()
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("name", [*PAPERS, "sgd", "ec-sgd", "signsgd-mv", "ssgd-mv"])
+@pytest.mark.parametrize("name", [*PAPERS, "sgd", "ec-sgd", "signsgd-mv", "ssgd-mv", "ssgd-mv-ad"])
 def test_on_the_digits_it_reaches_what_a_small_grid_reaches(name):
     reached = {
         factor: run_simulated(RunSettings(algorithm=name, lr=factor * RunSettings(algorithm=name).learning_rate),

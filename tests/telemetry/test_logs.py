@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 
 import pytest
 import torch
@@ -147,6 +148,19 @@ def test_tensorboard_reads_the_curves_and_hides_what_a_continued_run_writes_agai
         (1, 1), (2, 2), (3, 23), (4, 24),
     ]  # fmt: skip
     assert "| lr | 0.1 |" in str(read.Tensors("settings/text_summary")[0].tensor_proto.string_val)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")
+def test_event_files_that_cannot_be_written_are_named_once_without_a_traceback(tmp_path, stated, capfd):
+    with laconic.RunLog("tensorboard", folder=tmp_path) as log:
+        log.log({"loss": 1.0}, 1)
+        shutil.rmtree(tmp_path / "tensorboard")
+        for step in range(2, 300):  # a thread of the package finds it out
+            log.log({"loss": 1.0}, step)
+    (said,) = stated.messages
+    assert said.startswith("log tensorboard: FileNotFoundError: ")
+    assert said.endswith("; training goes on without it")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def logged_on_a_rank(rank, folder):

@@ -1,5 +1,6 @@
 """`laconic report`: the page of a comparison, and the files beside it."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import typer
 from laconic.cli.flags import with_flags
 from laconic.cli.invocation import is_quiet
 from laconic.lab.options import OptionGroup, option
+from laconic.lab.outputs import output_file
 from laconic.report.terminal import terminal
 from laconic.report.visible import visible
 
@@ -27,8 +29,11 @@ class ReportOptions(OptionGroup):
 @with_flags(ReportOptions, alone=True)
 def report(context: typer.Context, options: ReportOptions) -> None:
     """Write the page of a comparison: tables, curves with bands over seeds, times on any network, in one file."""
-    from laconic.report.comparison_page.files import write_report  # here, since torch takes a second to load
+    from laconic.report.comparison_page.files import PAGE, write_report  # here, since torch takes a second to load
 
-    for path in write_report(options.folder, options.out):
-        if not is_quiet(context):
-            terminal().print(f"wrote {visible(str(path))}", soft_wrap=True)
+    with ExitStack() as stack:
+        if options.out is not None:  # before many runs are read
+            stack.enter_context(output_file(options.out / PAGE, option="out"))
+        for path in write_report(options.folder, options.out):
+            if not is_quiet(context):
+                terminal().print(f"wrote {visible(str(path))}", soft_wrap=True)

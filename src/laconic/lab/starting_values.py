@@ -29,6 +29,7 @@ STARTING_VALUES: Mapping[str, StartingValues] = {
     "compskip": StartingValues(settings={"c": "0.6", "server_c": "0.6"}, base_lr=0.02),
     "dropsign": StartingValues(settings={"c": "0.5", "server_c": "0.5"}, base_lr=0.01),
     "signsgd-mv": StartingValues(base_lr=0.2),
+    **dict.fromkeys(("ssgd-mv", "ssgd-mv-ad", "ssgd-mv-rs"), StartingValues(base_lr=0.5)),
 }
 
 

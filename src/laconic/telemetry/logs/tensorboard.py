@@ -1,5 +1,6 @@
 """A log for TensorBoard, written by torch.utils.tensorboard into the folder `tensorboard`."""
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ class EventFiles:
         """Begin event files. What earlier ones have after the step `start` is hidden."""
         from torch.utils.tensorboard import SummaryWriter
 
+        before = set(threading.enumerate())
         self._writer = SummaryWriter(str(folder / FOLDER), purge_step=start + 1)
+        self._threads = set(threading.enumerate()) - before
+        self._excepthook = threading.excepthook
+        threading.excepthook = self._ended
         rows = "".join(f"| {key} | {value} |\n" for key, value in config.items())
         text = f"{name}\n\n| setting | value |\n|---|---|\n{rows}"
         self._writer.add_text("settings", text, start)
@@ -26,4 +31,12 @@ class EventFiles:
 
     def finish(self) -> None:
         """Write what is left."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._excepthook
+
+    def _ended(self, ending: threading.ExceptHookArgs) -> None:
+        """Print no traceback of a thread that writes: its error, such as a full disk, is raised by the next `log`."""
+        if ending.thread not in self._threads:
+            self._excepthook(ending)
