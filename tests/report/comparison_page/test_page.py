@@ -112,6 +112,11 @@ def test_a_folder_of_runs_without_a_comparison_is_read_too(folder, contents, tmp
     ]  # settings of their own
 
 
+def test_the_table_and_the_fields_work_before_a_browser_has_read_the_library(page):
+    text = page[0]
+    assert text.index("function update()") < text.index("plotly.js v") < text.index("<script>drawCharts();</script>")
+
+
 def test_networks_of_the_comparison_are_offered_and_it_starts_with_the_one_on_top(page):
     names = [network["name"] for network in page[1]["networks"]]
     assert names == ["home", "100 Mbit/s, 10 ms"]

@@ -109,7 +109,7 @@ const charts = new Map();  // by id: what makes it, whether it is near the windo
 function addChart(id, make) { charts.set(id, {make, near: false, old: true}); }
 function drawChart(id) {
   const chart = charts.get(id), box = element(id);
-  if (!chart.near || !chart.old || !view.network) return;
+  if (!chart.near || !chart.old || !view.network || !window.Plotly) return;
   chart.old = false;
   const {traces, layout, words, best} = chart.make(data, view);
   Plotly.react(box, traces, layout, config);
@@ -117,6 +117,11 @@ function drawChart(id) {
   box.dataset.traces = traces.length;
   if (words !== undefined) element(`${id}-says`).textContent = words;
   if (best) element(`${id}-says`).textContent = best.length ? `On the dotted line, where no other is both cheaper and better: ${best.join("; ")}.` : "";
+}
+// The library comes after these scripts, so that the table and the fields work while a browser reads it.
+function drawCharts() {
+  for (const id of charts.keys()) drawChart(id);
+  document.documentElement.dataset.ready = "yes";
 }
 const watcher = new IntersectionObserver(seen => seen.forEach(({isIntersecting, target}) => {
   charts.get(target.id).near = isIntersecting;
@@ -150,7 +155,7 @@ function zoom(box, factor) {
   Plotly.relayout(box, {"xaxis.range": [middle - half, middle + half]});
 }
 function save(id, format) {
-  Plotly.downloadImage(element(id), {format, filename: `${id}`, width: 1000, height: 560, scale: format === "png" ? 2 : 1});
+  window.Plotly?.downloadImage(element(id), {format, filename: `${id}`, width: 1000, height: 560, scale: format === "png" ? 2 : 1});
 }
 
 // ---- all of it, after any change
@@ -264,4 +269,3 @@ element("no-pictures").hidden = Charts.pictures(data).length > 0;
 listen();
 for (const id of charts.keys()) { element(id).addEventListener("keydown", onKey); watcher.observe(element(id)); }
 update();
-document.documentElement.dataset.ready = "yes";
