@@ -157,9 +157,9 @@ def test_event_files_that_cannot_be_written_are_named_once_without_a_traceback(t
         shutil.rmtree(tmp_path / "tensorboard")
         for step in range(2, 300):  # a thread of the package finds it out
             log.log({"loss": 1.0}, step)
-    (said,) = stated.messages
-    assert said.startswith("log tensorboard: FileNotFoundError: ")
-    assert said.endswith("; training goes on without it")
+    (line,) = stated.messages
+    assert line.startswith("log tensorboard: FileNotFoundError: ")
+    assert line.endswith("; training goes on without it")
     assert "Traceback" not in capfd.readouterr().err
 
 
