@@ -22,7 +22,6 @@ from laconic.errors import LaconicError, Named, OptionError
 from laconic.lab.outputs import output_folder
 from laconic.lab.own_results import run_folders
 from laconic.lab.processes.place import described
-from laconic.lab.processes.starting import start_template
 from laconic.lab.processes.stopping import Stopped
 from laconic.report.terminal import terminal
 from laconic.report.visible import visible
@@ -40,17 +39,15 @@ def compare_cells(
     Raises:
         LaconicError: A cell has failed. All that is finished is printed and written.
     """
+    from laconic.lab.comparison.engine import ComparisonRun
+    from laconic.lab.runs.logged_run import check_logs
+
     refuse_ranks(context)
     quiet = is_quiet(context)
     asked = options.asked(given)
     comparison = asked.comparison()
-    place = options.place()
-    if place is None:
-        start_template()  # now, since this process imports torch next, for as long as the template
-    from laconic.lab.comparison.engine import ComparisonRun
-    from laconic.lab.runs.logged_run import check_logs
-
     asked.check(comparison)
+    place = options.place()
     folder = options.folder(launch.out)
     assert folder is not None
     check_logs(launch.log, folder)

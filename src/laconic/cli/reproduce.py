@@ -94,7 +94,12 @@ class ReproduceOptions(OptionGroup):
         check_old_results(self.out, overwrite=self.overwrite, resume=self.resume)
 
 
-@with_flags(ReproduceOptions, alone=True)
+def _before_torch(context: typer.Context, options: ReproduceOptions) -> None:
+    if (options.names or options.all) and not options.list:
+        start_template()  # which imports torch, as this process does next
+
+
+@with_flags(ReproduceOptions, alone=True, before_torch=_before_torch)
 def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
     """Run what the papers' tables and figures show, and print the results beside the published figures."""
     from laconic.reproduce import TABLES, table_of
@@ -113,8 +118,6 @@ def reproduce(context: typer.Context, options: ReproduceOptions) -> None:
 
 
 def _run_items(context: typer.Context, options: ReproduceOptions) -> None:
-    if options.names or options.all:
-        start_template()  # now, since this process imports torch next, for as long as the template
     from laconic.cli.reproduce_items import run_items
     from laconic.cli.reproduce_page import write_page
     from laconic.reproduce import TABLES

@@ -18,6 +18,7 @@ from laconic.errors import Named, OptionError
 from laconic.lab.algorithms import algorithm_class
 from laconic.lab.outputs import output_file, output_folder
 from laconic.lab.processes.launcher import started_as_rank
+from laconic.lab.processes.starting import start_template
 from laconic.lab.processes.stopping import Stopped
 from laconic.lab.runs.settings import RunSettings
 from laconic.protocol.layout import n_nodes_for
@@ -45,6 +46,8 @@ def _before_compare(
 ) -> None:
     comparison.check_given(given, launch)
     launch.check_results(comparison.folder(launch.out))
+    if comparison.has_cells and comparison.on is None:
+        start_template()  # which imports torch, as this process does next
 
 
 @with_flags(Given(RunSettings), LaunchOptions, before_torch=_before_run)

@@ -150,8 +150,8 @@ class CellRuns:
 
     @property
     def highest_bytes(self) -> int:
-        """The most that all processes had in memory at once."""
-        return self._queue.highest_bytes
+        """The most that all processes had in memory at once; 0 where they are on other machines."""
+        return 0 if self._place.bounds_memory else self._queue.highest_bytes
 
     def run(self) -> None:
         """Run all works. No process outlives the call."""

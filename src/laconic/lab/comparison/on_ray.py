@@ -5,6 +5,7 @@ has to be shared: the files of a cell travel, those of one that has saved itself
 """
 
 import contextlib
+import os
 import signal
 import sys
 import tempfile
@@ -50,6 +51,7 @@ class OnRay:
         import ray
 
         if self._ray is None:
+            os.environ.setdefault("RAY_worker_niceness", "0")  # a cluster that is started here has this priority
             handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
             ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
             for number, handler in handlers.items():  # Ray takes them
