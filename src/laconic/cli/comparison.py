@@ -67,7 +67,7 @@ def compare_cells(
             with asked.file_named(), CellDisplay(shown=not quiet) as display:
                 run.run(
                     jobs=options.jobs, memory_bytes=None if options.memory is None else size(options.memory),
-                    listen=display.listen, place=place, idle=_load_page,
+                    listen=display.listen, place=place, all_started=_load_page,
                 )  # fmt: skip
         except Stopped as stopped:
             _print(run, file.console, notes=not quiet)
@@ -103,11 +103,12 @@ def _print(run: "ComparisonRun", console: Console, *, notes: bool) -> None:
 
 
 def _load_page() -> None:
-    """Import what makes the page, on a core that has nothing else to do."""
+    """Import what makes the page, while the last cells train."""
 
     def load() -> None:
         with suppress(Exception):  # the page says what is wrong
             import_module("laconic.report.comparison_page.files")
+            import_module("laconic.report.drawing").load()
 
     threading.Thread(target=load, daemon=True).start()
 

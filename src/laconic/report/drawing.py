@@ -68,6 +68,13 @@ def picture_bytes(
     return _MORE_THAN_IS_SEEN.sub(b"", data).replace(b" \nL ", b"L") if small and ending == ".svg" else data
 
 
+def load() -> None:
+    """Import what draws, ahead of the first picture."""
+    _matplotlib()
+    for name in ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"):
+        importlib.import_module(name)
+
+
 def line_style(number: int, n_points: int = 0) -> dict[str, Any]:
     """Return how the line of this number is picture_bytes; with `n_points`, markers on up to eight of its points."""
     style: dict[str, Any] = {

@@ -108,7 +108,7 @@ class CellRuns:
         plugins: Sequence[str] = (),
         n_ended: int = 0,
         place: Place | None = None,
-        idle: Callable[[], object] = lambda: None,
+        all_started: Callable[[], object] = lambda: None,
     ) -> None:
         """Start nothing yet.
 
@@ -121,7 +121,7 @@ class CellRuns:
             plugins: Files with algorithms, which each process loads.
             n_ended: The number of cells that have ended before.
             place: Where the processes are; None for this machine.
-            idle: Called once when a core is free and nothing waits for it.
+            all_started: Called once when nothing waits any more: what comes after the works can be prepared.
         """
         self._place = place or Here()
         if memory_bytes is None and not self._place.bounds_memory:
@@ -141,12 +141,10 @@ class CellRuns:
         self._queue = CellQueue(
             {work.name: work.kind for work in works}, {work.kind: work.estimated_bytes for work in works}, memory_bytes
         )
-        self._keep, self._listen, self._idle = keep, listen, idle
+        self._keep, self._listen, self._all_started = keep, listen, all_started
         self._n_ended, self._n_cells = n_ended, n_ended + sum(len(work.names) for work in works)
         self._waiting = dict.fromkeys(self._works)  # in order
-        self._running: set[str] = set()
         self._last: dict[str, TaskProgress] = {}
-        self._has_been_idle = False
 
     @property
     def highest_bytes(self) -> int:
@@ -155,17 +153,18 @@ class CellRuns:
 
     def run(self) -> None:
         """Run all works. No process outlives the call."""
-        self._note_idle()
+        if not self._waiting:
+            self._all_started()
         self._place.run(
             self._tasks, self._at_once, self._reported, self._finished, self._failed, self._queue.choose, self._started
         )
 
     def _started(self, task: PoolTask, pid: int | None) -> None:
         del self._waiting[task.label]
-        self._running.add(task.label)
         self._queue.started(task, pid)
         self._tell(TaskProgress(label=task.label, done=0, total=1))
-        self._note_idle()
+        if not self._waiting:
+            self._all_started()
 
     def _reported(self, progress: TaskProgress) -> None:
         self._queue.progressed(progress.label, progress.done / (progress.total or 1))
@@ -188,18 +187,11 @@ class CellRuns:
 
     def _end(self, label: str, result: CellResult, figures: Figures | None) -> None:
         work = self._works[label]
-        self._running.discard(label)
         results = self._keep(work, result.shared_by(len(work.names)), figures)
         last = self._last.get(label, TaskProgress(label=label, done=0, total=1))
         for name, each in zip(work.names, results, strict=True):
             self._n_ended += 1
             self._tell(last, name, each)
-        self._note_idle()
-
-    def _note_idle(self) -> None:
-        if not self._has_been_idle and not self._waiting and len(self._running) < self._at_once:
-            self._has_been_idle = True
-            self._idle()
 
     def _tell(self, progress: TaskProgress, name: str | None = None, result: CellResult | None = None) -> None:
         self._last[progress.label] = progress

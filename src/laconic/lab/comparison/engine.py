@@ -135,9 +135,9 @@ class ComparisonRun:
         listen: Listener = lambda progress: None,
         place: Place | None = None,
         save_every_s: float = SAVE_EVERY_S,
-        idle: Callable[[], object] = lambda: None,
+        all_started: Callable[[], object] = lambda: None,
     ) -> None:
-        """Train what is left. Arguments and errors as for `run_comparison`; `idle` as for `CellRuns`."""
+        """Train what is left. Arguments and errors as for `run_comparison`; `all_started` as for `CellRuns`."""
         left = self.left
         estimates = check_cells(left)
         for cell in self.records:
@@ -156,7 +156,7 @@ class ComparisonRun:
         runs = CellRuns(
             [self._work(group, estimates[group[0].kind], save_every_s) for group in groups], keep, jobs=jobs,
             memory_bytes=memory_bytes, listen=listen, plugins=self._plugins,
-            n_ended=len(self.cells) - len(left), place=place, idle=idle,
+            n_ended=len(self.cells) - len(left), place=place, all_started=all_started,
         )  # fmt: skip
         runs.run()
 
