@@ -1,14 +1,14 @@
 """CSGD, and error compensation together with randomized compressors."""
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb
 
 import pytest
 import torch
 
 import laconic
-from laconic.algorithms.csgd import CSGD
+from laconic.algorithms.csgd import CSGD, partition_lengths
 from laconic.algorithms.ec_sgd import ECSGD
 from laconic.algorithms.sgd import SGD
 from laconic.compressors import (
@@ -17,10 +17,15 @@ from laconic.compressors import (
     Identity,
     Natural,
     Quantized,
+    ScaledSign,
     Sparsified,
     Ternary,
 )
 from laconic.contract import ModelSpec
+from laconic.protocol.layout import choose_layout
+from support import optimizers, small_model
+from support.deadlines import PATIENCE_S
+from support.ranks import run_ranks
 from support.recording_meter import with_recording_meters
 from support.simulated_run import Run, assert_same, logistic, normal, quadratic, wavy
 
@@ -71,6 +76,68 @@ def test_csgd_claims_to_be_separable_where_both_compressors_are():
         for layout in ("rank0", "sharded")
     ]
     assert torch.equal(runs[0].path(10), runs[1].path(10))
+
+
+# One server for each partition.
+
+
+def test_each_partition_is_compressed_by_itself_by_the_workers_and_by_its_server():
+    problem, bounds = quadratic(n_workers=3), (0, 13, 25, 37)
+    run = Run(CSGD(partitions=True), problem, lr=wavy, seed=4, layout="sharded")
+    keys = [laconic.random_keys.make_key(4, "worker", rank, 0, "compress") for rank in range(3)]
+    server_key = laconic.random_keys.make_key(4, "server", 0, 0, "compress")
+    expected = []
+    for start, stop in pairwise(bounds):
+        parts = [g[start:stop] for g in run.gradients()]
+        sent = [Quantized()(part, key=key, offset=start).dense() for part, key in zip(parts, keys, strict=True)]
+        expected.append(Quantized()(sum(sent) / 3, key=server_key, offset=start).dense())
+    assert torch.equal(run.step(), torch.cat(expected))
+
+
+def test_partitions_are_those_of_the_servers_and_change_no_bit_with_the_layout():
+    for d, n in ((37, 4), (8, 4), (3, 5), (1, 1)):
+        layout = choose_layout("sharded", CSGD(partitions=True), ModelSpec.of_sizes(d), n)
+        assert partition_lengths(d, n) == tuple(shard.count for shard in layout.shards)
+    for compressor in (Quantized(bits=3), Ternary(blocks="vector"), ScaledSign(blocks="vector")):
+        algorithm = replace(both(CSGD, compressor), partitions=True)
+        paths = [
+            Run(algorithm, quadratic(n_workers=3), lr=wavy, layout=layout, seed=2, frames=frames).path(5)
+            for layout, frames in (("sharded", "sized"), ("sharded", "encoded"), ("rank0", "sized"))
+        ]
+        assert torch.equal(paths[0], paths[1]), compressor
+        assert torch.equal(paths[0], paths[2]), compressor
+
+
+def test_partitions_are_refused_where_compressors_have_no_block_for_one():
+    for compressor in (Sparsified(), Quantized(blocks="7"), ScaledSign()):
+        with pytest.raises(ValueError, match="partitions=True needs compressor with one block for a partition"):
+            replace(both(CSGD, compressor), partitions=True)
+    with pytest.raises(ValueError, match="needs server_compressor with one block"):
+        CSGD(partitions=True, server_compressor=Natural())
+
+
+def steps_in_process(rank):
+    net = small_model.net()
+    inner = torch.optim.SGD(net.parameters(), lr=0.1)
+    opt = laconic.DistributedOptimizer(
+        inner, CSGD(partitions=True), model=net, layout="sharded", seed=5, timeout_s=PATIENCE_S
+    )
+    for round_ in range(4):
+        optimizers.one_step(opt, net, rank, round_)
+    return small_model.values(net), opt.traffic.as_data()
+
+
+@pytest.mark.slow
+def test_servers_of_partitions_give_the_bits_and_bytes_of_the_simulator():
+    net = small_model.net()
+    inner = torch.optim.SGD(net.parameters(), lr=0.1)
+    simulation = laconic.Simulation(net, inner, CSGD(partitions=True), workers=3, layout="sharded", seed=5)
+    for round_ in range(4):
+        simulation.step(lambda rank, round_=round_: small_model.loss(net, rank, round_))
+    found = run_ranks(steps_in_process, 3)
+    assert all(torch.equal(values, small_model.values(net)) for values, _ in found)
+    sent = sum(traffic["up"]["wire_bytes"] for _, traffic in found)
+    assert sent == simulation.traffic.up.wire_bytes
 
 
 def test_whatever_its_defaults_compress_with_is_unbiased_as_it_claims():

@@ -14,7 +14,7 @@ from laconic.algorithms.sasg import SASG
 from laconic.algorithms.sparse import SparseSGD
 from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.algorithms.ssgd_topk import SSGDTopK
-from laconic.compressors import QSGD, Clipped, DenseValues, Natural, Sign, Sparsified, Ternary, TopK
+from laconic.compressors import QSGD, Clipped, DenseValues, Natural, Quantized, Sign, Sparsified, Ternary, TopK
 from laconic.contract import ModelSpec
 from laconic.policies.skip_policies import SlowLink
 from laconic.protocol.layout import LAYOUTS, choose_layout
@@ -67,6 +67,7 @@ SAMPLES = {
     ),
     "ec-sgd, clipped": ECSGD(compressor=Clipped(mantissa_bits=2), server_compressor=Clipped()),
     "csgd, separable": CSGD(compressor=Natural(), server_compressor=Sparsified()),
+    "csgd, partitions": CSGD(partitions=True, compressor=Quantized(bits=4)),
     "csgd, levels": CSGD(compressor=Ternary(), server_compressor=QSGD(blocks="8")),
     "compskip, all kept": CompSkip(c=1.0, server_c=1.0, keep=1.0, server_keep=1.0, decay=0.8),
     "sparse, list": SparseSGD(density=0.5, blocks="vector", code="list"),

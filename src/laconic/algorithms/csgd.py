@@ -8,19 +8,35 @@ Equations:
   worker: sends Q(g)
   server: answers Q(mean of Q(g))
   step: x <- x - gamma Q(mean of Q(g))
+With `partitions` each of N partitions of the vector is compressed by itself, at a worker and at the server of that
+partition: the section's compressed multi-server, as layout `sharded` carries it out.
 Differs: the mean of (3.2), where (3.3) and the section's prose have a sum; it is over the workers whose packets
 arrived, since there is no residual.
 The variance of the direction is at most sigma^2 / N + (1 + 1/N) sigma'^2, where the second term is Q's. A biased Q
 leaves an error that does not vanish; use EC-SGD for it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from laconic.compressors import COMPRESSORS, Compressor, Quantized
-from laconic.contract import Algorithm, Exchange, Inbox, ModelSpec, Server, Slices, Step, Worker, algorithm
+from torch import Tensor
+
+from laconic.compressors import COMPRESSORS, BlockCompressor, Compressor, Quantized
+from laconic.contract import (
+    Accept,
+    Algorithm,
+    Exchange,
+    Inbox,
+    ModelSpec,
+    Server,
+    Side,
+    Slices,
+    Step,
+    Worker,
+    algorithm,
+)
 from laconic.hyperparameters import hyperparameter
-from laconic.wire import Packet
+from laconic.wire import Levels, Packet, QuantizedValues, ScaledSigns
 
 
 @algorithm("csgd")
@@ -35,24 +51,72 @@ class CSGD(Algorithm):
     compressor: Compressor = hyperparameter(Quantized(), "Q, compressor of the upload", kinds=COMPRESSORS)
     server_compressor: Compressor = hyperparameter(Quantized(), "Q, compressor of the download", kinds=COMPRESSORS)
 
+    partitions: bool = hyperparameter(
+        False, "compress each of the N partitions of the vector by itself, as N servers do; for compressors of blocks"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for side in ("compressor", "server_compressor") if self.partitions else ():
+            compressor = getattr(self, side)
+            if not isinstance(compressor, BlockCompressor) or compressor.blocks != "vector":
+                raise ValueError(
+                    f"csgd: partitions=True needs {side} with one block for a partition, as quantized, qsgd, ternary "
+                    f"and scaled-sign with blocks=vector are, not {compressor}; leave partitions out for others"
+                )
+
     @property
     def separable(self) -> bool:
-        return self.compressor.separable and self.server_compressor.separable
+        return self.partitions or (self.compressor.separable and self.server_compressor.separable)
 
     @property
     def over_slices(self) -> Slices:
-        return "exact" if self.separable else "blocks"
+        return "exact" if self.separable and not self.partitions else "blocks"
 
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
-        up, down = self.compressor.accept(spec), self.server_compressor.accept(spec)
+        up, down = (
+            _of_any_blocks(one.accept(spec)) if self.partitions else one.accept(spec)
+            for one in (self.compressor, self.server_compressor)
+        )
         return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
 
     def work(self, me: Worker) -> Step:
-        reply = yield self.compressor(me.gradient, spec=me.spec, key=me.key("compress"), offset=me.offset)
+        lengths = partition_lengths(me.count, me.n_workers) if self.partitions else None
+        reply = yield _compressed(self.compressor, me.gradient, me, lengths)
         return reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> Packet:
-        return self.server_compressor(inbox.mean(), spec=server.spec, key=server.key("compress"), offset=server.offset)
+        lengths = _lengths_of(inbox, server.count) if self.partitions else None
+        return _compressed(self.server_compressor, inbox.mean(), server, lengths)
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         return self.compressor.paper_bits(spec), self.server_compressor.paper_bits(spec)
+
+
+def partition_lengths(d: int, n: int) -> tuple[int, ...]:
+    """Return the lengths of the partitions of d elements that n servers have; if n does not divide d, those in front
+    are longer by one, and empty ones are left out."""
+    short, longer = divmod(d, n)
+    return tuple(length for node in range(n) if (length := short + (node < longer)))
+
+
+def _compressed(compressor: Compressor, vector: Tensor, side: Side, lengths: tuple[int, ...] | None) -> Packet:
+    spec = side.spec
+    if lengths is not None:
+        assert isinstance(compressor, BlockCompressor)
+        compressor, spec = replace(compressor, blocks="layer"), ModelSpec.of_sizes(*lengths)
+    return compressor(vector, spec=spec, key=side.key("compress"), offset=side.offset)
+
+
+def _lengths_of(inbox: Inbox, count: int) -> tuple[int, ...]:
+    """Return the partitions of what a server serves, as the packets that reached it have them: one, or all."""
+    for packet in inbox.values():
+        assert isinstance(packet, (Levels, QuantizedValues, ScaledSigns)), "which the protocol has checked"
+        return packet.lengths
+    return (count,)
+
+
+def _of_any_blocks(accept: Accept) -> Accept:
+    """Return the same without the lengths of the blocks, which are others for each server."""
+    settings = {name: value for name, value in accept.settings if name != "lengths"}
+    return Accept(accept.kind, stream=accept.stream, **settings)

@@ -6,7 +6,7 @@ Importing this package imports every file in it, so a new file enters its compre
 import pkgutil
 from importlib import import_module
 
-from laconic.compressors.compressor import Compressor, block_lengths, warn_of_growing_residual
+from laconic.compressors.compressor import BlockCompressor, Compressor, block_lengths, warn_of_growing_residual
 from laconic.compressors.dense import DenseValues, Identity, dense
 from laconic.compressors.fractional import Fractional, fractional
 from laconic.compressors.largest import chosen, n_selected_by_block, n_selected_for, n_selected_in
@@ -42,6 +42,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
 __all__ = [
     "COMPRESSORS",
     "QSGD",
+    "BlockCompressor",
     "Clipped",
     "Compressor",
     "DenseValues",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 LATER: Mapping[str, Mapping[str, str]] = {
     "sparse": {"answer": "dense"},
     "sasg": {"answer": "dense"},
+    "csgd": {"partitions": "false"},
 }
 """By method, the values as a run's settings have them."""
 
