@@ -23,7 +23,6 @@ from torch import Tensor
 
 from laconic.compressors import COMPRESSORS, BlockCompressor, Compressor, Quantized
 from laconic.contract import (
-    Accept,
     Algorithm,
     Exchange,
     Inbox,
@@ -75,7 +74,7 @@ class CSGD(Algorithm):
 
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         up, down = (
-            _of_any_blocks(one.accept(spec)) if self.partitions else one.accept(spec)
+            one.accept(spec).with_any("lengths") if self.partitions else one.accept(spec)  # others for each server
             for one in (self.compressor, self.server_compressor)
         )
         return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
@@ -94,8 +93,10 @@ class CSGD(Algorithm):
 
 
 def partition_lengths(d: int, n: int) -> tuple[int, ...]:
-    """Return the lengths of the partitions of d elements that n servers have; if n does not divide d, those in front
-    are longer by one, and empty ones are left out."""
+    """Return the lengths of the partitions of d elements that n servers have, without empty ones.
+
+    If n does not divide d, those in front are longer by one.
+    """
     short, longer = divmod(d, n)
     return tuple(length for node in range(n) if (length := short + (node < longer)))
 
@@ -112,11 +113,5 @@ def _lengths_of(inbox: Inbox, count: int) -> tuple[int, ...]:
     """Return the partitions of what a server serves, as the packets that reached it have them: one, or all."""
     for packet in inbox.values():
         assert isinstance(packet, (Levels, QuantizedValues, ScaledSigns)), "which the protocol has checked"
-        return packet.lengths
+        return tuple(packet.lengths)
     return (count,)
-
-
-def _of_any_blocks(accept: Accept) -> Accept:
-    """Return the same without the lengths of the blocks, which are others for each server."""
-    settings = {name: value for name, value in accept.settings if name != "lengths"}
-    return Accept(accept.kind, stream=accept.stream, **settings)

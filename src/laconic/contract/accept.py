@@ -47,6 +47,10 @@ class Accept:
         """Return the same for a packet about these coordinates, where they are not the exchange's."""
         return self._with(settings=(*self.settings, ("offset", offset), ("count", count)))
 
+    def with_any(self, name: str) -> "Accept":
+        """Return the same with one attribute left free."""
+        return self._with(settings=tuple((other, value) for other, value in self.settings if other != name))
+
     def forwarded(self, key_rank: int) -> "Accept":
         """Return the same for a packet that the sender got from another rank, whose key it has."""
         return self._with(key_rank=key_rank)
