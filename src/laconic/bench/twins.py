@@ -134,57 +134,6 @@ def _count(vector: Tensor) -> Callable[[], object]:
     return lambda: api.count_selected(0, vector.numel(), _KEY, _SHARE)
 
 
-def _ones(vector: Tensor) -> Callable[[], object]:
-    sampled, _ = api.selected_bits(0, vector.numel(), _KEY, _SHARE)
-    return lambda: api.count_ones(sampled, (0, vector.numel()))
-
-
-def _vote_counts(vector: Tensor) -> Callable[[], object]:
-    lists = [api.top_k(vector.roll(97 * worker), max(1, vector.numel() // 100)) for worker in range(8)]
-    return lambda: api.vote_counts(lists)
-
-
-def _thirds(vector: Tensor) -> list[Tensor]:
-    return list(torch.tensor_split(vector, 3))
-
-
-def _gathered(how: Callable[[list[Tensor], Tensor], object]) -> Callable[[Tensor], Callable[[], object]]:
-    def prepare(vector: Tensor) -> Callable[[], object]:
-        parts, out = _thirds(vector.clone()), torch.empty_like(vector)
-
-        def call() -> Tensor:
-            how(parts, out)
-            return out
-
-        return call
-
-    return prepare
-
-
-def _changed(vector: Tensor) -> Callable[[], object]:
-    parts, start, out = (
-        _thirds(vector.clone()),
-        vector.roll(1),
-        torch.empty_like(vector),
-    )
-
-    def call() -> Tensor:
-        api.gather_change(parts, start, out)
-        return out
-
-    return call
-
-
-def _scattered(vector: Tensor) -> Callable[[], object]:
-    parts = _thirds(torch.empty_like(vector))
-
-    def call() -> list[Tensor]:
-        api.scatter(vector, parts, as_sum=True)
-        return parts
-
-    return call
-
-
 def _correct_signs(vector: Tensor) -> Callable[[], object]:
     gradient, residual = vector.clone(), torch.zeros_like(vector)
     return lambda: api.correct_signs(gradient, residual, (vector.numel(),))
@@ -196,43 +145,25 @@ _OWN: dict[str, Callable[[Tensor], Callable[[], object]]] = {
     "add signs, float32": _add_float,
     "count selected": _count,
     "correct, signs and their mean": _correct_signs,
-    "count set bits": _ones,
-    "count the votes of 8": _vote_counts,
-    "gather": _gathered(api.gather),
-    "gather, divided": _gathered(lambda parts, out: api.gather(parts, out, divisor=8)),
-    "gather the change": _changed,
-    "gather, scaled": _gathered(lambda parts, out: api.gather_scaled(parts, [-0.1] * len(parts), out)),
-    "scatter a sum": _scattered,
 }
 
 
 CALLS = (
-    ("vectors.negatives", "sign + pack"),
     ("vectors.selected", "count selected"),
     ("vectors.add_signs_at", "add signs, float32"),
     ("vectors.add_signs_at", "add signs on a sampled mask, int8"),
-    ("vectors.put_signs_at", "put signs on a sampled mask"),
     ("vectors.compress", "sign + pack, masked"),
     ("vectors.expand", "put signs on a sampled mask"),
-    ("vectors.population", "count set bits"),
-    ("vectors.lowest", "count the votes of 8"),
     ("error_feedback.step", "sign step: mask, residual"),
     ("error_feedback.total", "server's step: mask, residual"),
-    ("error_feedback.momentum_at", "momentum, sign + pack"),
     ("residuals.correct_run", "correct, signs and their mean"),
     ("stochastic_rounding.draw_groups", "quantize + pack, 2 bits"),
     ("stochastic_rounding.draw_groups", "quantize + pack, 4 bits"),
     ("stochastic_rounding.draw_groups", "quantize + pack, 8 bits"),
     ("stochastic_rounding.draw_groups", "levels of blocks of 512"),
     ("reductions.run_ends", "least and largest"),
-    ("reductions.run_absolute_maximum", "largest magnitude"),
     ("reductions.run_squares", "norm"),
     ("level_sums", "fractional, 4 bits"),
-    ("flatten: copies", "gather"),
-    ("flatten: quotients", "gather, divided"),
-    ("flatten: changes", "gather the change"),
-    ("flatten: products", "gather, scaled"),
-    ("flatten: sums", "scatter a sum"),
     ("top_k._reaching", f"top-k, {_DENSITY:g}"),
 )
 """Each LLVM kernel, and calls that spend their time there: names in `cases`, or in `_OWN`."""

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.cpu.block_edges import edge_of
-from laconic.kernels.cpu.compile import kernel
-from laconic.kernels.cpu.llvm.reductions import RUN, run_absolute_maximum, run_ends, run_squares
+from laconic.kernels.cpu.compile import inlined, kernel
+from laconic.kernels.cpu.llvm.reductions import RUN, run_ends, run_squares
 from laconic.kernels.cpu.threads import in_chunks
 
 Array = NDArray[Any]
@@ -144,6 +144,15 @@ def _ranges(
         lows[segment], highs[segment], begin = low, high, end
 
 
+@inlined
+def _largest(part: Array, mask: Any) -> Any:  # noqa: ANN401
+    """Return the absolute maximum of a slice, as bits."""
+    largest = mask - mask
+    for i in range(part.size):
+        largest = max(largest, part[i] & mask)
+    return largest
+
+
 @kernel
 def _segment_maxima(
     keys: Array, size: int, edges: Array, mask: Any, found: Array, start: int, stop: int  # noqa: ANN401
@@ -154,9 +163,7 @@ def _segment_maxima(
         end = edge_of(segment + 1, size, edges, keys.size)
         largest = mask - mask
         if end - begin >= RUN:
-            n = (end - begin) // RUN
-            largest = run_absolute_maximum(keys[begin:end].ctypes.data, n, mask)
-            begin += n * RUN
+            largest, begin = _largest(keys[begin:end], mask), end
         for i in range(begin, end):
             largest = max(largest, keys[i] & mask)
         found[segment], begin = largest, end
@@ -192,7 +199,7 @@ def _squares(
         if end - begin >= RUN:
             n = (end - begin) // RUN
             total = run_squares(values[begin:end].ctypes.data, n, factor)
-            largest = run_absolute_maximum(keys[begin:end].ctypes.data, n, mask)
+            largest = _largest(keys[begin:end], mask)
             begin += n * RUN
         for i in range(begin, end):
             value = np.float64(values[i]) * factor

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import int64, uint32, uint64
+from numba import int64, uint8, uint32, uint64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.kernels.cpu.code_tiles import TILE, pack_tile
 from laconic.kernels.cpu.compile import inlined, kernel
-from laconic.kernels.cpu.llvm.error_feedback import momentum_at
 from laconic.kernels.cpu.llvm.vectors import (
     ALL,
     NONE,
@@ -278,20 +278,18 @@ def vote(voters: Array, start: int, stop: int, out: Words) -> None:
 def momentum_pack(gradient: Array, momentum: Array, mu: float, rest_of_one: float, words: Words) -> int:
     """Average a momentum with the gradient, over the gradient, and write all signs. Returns how many."""
     number = gradient.dtype.type
-    factors = number(mu), number(rest_of_one)
-    words[0] = 0
-    n = 0
-    full = gradient.size // 64 * 64
-    for place in range(0, full, 64):
-        n = append(words, n, momentum_at(gradient, momentum, place, *factors), 64)
-    rest = gradient.size - full
-    if rest:
-        last = np.zeros((2, 64), gradient.dtype)
-        g, m = last[0], last[1]
-        g[:rest], m[:rest] = gradient[full:], momentum[full:]
-        n = append(words, n, momentum_at(g, m, 0, *factors) & low_bits(rest), rest)
-        gradient[full:] = g[:rest]
-    return n
+    none, factor, fresh = number(0), number(mu), number(rest_of_one)
+    negative, packed = np.zeros(TILE, np.uint8), words.view(np.uint8)
+    words[gradient.size // 64] = words[gradient.size // 64 + 1] = 0  # another range's bits may be appended there
+    for start in range(0, gradient.size, TILE):
+        new, old = gradient[start : start + TILE], momentum[start : start + TILE]
+        for i in range(new.size):
+            value = factor * old[i] + fresh * new[i]
+            new[i] = value
+            negative[i] = uint8(value < none)
+        negative[new.size :] = uint8(0)
+        pack_tile(negative, 1, packed[start // 8 : (start + new.size + 7) // 8])
+    return int(gradient.size)
 
 
 @kernel

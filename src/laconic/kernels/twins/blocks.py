@@ -35,16 +35,6 @@ def ranges(keys: Any, size: Any, edges: Any, mask: Any, lows: Any, highs: Any, s
         lows[segment], highs[segment] = low, high
 
 
-def segment_maxima(keys: Any, size: Any, edges: Any, mask: Any, found: Any, start: Any, stop: Any) -> None:
-    """See `block_norms._segment_maxima`."""
-    for segment in range(start, stop):
-        part = keys[edge_of(segment, size, edges, keys.size) : edge_of(segment + 1, size, edges, keys.size)]
-        largest = mask - mask
-        for i in range(part.size):
-            largest = max(largest, part[i] & mask)
-        found[segment] = largest
-
-
 def squares(
     values: Any, keys: Any, mask: Any, size: Any, edges: Any, firsts: Any, factors: Any, sums: Any,
     absolute_maxima: Any, start: Any, stop: Any,

@@ -82,22 +82,6 @@ def error_feedback_total(
     return n
 
 
-def momentum_pack(gradient: Any, momentum: Any, mu: Any, rest_of_one: Any, words: Any) -> Any:
-    """See `mask_streams.momentum_pack`."""
-    number = gradient.dtype.type
-    none, factor, fresh = number(0), number(mu), number(rest_of_one)
-    below, packed = np.zeros(TILE, np.uint8), words.view(np.uint8)
-    for base in range(0, gradient.size, TILE):
-        new, old = gradient[base : base + TILE], momentum[base : base + TILE]
-        for k in range(new.size):
-            value = factor * old[k] + fresh * new[k]
-            new[k] = value
-            below[k] = uint8(value < none)
-        below[new.size :] = uint8(0)
-        pack_tile(below, 1, packed[base // 8 : (base + new.size + 7) // 8])
-    return gradient.size
-
-
 @kernel
 def _streams(below: Any, chosen: Any, count: Any, base: Any, n: Any, allowed: Any, words: Any, sampled: Any) -> Any:
     """Write a tile's bits behind the mask's `base` bits and the stream's n. Returns the stream's new length."""

@@ -6,7 +6,7 @@ caches have no plain form, so one twin stands for both forms.
 
 from typing import Any
 
-from numba import int64, uint32, uint64
+from numba import uint32, uint64
 
 from laconic.kernels.cpu.compile import inlined
 
@@ -25,23 +25,6 @@ def hashed(coordinate: Any, low: Any, high: Any) -> Any:
     return uint32(x ^ uint32(x >> uint32(16)))
 
 
-@inlined
-def ones(word: Any) -> Any:
-    """Return the number of set bits of a uint64."""
-    word -= (word >> uint64(1)) & uint64(0x5555555555555555)
-    word = (word & uint64(0x3333333333333333)) + ((word >> uint64(2)) & uint64(0x3333333333333333))
-    word = (word + (word >> uint64(4))) & uint64(0x0F0F0F0F0F0F0F0F)
-    return int64((word * uint64(0x0101010101010101)) >> uint64(56))
-
-
-def negatives(values: Any, at: Any) -> Any:
-    """See `vectors.negatives`."""
-    word, none = uint64(0), values.dtype.type(0)
-    for k in range(64):
-        word |= uint64(values[at + k] < none) << uint64(k)
-    return word
-
-
 def selected(coordinate: Any, low: Any, high: Any, limit: Any) -> Any:
     """See `vectors.selected`."""
     word = uint64(0)
@@ -57,24 +40,6 @@ def add_signs_at(total: Any, at: Any, negative: Any, mask: Any, size: Any) -> An
     for k in range(64):
         sign = -size if (negative >> uint64(k)) & uint64(1) else size
         total[at + k] += sign if (mask >> uint64(k)) & uint64(1) else none
-
-
-def put_signs_at(out: Any, at: Any, negative: Any, mask: Any, size: Any) -> Any:
-    """See `vectors.put_signs_at`."""
-    none = out.dtype.type(0)
-    for k in range(64):
-        sign = -size if (negative >> uint64(k)) & uint64(1) else size
-        out[at + k] = sign if (mask >> uint64(k)) & uint64(1) else none
-
-
-def population(word: Any) -> Any:
-    """See `vectors.population`."""
-    return ones(word)
-
-
-def lowest(word: Any) -> Any:
-    """See `vectors.lowest`."""
-    return ones((word & (~word + uint64(1))) - uint64(1))
 
 
 def reaching(keys: Any, at: Any, mask: Any, threshold: Any) -> Any:

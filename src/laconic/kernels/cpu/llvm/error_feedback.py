@@ -1,6 +1,6 @@
 """Error feedback on 64 elements at a time: what is sent of them, and the new residual.
 
-For the momentum and error feedback steps of sign methods (`cpu/error_feedback.py`, `cpu/mask_streams.py`). Their
+For the error feedback steps of sign methods (`cpu/error_feedback.py`). Their
 reference are the functions of the same names in `reference/signs.py`. The bits are the same: no operation is fused or
 reordered.
 
@@ -174,29 +174,6 @@ def _total(past: bool) -> Any:  # noqa: ANN401
         ), codegen
 
     return error_feedback_total
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def momentum_at(typing: Any, gradient: Any, momentum: Any, place: Any, mu: Any, rest: Any) -> Codegen:  # noqa: ANN401
-    """Write mu momentum + rest gradient over 64 elements of the gradient. Returns the word of those below zero."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        gradient, momentum, place, mu, rest = args
-        block = Block(context, builder, signature.args, place, register_lanes(context))
-        old, fresh = splat(builder, mu, block.LANES), splat(builder, rest, block.LANES)
-        word = ir.Constant(WORD, 0)
-        for lane in range(0, LANES, block.LANES):
-            block.lane = lane
-            # lanes: mu * momentum + rest * gradient -> over the gradient; its signs as bits of the word
-            new = builder.fadd(builder.fmul(old, block.read(momentum, 1)), builder.fmul(fresh, block.read(gradient, 0)))
-            block.write(new, gradient, 0)
-            negative = builder.fcmp_ordered("<", new, same(new.type, 0.0))
-            bits = builder.zext(builder.bitcast(negative, ir.IntType(block.LANES)), WORD)
-            word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, lane)))
-        return word
-
-    kind = gradient.dtype
-    return types.uint64(gradient, momentum, types.intp, kind, kind), codegen
 
 
 error_feedback_step_at, error_feedback_step_past_caches = _step(False), _step(True)

@@ -1,7 +1,7 @@
-"""Minimum, maximum, absolute maximum and sum of squares of a run of elements.
+"""Minimum, maximum and sum of squares of a run of elements.
 
 For block norms and ranges (`cpu/block_norms.py`); its helpers serve `llvm/level_sums.py` too. Reference:
-`reference.stochastic_rounding.ranges`, `absolute_maxima` and `norms`. Minimum and maximum are the same bits; sums of
+`reference.stochastic_rounding.ranges` and `norms`. Minimum and maximum are the same bits; sums of
 squares are added in another order and agree to the tolerance that `norms` states.
 
 A run is read in four chains of 8 lanes. Each chain has an accumulator of its own, so that no operation waits for the
@@ -137,22 +137,6 @@ def run_ends(typing: Any, elements: Any, n: Any, mask: Any) -> Codegen:  # noqa:
         return context.make_tuple(builder, types.UniTuple(signature.args[-1], 2), [low, high])
 
     return types.UniTuple(mask, 2)(types.intp, types.intp, mask), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def run_absolute_maximum(typing: Any, elements: Any, n: Any, mask: Any) -> Codegen:  # noqa: ANN401
-    """Return the absolute maximum of n * RUN elements at an address, as bits of mask's type; 0 with n = 0."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        elements, n, mask = args
-        run, every = _Run(builder, elements, n, mask.type), splat(builder, mask, LANES)
-        # lanes: bits without the sign, maximum in each chain; then 4 x 8 lanes -> one integer
-        (absolute_maxima,) = run.fold(
-            [same(every.type, 0)], lambda values, carried: [largest(builder, builder.and_(values, every), carried[0])]
-        )
-        return reduced(builder, "smax", run.joined(absolute_maxima, lambda one, other: largest(builder, one, other)))
-
-    return mask(types.intp, types.intp, mask), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]

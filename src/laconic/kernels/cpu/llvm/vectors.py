@@ -4,10 +4,10 @@ For the kernels of `kernels/cpu` that work on signs and masks. A word holds one 
 the lowest bit for the first one. Reference: `reference/hashing.py` for the hash, the mask and packed bits,
 `reference/signs.py` for signs. All operations here are exact or rounded one by one, so the bits are the reference's.
 
-These loops are written as LLVM vectors because numba's own loops do not turn 64 comparisons into one word. LLVM splits
-a vector into registers of the processor's width, so the same file serves every processor. `docs/kernels.md` says how to
-read it, and what `context` and `builder` are. `at` is the index of the first element; the caller makes sure that 64
-elements are there.
+Some loops are written as LLVM vectors, because numba's own take more than 1.3 times as long; others are numba's. LLVM
+splits a vector into registers of the processor's width, so the same file serves every processor. `docs/kernels.md` says
+how to read it, and what `context` and `builder` are. `at` is the index of the first element; the caller makes sure that
+64 elements are there.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import extending, uint64
+from numba import extending, int64, uint64
 from numba import types as numba_types
 from numba.core import cgutils as numba_cgutils
 from numpy.typing import NDArray
@@ -186,23 +186,6 @@ def _signs(builder: Any, lanes: Any, negative: Any, mask: Any, size: Any) -> Any
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def negatives(typing: Any, values: Any, at: Any) -> Codegen:  # noqa: ANN401
-    """Return a uint64 whose bit k is values[at + k] < 0. values: contiguous float32, float64 or int8."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        # lanes: 64 comparisons value < 0 -> a word of 64 bits
-        pointer, align = vector_at(context, builder, signature.args[0], *args)
-        lanes = builder.load(pointer, align=align)
-        if isinstance(values.dtype, types.Float):
-            below = builder.fcmp_ordered("<", lanes, same(lanes.type, 0.0))
-        else:
-            below = builder.icmp_signed("<", lanes, same(lanes.type, 0))
-        return builder.bitcast(below, WORD)
-
-    return types.uint64(values, types.intp), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
 def selected(typing: Any, coordinate: Any, low: Any, high: Any, limit: Any) -> Codegen:  # noqa: ANN401
     """Return the mask of 64 coordinates: bit k is hash32(coordinate + k) <= limit.
 
@@ -248,43 +231,6 @@ def add_signs_at(typing: Any, total: Any, at: Any, negative: Any, mask: Any, siz
         return context.get_dummy_value()
 
     return types.none(total, types.intp, types.uint64, types.uint64, total.dtype), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def put_signs_at(typing: Any, out: Any, at: Any, negative: Any, mask: Any, size: Any) -> Codegen:  # noqa: ANN401
-    """Write -size, +size or 0 to out[at + k], by bit k of two words. Arguments as for `add_signs_at`."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        array, at, negative, mask, size = args
-        # lanes: the signs of two words -> out[at .. at + 63]
-        pointer, align = vector_at(context, builder, signature.args[0], array, at)
-        lanes = ir.VectorType(context.get_data_type(out.dtype), LANES)
-        builder.store(_signs(builder, lanes, negative, mask, size), pointer, align=align)
-        return context.get_dummy_value()
-
-    return types.none(out, types.intp, types.uint64, types.uint64, out.dtype), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def population(typing: Any, word: Any) -> Codegen:  # noqa: ANN401
-    """Return the number of set bits of a uint64, as int64."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        # word -> its number of set bits, one instruction (popcnt)
-        return builder.ctpop(args[0])
-
-    return types.int64(types.uint64), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def lowest(typing: Any, word: Any) -> Codegen:  # noqa: ANN401
-    """Return the number of the lowest set bit of a uint64, as int64; 64 where none is set."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        # word -> the number of zeros below its lowest set bit; flag 0: defined for word 0 too
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
-
-    return types.int64(types.uint64), codegen
 
 
 def _bits_by(instruction: str, loop: Callable[[Any, Any], Any]) -> Any:  # noqa: ANN401
@@ -336,6 +282,39 @@ def expand_by_loop(word: Any, mask: Any) -> Any:  # noqa: ANN401
 
 compress = _bits_by("pext", compress_by_loop)
 expand = _bits_by("pdep", expand_by_loop)
+
+
+@inlined
+def negatives(values: NDArray[Any], at: int) -> Any:  # noqa: ANN401 - numba's own scalars
+    """Return a uint64 whose bit k is values[at + k] < 0. values: contiguous float32, float64 or int8."""
+    word, none = uint64(0), values.dtype.type(0)
+    for k in range(LANES):
+        word |= uint64(values[at + k] < none) << uint64(k)
+    return word
+
+
+@inlined
+def put_signs_at(out: NDArray[Any], at: int, negative: Any, mask: Any, size: Any) -> None:  # noqa: ANN401
+    """Write -size, +size or 0 to out[at + k], by bit k of two words. Arguments as for `add_signs_at`."""
+    none = out.dtype.type(0)
+    for k in range(LANES):
+        sign = -size if (negative >> uint64(k)) & uint64(1) else size
+        out[at + k] = sign if (mask >> uint64(k)) & uint64(1) else none
+
+
+@inlined
+def population(word: Any) -> Any:  # noqa: ANN401
+    """Return the number of set bits of a uint64, as int64: LLVM makes one instruction of it (popcnt)."""
+    word -= (word >> uint64(1)) & uint64(0x5555555555555555)
+    word = (word & uint64(0x3333333333333333)) + ((word >> uint64(2)) & uint64(0x3333333333333333))
+    word = (word + (word >> uint64(4))) & uint64(0x0F0F0F0F0F0F0F0F)
+    return int64((word * uint64(0x0101010101010101)) >> uint64(56))
+
+
+@inlined
+def lowest(word: Any) -> Any:  # noqa: ANN401
+    """Return the number of the lowest set bit of a uint64, as int64; 64 where none is set."""
+    return population((word & (~word + uint64(1))) - uint64(1))
 
 
 @inlined
