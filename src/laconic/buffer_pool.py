@@ -48,6 +48,15 @@ class BufferPool:
 
 
 BUFFER_POOL = BufferPool()  # shared by the process
+LONG_BYTES = 1 << 17  # from so many on, the C library may hand out new pages each time
+
+
+def new_vector(count: int, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
+    """Return a vector (count,) with arbitrary content; a long one's memory is used again when it is gone."""
+    n_bytes = count * dtype.itemsize
+    if n_bytes < LONG_BYTES or (device is not None and device.type != "cpu"):
+        return torch.empty(count, dtype=dtype, device=device)
+    return BUFFER_POOL.borrow(n_bytes).view(dtype)
 
 
 class VectorPool:
@@ -59,6 +68,10 @@ class VectorPool:
         self.device = device
         self.free: defaultdict[torch.dtype, list[Tensor]] = defaultdict(list)
         """Vectors that are not in use, by type."""
+
+    def holds(self, count: int, dtype: torch.dtype) -> bool:
+        """Return whether its vectors have this length and type, and are in the host's memory."""
+        return (self.count, self.dtype) == (count, dtype) and (self.device is None or self.device.type == "cpu")
 
     def take(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return a vector (count,) with arbitrary content, of the pool's type or of another."""

@@ -240,3 +240,12 @@ def test_without_numba_torch_serves_and_one_warning_names_the_remedy(monkeypatch
         assert kernels.top_k(normal(50), 6).tolist() == by_sorting(normal(50), 6)  # a second warning would be an error
     finally:
         forget_backends()
+
+
+@over_inputs("dtype", [torch.float32, torch.float64])
+@over_inputs("k", [1, 40, 99])
+def test_the_smallest_magnitudes_are_those_that_a_stable_sort_begins_with(k, dtype):
+    vector = torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    vector[10:30] = -vector[0]  # ties
+    vector[50], vector[60] = 0.0, torch.inf
+    assert kernels.bottom_k(vector, k).tolist() == sorted(vector.abs().argsort(stable=True)[:k].tolist())

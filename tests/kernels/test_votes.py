@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from laconic.kernels.api import hash_at, top_voted, union_sum, vote_counts
+from laconic.kernels.api import are_in, hash_at, top_voted, union_sum, vote_counts
 from laconic.kernels.cpu import votes as cpu_votes
 from laconic.kernels.reference import hashing as reference_hashing
 from laconic.kernels.reference import votes as reference_votes
@@ -85,3 +85,11 @@ def test_the_highest_votes_win_and_of_equal_ones_the_lowest_in_order(kernels, hi
     best = sorted(range(200), key=lambda place: (-int(votes[place]), int(order[place])))[:k]
     assert kernels.top_voted(votes, order, k).tolist() == sorted(best)
     assert top_voted(votes, order, k).dtype == torch.int64
+
+
+@over_inputs(("k", "n"), [(0, 5), (5, 0), (40, 70), (900, 300)])
+def test_both_say_which_positions_are_among_others(k, n):
+    positions, others = random_lists(1, k, 1000)[0], random_lists(1, n, 1000, seed=1)[0]
+    expected = [position in others.tolist() for position in positions.tolist()]
+    for found in (are_in(positions, others), reference_votes.are_in(positions, others)):
+        assert found.tolist() == expected

@@ -96,6 +96,7 @@ def _calls() -> list[Call]:
     add("add_at", "indexing", vector=_floats, indices=_indices, values=lambda: _floats(67))
     add("clear_at", "indexing", vector=_floats, indices=_indices)
     add("divide", "finite", vector=_floats, n=3)
+    add("add_up", "sums", vectors=lambda: [_floats(), _floats(seed=1), _floats(seed=2)], out=_floats, divisor=3)
     add("all_finite", "finite", vector=_floats)
     add("top_k", "top_k", vector=_floats, k=30)
     add("ascending", "position_streams", positions=_indices, count=D)
@@ -108,6 +109,7 @@ def _calls() -> list[Call]:
         add("put_runs", "position_streams", positions=_indices, n_bits=400, **runs)
         add("take_runs", "position_streams", data=lambda s=stream: guarded(s), n_bits=400, k=67, count=D, **runs)
     add("vote_counts", "votes", lists=lambda: [_indices(), _indices(200), guarded(torch.arange(9))])
+    add("are_in", "votes", positions=_indices, others=lambda: _indices(200))
     add("union_sum", "votes", lists=lambda: [_indices(), _indices(200)], dtype=torch.float32,
         values=lambda: [_floats(67), _floats(40, seed=1)])  # fmt: skip
     add("top_voted", "votes", k=30, votes=lambda: guarded(torch.randint(0, 5, (67,))),

@@ -16,6 +16,9 @@ from laconic.kernels.reference import hashing as reference_hashing
 from laconic.random_keys import make_key
 from laconic.wire import (
     HEADER_BYTES,
+    LEAD_BYTES,
+    LONG_BYTES,
+    BorrowedFrame,
     Control,
     Dense,
     Frame,
@@ -24,6 +27,7 @@ from laconic.wire import (
     Signs,
     decode,
     encode,
+    encode_in_place,
     encode_split,
     max_encoded_bytes,
 )
@@ -325,3 +329,22 @@ def test_the_mask_that_a_reader_works_out_is_the_writers():
     delivered = decode(bytes_of(packet), 1077).packet
     assert isinstance(delivered, Signs)
     assert torch.equal(delivered.mask, packet.mask)
+
+
+@over_inputs("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_long_dense_frame_is_the_same_bytes_in_place_and_shares_the_values_memory(dtype):
+    values = torch.arange(LONG_BYTES // dtype.itemsize).to(dtype)
+    frame = Frame(header=Header(role="worker", rank=1, round=2), packet=Dense(values=values, offset=3))
+    borrowed = encode_in_place(frame)
+    assert isinstance(borrowed, BorrowedFrame)
+    assert borrowed.start.numel() == LEAD_BYTES
+    assert borrowed.values.data_ptr() == values.data_ptr()
+    assert torch.equal(borrowed.clone(), encode(frame))
+    assert borrowed.numel() == frame.n_bytes
+    assert torch.equal(decode(borrowed, 3 + len(values)).packet.dense(), values.to(frame.packet.dtype))
+
+
+def test_a_short_frame_and_a_control_frame_are_encoded_in_place_as_usual():
+    header = Header(role="worker", rank=1, round=2)
+    for frame in (Frame(header=header, packet=Dense(values=torch.ones(9))), Frame(header=header, control=Control.SKIP)):
+        assert torch.equal(encode_in_place(frame), encode(frame))

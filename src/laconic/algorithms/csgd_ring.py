@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
+import torch
+
 from laconic.compressors import COMPRESSORS, Compressor, Identity
 from laconic.contract import Accept, Algorithm, Exchange, ModelSpec, Slices, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
@@ -69,7 +71,7 @@ class CSGDRing(Algorithm):
         """Slice k leaves worker k+s in exchange s; from exchange N-1 on it is complete."""
         n = me.n_workers
         slices = self._slices(me.count, n)
-        total = me.gradient.clone()
+        mean = me.scratch() if n > 1 else me.gradient
         came: Packet | None = None  # in the last exchange
         for slot in range(2 * n - 2):
             start, stop = slices[(me.rank - slot) % n]
@@ -81,15 +83,15 @@ class CSGDRing(Algorithm):
             for packet in (sent, came):
                 if packet is not None and slot >= n - 1:
                     begin = packet.offset - me.offset
-                    total[begin : begin + packet.count] = packet.dense()
-        return total / n
+                    torch.div(packet.dense(), n, out=mean[begin : begin + packet.count])
+        return mean
 
     def _compressed(self, me: Worker, start: int, stop: int, came: Packet | None) -> Packet:
         """Return the received slice plus this worker's own slice of the gradient, compressed."""
         own = me.gradient[start:stop]
-        return self.compressor(
-            own if came is None else came.dense() + own, key=me.key("compress"), offset=me.offset + start
-        )
+        if came is not None:
+            came.add_to(own)  # in place of the gradient, each slice of which is sent once
+        return self.compressor(own, key=me.key("compress"), offset=me.offset + start)
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         bits = 2 * (n_workers - 1) / n_workers * self.compressor.paper_bits(ModelSpec.of_sizes(spec.d))

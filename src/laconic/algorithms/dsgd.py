@@ -26,6 +26,8 @@ from laconic.compressors import COMPRESSORS, Compressor, Identity, dense, warn_o
 from laconic.contract import DENSE, Algorithm, Exchange, ModelSpec, Rule, Slices, Slot, Step, Worker, algorithm
 from laconic.gossip.mixing import Mixing
 from laconic.hyperparameters import hyperparameter
+from laconic.kernels.api import weighted_sum
+from laconic.wire import Packet
 
 
 @algorithm("dsgd")
@@ -97,10 +99,9 @@ class DSGD(Algorithm):
     def _mixed(self, me: Worker, models: dict[int, Tensor]) -> Tensor:
         """Return the weighted sum (d,) of the models, each (d,), added in rank order."""
         mixing = Mixing.from_text(self.graph, me.n_workers, me.round)
-        total = torch.zeros_like(models[me.rank])
-        for rank, model in sorted(models.items()):
-            total.add_(model, alpha=mixing.weight(me.rank, rank))
-        return total
+        ranks = sorted(models)
+        weights = [mixing.weight(me.rank, rank) for rank in ranks]
+        return weighted_sum([models[rank] for rank in ranks], weights, me.scratch())
 
     def _copies(self, me: Worker) -> dict[int, Tensor]:
         """Return the published models of this worker and its neighbors, by rank, each (d,)."""
@@ -109,28 +110,30 @@ class DSGD(Algorithm):
             return dict.fromkeys(ranks, me.parameters)
         return {rank: me.memory[f"replica.{rank}"] for rank in ranks}
 
-    def _publish(self, me: Worker, copies: dict[int, Tensor], changes: dict[int, Tensor]) -> None:
+    def _publish(self, me: Worker, copies: dict[int, Tensor], changes: Mapping[int, Packet]) -> None:
         for rank, copy in copies.items():
-            copies[rank] = me.memory[f"replica.{rank}"] = copy + changes[rank]
+            copies[rank] = me.memory[f"replica.{rank}"] = new = me.scratch().copy_(copy)
+            changes[rank].add_to(new)
 
     def _difference(self, me: Worker, updated: Tensor) -> Step:
         """Send the compressed difference between the mixed and the published model; return the new published one."""
         copies = self._copies(me)
-        difference = updated - copies[me.rank] + self._mixed(me, copies) - copies[me.rank]
+        own = copies[me.rank]
+        difference = updated.sub_(own).add_(self._mixed(me, copies)).sub_(own)
         sent = self.compressor(difference, spec=me.spec, key=me.key("compress"), offset=me.offset)
         reply = yield sent
-        changes = {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: sent.dense()}
-        self._publish(me, copies, changes)
+        self._publish(me, copies, {**reply.packets, me.rank: sent})
         return copies[me.rank]
 
     def _choco(self, me: Worker, updated: Tensor) -> Step:
         """Send the compressed difference between own and published model, then move toward the neighbors' copies."""
         copies = self._copies(me)
-        sent = self.compressor(updated - copies[me.rank], spec=me.spec, key=me.key("compress"), offset=me.offset)
+        difference = torch.sub(updated, copies[me.rank], out=me.scratch())
+        sent = self.compressor(difference, spec=me.spec, key=me.key("compress"), offset=me.offset)
         reply = yield sent
-        changes = {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: sent.dense()}
-        self._publish(me, copies, changes)
-        return updated + self.consensus_step_size * (self._mixed(me, copies) - copies[me.rank])
+        self._publish(me, copies, {**reply.packets, me.rank: sent})
+        toward_neighbors = self._mixed(me, copies).sub_(copies[me.rank]).mul_(self.consensus_step_size)
+        return updated.add_(toward_neighbors)
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         mixing = Mixing.from_text(self.graph, n_workers)

@@ -17,12 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from laconic.compressors import dense
 from laconic.contract import DENSE, Exchange, Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
-from laconic.policies.lazy_aggregation import Lazy, small_against
+from laconic.kernels.api import add_up
+from laconic.policies.lazy_aggregation import Lazy, has_stayed
 from laconic.wire import Dense
 
 STORED: Mapping[str, Slot] = {"stored.<rank>": Slot(rule=Rule.PER_WORKER)}  # what `stored_sum` writes
@@ -46,7 +46,7 @@ class LAG(Lazy):
 
     def work(self, me: Worker) -> Step:
         threshold = self.watch(me)
-        skip = not self.must_send(me) and self._hardly_changed(me, threshold)
+        skip = not self.must_send(me) and has_stayed(me, me.memory["uploaded"], threshold)
         sent = None if skip else dense(me.gradient, offset=me.offset)
         reply = yield sent
         uploaded = sent is not None and reply.delivered
@@ -55,25 +55,17 @@ class LAG(Lazy):
             me.memory["uploaded"] = me.gradient
         return reply.dense()
 
-    def _hardly_changed(self, me: Worker, threshold: float) -> bool:
-        gap = torch.sub(me.gradient, me.memory["uploaded"], out=me.scratch())
-        return small_against(gap, threshold)
-
     def serve(self, server: Server, inbox: Inbox) -> Dense:
-        mean = stored_sum(server, inbox).div_(self.divisor(inbox.n_workers))
-        return dense(mean, offset=server.offset)
+        return dense(stored_sum(server, inbox, self.divisor(inbox.n_workers)), offset=server.offset)
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * spec.d, 32.0 * spec.d
 
 
-def stored_sum(server: Server, inbox: Inbox) -> Tensor:
-    """Store the uploads of this round; return the sum of all workers' last uploads, (d,), added in rank order."""
+def stored_sum(server: Server, inbox: Inbox, divisor: int) -> Tensor:
+    """Store this round's uploads; return the sum of all workers' last ones, (d,), added in rank order and divided."""
     for rank, packet in inbox.items():
         server.memory[f"stored.{rank}"] = packet.dense()
-    if inbox.n_workers == 1:
-        return server.scratch().copy_(server.memory["stored.0"])
-    total = torch.add(server.memory["stored.0"], server.memory["stored.1"], out=server.scratch())
-    for rank in range(2, inbox.n_workers):
-        total += server.memory[f"stored.{rank}"]
+    total, stored = server.scratch(), [server.memory[f"stored.{rank}"] for rank in range(inbox.n_workers)]
+    add_up(stored, total, divisor=divisor, from_zero=False)
     return total

@@ -27,8 +27,8 @@ from laconic.algorithms.lag import STORED, stored_sum
 from laconic.compressors import dense
 from laconic.contract import DENSE, Exchange, Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import all_finite, squared_norm
-from laconic.policies.lazy_aggregation import Lazy, gap_to_second, small_against
+from laconic.kernels.api import all_finite, squared_distance
+from laconic.policies.lazy_aggregation import Lazy, has_stayed
 from laconic.wire import Dense
 
 
@@ -75,11 +75,11 @@ class LASG(Lazy):
         if threshold == 0 or self.must_send(me):
             skip = False
         elif news is not None:
-            skip = small_against(torch.sub(news, me.memory["uploaded_difference"], out=me.scratch()), threshold)
+            skip = squared_distance(news, me.memory["uploaded_difference"], me.scratch()) <= threshold
         elif self.rule == "wk2":
-            skip = small_against(gap_to_second(me, me.memory["uploaded_parameters"]), threshold)
+            skip = has_stayed(me, me.gradient_at(me.memory["uploaded_parameters"]), threshold)
         else:
-            skip = self._has_stayed(me, threshold)
+            skip = self._moved_little(me, threshold)
         sent = None if skip else dense(me.gradient, offset=me.offset)
         reply = yield sent
         uploaded = sent is not None and reply.delivered
@@ -92,28 +92,25 @@ class LASG(Lazy):
         """WK1: return the batch's gradient at the parameters less the one at the snapshot, (d,)."""
         if me.round % self.max_delay == 0 or "snapshot" not in me.memory:
             me.memory["snapshot"] = me.memory["previous_parameters"]
-        news = gap_to_second(me, me.memory["snapshot"])
+        news = torch.sub(me.gradient, me.gradient_at(me.memory["snapshot"]), out=me.scratch())
         me.require(all_finite(news))  # it may become a memory
         return news
 
-    def _has_stayed(self, me: Worker, threshold: float) -> bool:
+    def _moved_little(self, me: Worker, threshold: float) -> bool:
         """PS and PSE: return whether L^2 ||x - x at the last upload||^2 is small. PSE measures L whenever it sends."""
-        moved = squared_norm(
-            torch.sub(me.memory["previous_parameters"], me.memory["uploaded_parameters"], out=me.scratch())
-        )
+        moved = squared_distance(me.memory["previous_parameters"], me.memory["uploaded_parameters"], me.scratch())
         measured = self.rule == "pse"
         smoothness = me.memory.number("smoothness", 0) if measured else self.smoothness
         if smoothness > 0 and threshold > 0 and smoothness**2 * moved <= threshold:
             return True
         if measured and moved > 0:
-            gap = squared_norm(gap_to_second(me, me.memory["uploaded_parameters"]))
+            gap = squared_distance(me.gradient, me.gradient_at(me.memory["uploaded_parameters"]), me.scratch())
             if math.isfinite(gap):
                 me.memory.set_number("smoothness", max(smoothness, (gap / moved) ** 0.5))
         return False
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
-        mean = stored_sum(server, inbox).div_(self.divisor(inbox.n_workers))
-        return dense(mean, offset=server.offset)
+        return dense(stored_sum(server, inbox, self.divisor(inbox.n_workers)), offset=server.offset)
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * spec.d, 32.0 * spec.d

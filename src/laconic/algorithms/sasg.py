@@ -26,7 +26,7 @@ from laconic.algorithms.sparse import Parts, SparseUploads
 from laconic.contract import Exchange, Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import clear_at, gather_scaled
-from laconic.policies.lazy_aggregation import Lazy, gap_to_second, small_against
+from laconic.policies.lazy_aggregation import Lazy, has_stayed
 from laconic.wire import Packet, Sparse
 
 
@@ -76,7 +76,7 @@ class SASG(SparseUploads, Lazy):
         threshold = self.watch(me)
         skip = False
         if threshold > 0 and not self.must_send(me):
-            skip = small_against(gap_to_second(me, me.memory["uploaded_parameters"]), threshold)  # (6)
+            skip = has_stayed(me, me.gradient_at(me.memory["uploaded_parameters"]), threshold)  # (6)
         if skip:
             residual = me.memory["residual"]
             if self.skip_error == "corrected":  # before it is sent, so that an overflow aborts the round

@@ -26,7 +26,7 @@ from laconic.compressors import dense, n_selected_for
 from laconic.contract import Accept, Accepted, Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.errors import ContractError
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import top_k
+from laconic.kernels.api import are_in, bottom_k, take_at, top_k, vote_counts
 from laconic.wire import Packet, Positions, VoteChange, paper_position_bits
 
 
@@ -92,13 +92,13 @@ class SSGDMVAD(SSGDMV):
     def _revised(self, me: Worker, corrected: Tensor, best: Tensor) -> tuple[Tensor, VoteChange]:
         """Return the new list, (K,) int64 ascending, and its difference from the last one (lines 10-15)."""
         old = me.memory["votes"]
-        entering = best[~_is_in(best, old)]
-        leaving = (~_is_in(old, best)).nonzero().flatten()  # indices in the list
+        entering = best[~are_in(best, old)]
+        leaving = (~are_in(old, best)).nonzero().flatten()  # indices in the list
         swaps = min(self.swaps(me.count), entering.numel())
         added = dropped = old[:0]
         if swaps:
-            added = entering[top_k(corrected[entering], swaps)]
-            dropped = leaving[corrected[old[leaving]].abs().argsort(stable=True)[:swaps]].sort().values
+            added = entering[top_k(take_at(corrected, entering), swaps)]
+            dropped = leaving[bottom_k(take_at(corrected, old[leaving]), swaps)]
         change = VoteChange(
             added=added, dropped=dropped, count=me.count, offset=me.offset, listed=old.numel(), code=self.code
         )
@@ -142,19 +142,13 @@ def _list_after(packet: Packet, old: Tensor, rank: int) -> Tensor:
             "saved in another round?"
         )
     new = _applied(old, packet)
-    if bool((new.diff() == 0).any()):
+    if new.numel() != old.numel() - packet.dropped.numel() + packet.added.numel():
         raise ContractError(f"worker {rank} adds coordinates that are in its list already")
     return new
 
 
-def _is_in(numbers: Tensor, others: Tensor) -> Tensor:
-    """Return which numbers (k,) are among others (n,), as (k,) bool. Both ascend, so nothing has to be sorted."""
-    indices = torch.searchsorted(others, numbers).clamp_(max=others.numel() - 1)
-    return others[indices] == numbers
-
-
 def _applied(old: Tensor, change: VoteChange) -> Tensor:
-    """Return the list (K,) after a change, ascending."""
+    """Return the list (K,) after a change, ascending; shorter if the change adds what is in it already."""
     stays = torch.ones(old.numel(), dtype=torch.bool, device=old.device)
     stays[change.dropped] = False
-    return torch.cat([old[stays], change.added]).sort().values
+    return vote_counts([old[stays], change.added])[0]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from laconic.algorithms.ssgd_mv import SSGDMV
 from laconic.contract import Server, algorithm
-from laconic.kernels.api import hash_at
+from laconic.kernels.api import bottom_k, hash_at
 
 
 @algorithm("ssgd-mv-rs")
@@ -33,7 +33,7 @@ class SSGDMVRS(SSGDMV):
         clocks = (
             exponentials(voted + server.offset, server.key("clocks")) / votes.double()
         )  # those without a vote come last
-        return voted[clocks.argsort(stable=True)[: self.n_selected(server.count)]].sort().values
+        return voted[bottom_k(clocks, self.n_selected(server.count))]
 
 
 def exponentials(positions: Tensor, key: int) -> Tensor:

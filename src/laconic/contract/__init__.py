@@ -3,7 +3,7 @@
 from laconic.contract.accept import DENSE, Accept, Accepted, AcceptedBy
 from laconic.contract.algorithm import ALGORITHMS, Algorithm, Exchange, Result, Slices, Step, algorithm, is_of_warm_up
 from laconic.contract.bounded_staleness import Late, StalenessBound, UpdateOutcome
-from laconic.contract.memory import Memory, Scratch
+from laconic.contract.memory import Memory, Scratch, storage_of
 from laconic.contract.messages import Inbox, Reply
 from laconic.contract.model_spec import ModelSpec, TensorSpec
 from laconic.contract.plugins import load_plugins
@@ -46,4 +46,5 @@ __all__ = [
     "read_saved",
     "resized_server",
     "resized_workers",
+    "storage_of",
 ]

@@ -210,6 +210,19 @@ class Scratch:
         if returned:  # of the earlier results, the last ones may still be in use
             self._results = [*self._results[-1:], returned]
 
+    def hand_over(self, vector: Tensor, to: "Scratch") -> bool:
+        """Give a vector of this round to another scratch of the same pool; return whether that may use it.
+
+        It may not if this scratch lends it from another pool. A vector that is not of this scratch stays where it is.
+        """
+        place = storage_of(vector)
+        if place not in self._borrowed:
+            return place not in self._held
+        if to._pool is not self._pool:
+            return False
+        to._borrowed[place] = self._borrowed.pop(place)
+        return True
+
     def reclaim(self, in_use: Iterable[Tensor] = ()) -> None:
         """Reclaim earlier results, except for those that share memory with a tensor that is in use."""
         results, self._results = self._results, []
@@ -222,6 +235,11 @@ class Scratch:
                 continue
             self._results.append({place: vector for place, vector in of_round.items() if place in used_storages})
             self._pool.give([vector for place, vector in of_round.items() if place not in used_storages])
+
+
+def storage_of(tensor: Tensor) -> int:
+    """Return the address of a tensor's storage, which tensors over the same memory share."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def _storages_of(tensors: Iterable[Tensor]) -> set[int]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from laconic.kernels.api import add_up
 from laconic.wire import Dense, Packet, Signs
 
 
@@ -53,18 +54,22 @@ class Inbox(Mapping[int, Packet]):
         """The number of samples behind each packet, by worker. Today it is 1 for all; `mean` does not read it."""
         return dict.fromkeys(self._packets, 1)
 
-    def sum(self) -> Tensor:
-        """Return the sum of the dense forms, (d,), added in rank order. Zero without any packet.
+    def sum(self, *, divisor: int = 1) -> Tensor:
+        """Return the sum of the dense forms, (d,), added in rank order, divided by `divisor`. Zero without any packet.
 
         The vector is new and may be overwritten. It is valid until the end of the round, or while a memory holds it.
         """
         total, packets = self._empty(), list(self._packets.values())
         if not packets:
             return total.zero_()
+        vectors = [packet.values for packet in packets if type(packet) is Dense]
+        if len(vectors) == len(packets) and all(_is_alike(vector, total) for vector in vectors):
+            add_up(vectors, total, divisor=divisor)
+            return total
         packets[0].put_as_sum(total)
         for packet in packets[1:]:
             packet.add_to(total)
-        return total
+        return total if divisor == 1 else total.div_(divisor)
 
     def votes(self) -> Tensor:
         """Return the numbers of `sum`, (d,), as int8 if all packets are signs and their sums fit into it.
@@ -99,7 +104,11 @@ class Inbox(Mapping[int, Packet]):
 
     def mean(self) -> Tensor:
         """Return the mean over the packets that are here, (d,), like `sum`. Zero without any packet."""
-        return self.sum().div_(max(1, len(self)))
+        return self.sum(divisor=max(1, len(self)))
+
+
+def _is_alike(one: Tensor, other: Tensor) -> bool:
+    return one.dtype is other.dtype and one.device == other.device
 
 
 @dataclass(frozen=True, kw_only=True)

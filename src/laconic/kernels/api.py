@@ -34,7 +34,7 @@ from laconic.kernels.packed import (
 from laconic.kernels.reference.ans_gaps import SHARE_BITS, AnsWords, Bytes, Numbers
 from laconic.kernels.reference.flatten import slice_tensors
 from laconic.kernels.reference.fractional import MEAN_TOLERANCE
-from laconic.kernels.reference.hashing import keep_mask, squared_norm
+from laconic.kernels.reference.hashing import keep_mask, squared_distance, squared_norm
 from laconic.kernels.reference.low_rank import orthonormal, outer_sum
 from laconic.kernels.reference.powers_of_two import EXPONENT_BITS, INTEGERS, MANTISSA_BITS, exponent_codes
 from laconic.kernels.reference.signs import ALL_SELECTED
@@ -47,6 +47,7 @@ from laconic.kernels.reference.stochastic_rounding import (
     powers_and_fractions,
     shortened,
 )
+from laconic.kernels.reference.sums import weighted_sum
 from laconic.kernels.residuals import (
     add_scaled_signs,
     correct,
@@ -74,7 +75,9 @@ from laconic.kernels.sparse import (
     ans_decode_symbols,
     ans_encode_gaps,
     ans_encode_symbols,
+    are_in,
     ascending,
+    bottom_k,
     hash_at,
     put_numbers,
     put_runs,
@@ -90,6 +93,7 @@ from laconic.kernels.vectors import (
     absolute_maximum,
     add_at,
     add_into,
+    add_up,
     all_finite,
     clear_at,
     divide,
@@ -125,13 +129,16 @@ __all__ = [
     "add_scaled_signs",
     "add_selected",
     "add_signs",
+    "add_up",
     "all_finite",
     "ans_decode_gaps",
     "ans_decode_symbols",
     "ans_encode_gaps",
     "ans_encode_symbols",
+    "are_in",
     "are_prepared",
     "ascending",
+    "bottom_k",
     "clear_at",
     "correct",
     "correct_signs",
@@ -189,6 +196,7 @@ __all__ = [
     "shortened",
     "slice_bits",
     "slice_tensors",
+    "squared_distance",
     "squared_norm",
     "take_at",
     "take_numbers",
@@ -201,4 +209,5 @@ __all__ = [
     "union_sum",
     "unpack_codes",
     "vote_counts",
+    "weighted_sum",
 ]

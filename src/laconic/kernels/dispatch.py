@@ -17,6 +17,7 @@ _REFERENCE_ON_GPUS = (
     "flatten",
     "indexing",
     "votes",
+    "sums",
 )  # files without kernels in Triton
 
 

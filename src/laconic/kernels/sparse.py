@@ -37,6 +37,18 @@ def top_k(vector: Tensor, k: int) -> Tensor:
     return made
 
 
+def bottom_k(vector: Tensor, k: int) -> Tensor:
+    """Return the indices of the k smallest magnitudes, exactly; of equal ones, the lower index comes first.
+
+    Arguments, result and exceptions as of `top_k`.
+    """
+    checks.vector("bottom_k", "vector", vector, checks.FLOATS)
+    checks.number("bottom_k", "k", k, 1, vector.numel())
+    integer = torch.int32 if vector.dtype == torch.float32 else torch.int64
+    largest = torch.iinfo(integer).max  # less a magnitude's bits, it has the opposite order
+    return top_k((largest - (vector.contiguous().view(integer) & largest)).view(vector.dtype), k)
+
+
 def top_k_by_block(vector: Tensor, blocks: Sequence[tuple[int, int]]) -> Tensor:
     """Return the indices of the largest magnitudes of each block, as `top_k` chooses them, in one call for all.
 
@@ -195,6 +207,14 @@ def top_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
     for end in votes.aminmax():
         checks.number("top_voted", "vote count", int(end), 0, _MAX_VOTES)
     made: Tensor = fastest("votes", votes.device).top_voted(votes, order, k)
+    return made
+
+
+def are_in(positions: Tensor, others: Tensor) -> Tensor:
+    """Return which of the positions (k,) are among others (n,), both int64: (k,) bool; see `reference/votes.py`."""
+    for name, given in (("positions", positions), ("others", others)):
+        checks.indices("are_in", name, given, checks.MAX_COUNT)
+    made: Tensor = fastest("votes", positions.device).are_in(positions, others)
     return made
 
 

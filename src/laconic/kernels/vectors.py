@@ -34,6 +34,16 @@ def clear_at(vector: Tensor, indices: Tensor) -> None:
     fastest("indexing", vector.device).clear_at(vector, indices)
 
 
+def add_up(vectors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, from_zero: bool = True) -> None:
+    """Write the sum of `vectors`, (d,) each, divided by `divisor`, to `out` (d,); see `reference/sums.py`."""
+    checks.output("add_up", "out", out, checks.ALL_FLOATS)
+    checks.number("add_up", "number of vectors", len(vectors), 1, checks.MAX_COUNT)
+    checks.number("add_up", "divisor", divisor, 1, checks.MAX_COUNT)
+    for number, vector in enumerate(vectors):
+        checks.vector("add_up", f"vector {number}", vector, (out.dtype,), out.numel(), out.device)
+    fastest("sums", out.device).add_up(vectors, out, divisor=divisor, from_zero=from_zero)
+
+
 def divide(vector: Tensor, n: int) -> bool:
     """Divide `vector` (d,) by n in place; return whether n such have a finite sum. See `reference/finite.py`."""
     checks.output("divide", "vector", vector, checks.ALL_FLOATS, strided=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from laconic.contract import Algorithm, Rule, Slot, Worker
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import squared_norm
+from laconic.kernels.api import squared_distance
 
 _LR_SLOTS = {"now": (), "initial": ("alpha_lr",), "delayed": ("alpha_lr", "next_lr", "changed_at")}
 
@@ -83,7 +83,7 @@ class Lazy(Algorithm):
         here = me.parameters
         moves = me.memory["squared_steps"] if "squared_steps" in me.memory else torch.zeros(0, dtype=torch.float64)
         if "previous_parameters" in me.memory:
-            step = squared_norm(torch.sub(here, me.memory["previous_parameters"], out=me.scratch()))
+            step = squared_distance(here, me.memory["previous_parameters"], me.scratch())
             step = min(step, sys.float_info.max)  # in float64, a square may overflow
             moves = torch.cat([torch.tensor([step], dtype=torch.float64), moves])[: self.window]
         me.memory["previous_parameters"] = here
@@ -126,11 +126,6 @@ class Lazy(Algorithm):
         return n_workers if self.lr_convention == "mean" else 1
 
 
-def gap_to_second(me: Worker, parameters: Tensor) -> Tensor:
-    """Return the mini-batch's gradient less the one at `parameters` (d,), as a scratch vector (d,)."""
-    return torch.sub(me.gradient, me.gradient_at(parameters), out=me.scratch())
-
-
-def small_against(gap: Tensor, threshold: float) -> bool:
-    """Return whether ||gap||^2 allows a skip. A threshold of 0 allows none, so that alpha = 0 always uploads."""
-    return threshold > 0 and squared_norm(gap) <= threshold
+def has_stayed(me: Worker, other: Tensor, threshold: float) -> bool:
+    """Return whether ||gradient - other||^2, with `other` (d,), allows a skip. A threshold of 0 allows none."""
+    return threshold > 0 and squared_distance(me.gradient, other, me.scratch()) <= threshold

@@ -21,7 +21,7 @@ from laconic.protocol.job import Job
 from laconic.protocol.round_inputs import Active
 from laconic.protocol.round_result import RoundResult
 from laconic.protocol.worker import WorkerSession
-from laconic.wire import Control, Encoded, Frame, Header, encode
+from laconic.wire import Control, Encoded, Frame, Header, encode, encode_in_place
 
 
 def request_admission(worker: WorkerSession, round_: int) -> Requests[Tensor | None]:
@@ -131,7 +131,8 @@ class ServingRank:
             arrivals.commit(each, lr)
         for each in outcomes:
             rank = each.worker
-            self._outgoing.append((rank, arrivals.answer(arrivals.update_counts[rank].n_finished - 1)))
+            answer = arrivals.answer(arrivals.update_counts[rank].n_finished - 1)
+            self._outgoing.append((rank, encode_in_place(answer)))
             self._seen[rank] = self.bound.version
             if not self.bound.may_wait:
                 self._let_go(rank)
@@ -149,7 +150,7 @@ class ServingRank:
             frame = Frame(header=header, control=Control.ADMIT)
         else:
             frame = Frame(header=header, packet=self.arrivals.latest)
-        self._outgoing.append((rank, encode(frame)))
+        self._outgoing.append((rank, encode_in_place(frame)))
         self._seen[rank] = self.bound.version
 
     def take(self, values: Tensor) -> None:

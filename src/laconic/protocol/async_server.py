@@ -123,9 +123,9 @@ class ArrivalServer:
             raise ContractError(f"worker {worker} sent a gradient before it reported which parameters it uses")
         self._active.select(self.used[worker])
 
-    def answer(self, step: int) -> Tensor:
-        """Return the newest model, encoded for a worker that has sent its gradient number `step`."""
-        return encode(Frame(header=Header(role="server", rank=0, round=step), packet=self.latest))
+    def answer(self, step: int) -> Frame:
+        """Return the newest model as an answer to a worker that has sent its gradient number `step`."""
+        return Frame(header=Header(role="server", rank=0, round=step), packet=self.latest)
 
     def take(self, values: Tensor) -> None:
         """Answer with these parameters (d,) from now on."""

@@ -21,7 +21,7 @@ from laconic.protocol.round_result import RoundResult
 from laconic.protocol.server import ServerSession
 from laconic.protocol.worker import WorkerSession
 from laconic.telemetry.meter import Meter
-from laconic.wire import Dense, Encoded, Frame, encode
+from laconic.wire import Dense, Encoded, Frame, encode_in_place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,9 @@ class RankSessions:
         served = [index for index, shard in enumerate(layout.shards) if shard.node == node]
         if not layout.has_server:
             served = [0]  # every worker computes the server's answer itself
-        self.servers = [ServerSession(job, index, descend, active=active, memory_of=server_memory) for index in served]
+        self.servers = [
+            ServerSession(job, index, descend, active=active, memory_of=server_memory, pool=pool) for index in served
+        ]
         if participation is not None:
             for server in self.servers:
                 server.n_expected = participation.per_round
@@ -218,7 +220,7 @@ def _swap_frames(
     server = rank.servers[0] if rank.servers and pattern.answering is not Answering.NOBODY else None
     resting = rank.resting_in(round_) if rank.participation is not None else frozenset[int]()
     sends = worker is not None and rank.node not in resting
-    sent, own = worker.outgoing(encodes_own=False) if worker is not None and sends else ({}, None)
+    sent, own = worker.outgoing(copies=False) if worker is not None and sends else ({}, None)
     expected = [node for node in ends.uploaders if node not in resting] if resting else ends.uploaders
     if server is not None:
         server.open(round_, number, lr)
@@ -258,12 +260,14 @@ def _swap_frames(
         reply = server.answer()
     if pattern.answering is Answering.EVERY_WORKER:
         assert worker is not None, "without a server every rank works"
+        assert server is not None
         assert reply is not None
-        worker.receive_own_answer(Answer.own(reply, job), n_bytes)
+        own_answer = Answer(frame=server.handed_over(reply, worker.scratch), n_bytes=reply.n_bytes)
+        worker.receive_own_answer(own_answer, n_bytes)
         return worker.aborted
     down: dict[int, Encoded] = {}
     if reply is not None and ends.downloads:
-        data = encode(reply)
+        data = encode_in_place(reply)
         down = dict.fromkeys((leg.receiver for leg in ends.downloads), data)
         rank.meter.serve(len(expected) + len(down), n_bytes + len(down) * data.numel(), planned.exchange.name)
     if server is not None:
@@ -276,7 +280,8 @@ def _swap_frames(
         assert server is not None
         return server.aborted
     if reply is not None:
-        answers[serves] = Answer.own(reply, job)
+        assert server is not None
+        answers[serves] = Answer(frame=server.handed_over(reply, worker.scratch), n_bytes=reply.n_bytes)
     worker.me.link_bytes_per_s = link_bytes_per_s
     worker.receive(answers)
     return worker.aborted

@@ -7,7 +7,7 @@ from typing import Literal
 from laconic.contract import Algorithm
 from laconic.protocol.layout import Shard
 from laconic.telemetry.meter import FrameSizes
-from laconic.wire import HEADER_BYTES, Frame, Packet, Size, Sizes, decode, encode
+from laconic.wire import HEADER_BYTES, Dense, Frame, Packet, Size, Sizes, decode, encode
 
 
 def as_received(frame: Frame, d: int) -> Frame:
@@ -23,6 +23,11 @@ def as_received(frame: Frame, d: int) -> Frame:
     if "absolute_maximum" in known:  # the cached property: it is known here
         packet.__dict__["absolute_maximum"] = known["absolute_maximum"]
     return Frame(header=frame.header, packet=packet)
+
+
+def is_handed_over(frame: Frame) -> bool:
+    """Return whether sessions of one rank hand over this frame as it is: with dense values in the host's memory."""
+    return isinstance(frame.packet, Dense) and frame.packet.values.device.type == "cpu"
 
 
 def frame_sizes(

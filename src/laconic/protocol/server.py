@@ -3,22 +3,23 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from laconic.buffer_pool import VectorPool
-from laconic.contract import Inbox, Memory, Scratch, Server, by_parameter, read_saved
+from laconic.buffer_pool import VectorPool, new_vector
+from laconic.contract import Inbox, Memory, Scratch, Server, by_parameter, read_saved, storage_of
 from laconic.errors import NonFiniteError
 from laconic.protocol.abort import Abort
+from laconic.protocol.frame_sizes import as_received, is_handed_over
 from laconic.protocol.frames import check_frame, check_own, read_frame
 from laconic.protocol.job import Job
 from laconic.protocol.layout import Shard
 from laconic.protocol.magnitudes import Magnitudes, within
 from laconic.protocol.round_inputs import Active
 from laconic.telemetry.votes import VoteCounter
-from laconic.wire import Encoded, Frame, Header, Packet
+from laconic.wire import Dense, Encoded, Frame, Header, Packet
 
 
 class ServerSession:
@@ -33,6 +34,7 @@ class ServerSession:
         active: Active | None = None,
         memory_of: Callable[[Shard], Memory] | None = None,
         unsplit: bool = False,
+        pool: VectorPool | None = None,
     ) -> None:
         """Set up the server.
 
@@ -44,6 +46,7 @@ class ServerSession:
             active: which parameters take part in a round; None for all.
             memory_of: makes the memory of a slice, if not from the job's own slots.
             unsplit: serve the full vector, whatever the layout.
+            pool: buffers of this rank's worker, which are shared where they fit.
         """
         shard = (
             job.layout.shards[index] if job.layout.shards and not unsplit else Shard(0, job.spec.offset, job.spec.stop)
@@ -55,7 +58,9 @@ class ServerSession:
         self.shard = self._shard = shard  # `_shard` is the part that this exchange is about
         self._frames: dict[int, Frame] = {}  # of this exchange, by worker
         self._is_open = False  # whether an exchange of this round has begun
-        self.scratch = Scratch(VectorPool(shard.count, job.dtype))
+        self._borrowed: set[int] = set()  # storages of this rank's own worker, in this exchange
+        fits = pool is not None and pool.holds(shard.count, job.dtype)
+        self.scratch = Scratch(pool if pool is not None and fits else VectorPool(shard.count, job.dtype))
         self._active = active
         self.view = Server(
             rank=index, n_workers=job.layout.n_workers, spec=job.spec.part(shard.offset - job.spec.offset, shard.count),
@@ -84,7 +89,7 @@ class ServerSession:
             self.magnitudes.begin(round_, lr)
         planned = self.job.exchanges_in(round_)[exchange]
         self._shard = self.shard if planned.is_full else planned.shards[0]
-        self._frames = {}
+        self._frames, self._borrowed = {}, set()
 
     def take(self, rank: int, data: Encoded | Frame) -> None:
         """Take the frame of worker `rank`. A worker on the server's own node passes a `Frame`.
@@ -97,6 +102,8 @@ class ServerSession:
         if isinstance(data, Frame):
             check_frame(data, self.job, "worker", rank, view.round, view.exchange, self._shard)
             self._frames[rank] = data
+            if is_handed_over(data):
+                self._borrowed.add(storage_of(cast("Dense", data.packet).values))
         else:
             self._frames[rank] = read_frame(data, self.job, "worker", rank, view.round, view.exchange, self._shard)
 
@@ -137,6 +144,8 @@ class ServerSession:
         algorithm = self.job.algorithm.in_round(view.round)
         try:
             packet = algorithm.serve(view, inbox)
+            if self._borrowed:
+                packet = self._owned(packet)
         except NonFiniteError:
             self.aborted, self.refused = Abort.NON_FINITE, None
             return None
@@ -155,6 +164,24 @@ class ServerSession:
         self.refused = packet if self.aborted else None
         return None if self.aborted else packet
 
+    def _owned(self, packet: Packet | None) -> Packet | None:
+        """Return an answer, and leave memories, without anything that belongs to this rank's own worker."""
+        memory = self.view.memory
+        for name, value in memory.written.items():
+            if storage_of(value) in self._borrowed:
+                memory[name] = self.scratch().copy_(value) if value.numel() == self.view.count else value.clone()
+        is_borrowed = isinstance(packet, Dense) and storage_of(packet.values) in self._borrowed
+        return packet.as_read() if is_borrowed and packet is not None else packet
+
+    def handed_over(self, answer: Frame, scratch: Scratch) -> Frame:
+        """Return an answer as this rank's own worker decodes it. Dense values go over to its scratch, if it may."""
+        if is_handed_over(answer):
+            values, memory = cast("Dense", answer.packet).values, self.view.memory
+            held = {storage_of(value) for value in (*memory.committed.values(), *memory.written.values())}
+            if storage_of(values) not in held and self.scratch.hand_over(values, scratch):
+                return answer
+        return as_received(answer, self.job.spec.stop)
+
     def would_refuse(self, part: Packet, shard: Shard) -> bool:
         """Return whether a server of this slice alone would abort the round; call it where `serve` has `refused`."""
         if not self.magnitudes.answer_holds(part):
@@ -172,7 +199,7 @@ class ServerSession:
         """Return a vector (count,) that is valid in this round, or for as long as the server's memory holds it."""
         lives_on = self.job.algorithm.is_asynchronous  # there an answer is sent in later rounds, too
         if count != self.view.count or lives_on:
-            return torch.empty(count, dtype=self.job.dtype)
+            return new_vector(count, self.job.dtype)
         return self.scratch()
 
     def close(self, happened: bool) -> None:

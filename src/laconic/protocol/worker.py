@@ -17,7 +17,7 @@ from laconic.buffer_pool import VectorPool
 from laconic.contract import Algorithm, Memory, Reply, Result, Scratch, Step, Worker, by_parameter, read_saved
 from laconic.errors import ContractError, NonFiniteError
 from laconic.protocol.abort import Abort
-from laconic.protocol.frame_sizes import as_received, frame_sizes
+from laconic.protocol.frame_sizes import as_received, frame_sizes, is_handed_over
 from laconic.protocol.frames import Answer, check_own
 from laconic.protocol.input_reader import InputReader
 from laconic.protocol.job import Job, PlannedExchange
@@ -26,7 +26,7 @@ from laconic.protocol.magnitudes import Magnitudes
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.shared_reply import Shared, SharedReply
 from laconic.telemetry.meter import UP_AND_DOWN, FrameSizes, Meter
-from laconic.wire import Dense, Encoded, Frame, Header, Packet, Sparse, encode, encode_split
+from laconic.wire import Dense, Encoded, Frame, Header, Packet, Sparse, encode, encode_in_place, encode_split
 
 
 class WorkerSession:
@@ -190,11 +190,11 @@ class WorkerSession:
                 f"worker {self.rank} returned {result!r:.80}"
             )
 
-    def outgoing(self, *, encodes_own: bool = True) -> tuple[dict[int, Encoded], Frame | None]:
+    def outgoing(self, *, copies: bool = True) -> tuple[dict[int, Encoded], Frame | None]:
         """Return this exchange's frames, counted: ABORT control frames if the round is aborted.
 
         Args:
-            encodes_own: whether the frame for the server on this worker's own node is encoded, too.
+            copies: whether long values are copied, and the frame for the server on this node is encoded, too.
 
         Returns:
             The encoded frames by shard, and that other frame as its server would decode it.
@@ -208,11 +208,11 @@ class WorkerSession:
             if not (n_copies or local or pattern.copies_count_once):
                 continue  # no neighbor gets it
             frame = self._frame(shard)
-            if local and not encodes_own:
-                own, n_bytes = as_received(frame, self.job.spec.stop), frame.n_bytes
+            if local and not copies:
+                own, n_bytes = frame if is_handed_over(frame) else as_received(frame, self.job.spec.stop), frame.n_bytes
             else:
-                device = self.payload_device
-                sent[shard] = encode(frame) if device is None else encode_split(frame, device)
+                device, make = self.payload_device, encode if copies else encode_in_place
+                sent[shard] = make(frame) if device is None else encode_split(frame, device)
                 n_bytes = sent[shard].numel()
             if pattern.copies_count_once:
                 self._count("up", frame, n_bytes * n_copies, once=True)

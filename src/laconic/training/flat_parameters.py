@@ -100,6 +100,11 @@ class FlatParameters:
         gather(self._checked, vector)
         return vector
 
+    def equals(self, vector: Tensor) -> bool:
+        """Return whether the parameters are those of `vector` (d,)."""
+        both = zip(self.parameters, self.views(vector), strict=True)
+        return all(torch.equal(parameter.reshape(-1).to(self.dtype), view) for parameter, view in both)
+
     def values_by_torch(self) -> Tensor:
         """Return the same without a kernel, which would have to be compiled first."""
         detached = (parameter.detach() for parameter in self.parameters)

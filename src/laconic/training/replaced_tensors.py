@@ -83,15 +83,17 @@ class HeldModel:
 
     def take_up(self) -> None:
         """Before a step: take the user's parameters up if they are others than after the last one."""
-        if self._seen is not None and not torch.equal(values := self._flat.values(), self._seen):
+        if self._seen is not None and not self._flat.equals(self._seen):
+            values = self._flat.values()
             for each in self._held:
                 each.take(values)
 
     def end_step(self) -> None:
         """After a step: what the parameters are now is no user's doing."""
+        shown = self._flat if self.shows is None else self.shows.flat
+        self._seen = shown.values(out=self._seen)
         if self.shows is not None:
-            self._flat.set_values(self.shows.flat.values())
-        self._seen = self._flat.values(out=self._seen)
+            self._flat.set_values(self._seen)
 
     def forget(self) -> None:
         """Let the held model count at the next step, whatever weights are loaded before it: it was loaded itself."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from laconic.buffer_pool import new_vector
 from laconic.contract import check_vector
 from laconic.drivers.saved_data import check_mapping
 from laconic.kernels.api import absolute_maximum
@@ -91,4 +92,4 @@ class ServerModel:
         if not self._guard.step(self.optimizer, self.flat, largest, self._learning_rates.step):
             return torch.full_like(direction, torch.nan)
         note_step(self._inner)  # the user's optimizer never steps itself
-        return self.flat.values().to(direction.device)
+        return self.flat.values(out=new_vector(self.flat.d, self.flat.dtype, self.flat.device)).to(direction.device)

@@ -1,7 +1,19 @@
 """Packets and their bytes. The format is in FORMAT.md."""
 
 from laconic.errors import WireError
-from laconic.wire.codec import Encoded, Frame, SplitFrame, decode, encode, encode_split, max_encoded_bytes
+from laconic.wire.codec import (
+    LEAD_BYTES,
+    LONG_BYTES,
+    BorrowedFrame,
+    Encoded,
+    Frame,
+    SplitFrame,
+    decode,
+    encode,
+    encode_in_place,
+    encode_split,
+    max_encoded_bytes,
+)
 from laconic.wire.coding.positions import (
     POSITION_CODES,
     decode_positions,
@@ -28,8 +40,11 @@ from laconic.wire.packets.vote_change import VoteChange
 __all__ = [
     "FORMAT_VERSION",
     "HEADER_BYTES",
+    "LEAD_BYTES",
+    "LONG_BYTES",
     "POSITION_CODES",
     "VALUE_BITS",
+    "BorrowedFrame",
     "Control",
     "Dense",
     "Encoded",
@@ -54,6 +69,7 @@ __all__ = [
     "decode",
     "decode_positions",
     "encode",
+    "encode_in_place",
     "encode_positions",
     "encode_split",
     "entropy_bound_bits",

@@ -104,7 +104,33 @@ class SplitFrame:
         return self.numel()
 
 
-Encoded = Tensor | SplitFrame
+@dataclass(frozen=True)
+class BorrowedFrame:
+    """A frame's bytes in two tensors, so that its values are not copied: they must not change until it is sent."""
+
+    start: Tensor
+    """(LEAD_BYTES,) uint8: the header and the fields."""
+    values: Tensor
+    """(n,) uint8, in the memory of the packet."""
+
+    def numel(self) -> int:
+        """Return the number of bytes in both."""
+        return self.start.numel() + self.values.numel()
+
+    def clone(self) -> Tensor:
+        """Return the bytes in memory of their own, (n,) uint8."""
+        data = BUFFER_POOL.borrow(self.numel())
+        data[: self.start.numel()] = self.start
+        data[self.start.numel() :] = self.values
+        return data
+
+
+Encoded = Tensor | SplitFrame | BorrowedFrame
+
+LONG_BYTES = 1 << 20
+"""A payload of so many bytes is long: its first bytes travel with the header, and all values in one message."""
+LEAD_BYTES = HEADER_BYTES + 8
+"""Of a long frame, the header and what travels with it: as many bytes as fields before the values of a dense packet."""
 
 
 def _byte_view(part: PayloadPart, *, stays: bool = False) -> Tensor:
@@ -158,6 +184,20 @@ def encode(frame: Frame) -> Tensor:
     return data
 
 
+def encode_in_place(frame: Frame) -> Tensor | BorrowedFrame:
+    """Return the frame's bytes with long dense values left where they are, or the result of `encode`."""
+    parts = [] if frame.packet is None else frame.packet.payload()
+    fields, values = parts if len(parts) == 2 else (b"", b"")
+    if isinstance(values, bytes) or values.device.type != "cpu" or values.nbytes < LONG_BYTES:
+        return encode(frame)
+    if not isinstance(fields, bytes) or HEADER_BYTES + len(fields) != LEAD_BYTES:
+        return encode(frame)
+    in_bytes = _byte_view(values)
+    info = _payload_info(frame, len(fields) + in_bytes.numel())
+    header = write_header(frame.header, info, fields, memoryview(in_bytes.numpy()))  # type: ignore[arg-type]
+    return BorrowedFrame(start=_byte_view(header + fields), values=in_bytes)
+
+
 def _payload_info(frame: Frame, encoded_bytes: int) -> PayloadInfo:
     packet = frame.packet
     if packet is None:
@@ -185,7 +225,7 @@ def encode_split(frame: Frame, device: torch.device) -> Encoded:
         return encode(frame)
     payload = torch.cat([part.to(device) for part in parts])
     info = replace(_payload_info(frame, payload.numel()), is_split=True)
-    return SplitFrame(header=_byte_view(write_header(frame.header, info, b"")), payload=payload)
+    return SplitFrame(header=_byte_view(write_header(frame.header, info)), payload=payload)
 
 
 def decode(data: Encoded | bytes, max_count: int) -> Frame:
@@ -194,7 +234,7 @@ def decode(data: Encoded | bytes, max_count: int) -> Frame:
     A decoded packet's dense values and packed codes are views of `data`, or of a split frame's payload on the CPU.
 
     Args:
-        data: (n,) uint8 on the CPU, a split frame, or bytes.
+        data: (n,) uint8 on the CPU, a split or borrowed frame, or bytes.
         max_count: Length of the receiver's vector; a packet about later coordinates is refused.
 
     Raises:
@@ -208,6 +248,8 @@ def decode(data: Encoded | bytes, max_count: int) -> Frame:
     else:
         if isinstance(data, bytes):
             data = _byte_view(data) if data else torch.empty(0, dtype=torch.uint8)
+        elif isinstance(data, BorrowedFrame):
+            data = data.clone()
         buffer = data.contiguous()
         if buffer.storage_offset() % 8 or buffer.data_ptr() % 8:
             buffer = buffer.clone()  # so that values can be viewed in place

@@ -1,8 +1,9 @@
 """Frames between real processes, over torch.distributed's point-to-point calls.
 
 One scheduler (`swap`) posts every message of a phase in one order, and never from a callback. A frame is sent as two
-messages, header and payload, so that a receiver knows the payload's size before it allocates memory. The payload of a
-split frame goes through the group of `device_channel.py`. How a rank gives up is in `giving_up.py`.
+messages, header and payload, so that a receiver knows the payload's size before it allocates memory. A long payload's
+fields travel with the header: then its values are sent from where they are (`BorrowedFrame`). The payload of a split
+frame goes through the group of `device_channel.py`. How a rank gives up is in `giving_up.py`.
 """
 
 import datetime
@@ -27,7 +28,17 @@ from laconic.errors import PayloadsLostError, PeerLostError, WireError
 from laconic.protocol.ring_allreduce import ring_parts
 from laconic.telemetry.moved import Moved
 from laconic.torch_compat import post_receive, post_receive_from_any, post_send, post_sum, source_rank, wait_until
-from laconic.wire import HEADER_BYTES, Encoded, SplitFrame, max_encoded_bytes, promised_bytes, read_payload_info
+from laconic.wire import (
+    HEADER_BYTES,
+    LEAD_BYTES,
+    LONG_BYTES,
+    BorrowedFrame,
+    Encoded,
+    SplitFrame,
+    max_encoded_bytes,
+    promised_bytes,
+    read_payload_info,
+)
 
 _SMALLEST_SAMPLE_BYTES = 1 << 16  # smaller messages end in a socket's buffer and do not measure the link
 _SOON_S = 0.001  # a deadline that has passed still lets finished work end
@@ -99,12 +110,12 @@ class Channel(GivingUp):
                 header = headers.get(peer) or headers.setdefault(peer, HeaderBuffer())
                 arriving[peer] = post_receive(group, [header.data], peer, 0)
             sends: list[tuple[int, Tensor, dist.Work | None]] = []  # a tensor must be held until it is sent
-            on_host: Mapping[int, Tensor] = outgoing if self.device_channel is None else _on_host(outgoing)  # type: ignore[assignment]
-            if len(on_host) > 1:  # each rank begins with its successor, so that not all of them send to the same rank
-                on_host = dict(sorted(on_host.items(), key=lambda item: (item[0] - self.rank) % self.size))
-            for peer in on_host:
+            messages = {peer: _messages_of(outgoing[peer]) for peer in outgoing}
+            if len(messages) > 1:  # each rank begins with its successor, so that not all of them send to the same rank
+                messages = dict(sorted(messages.items(), key=lambda item: (item[0] - self.rank) % self.size))
+            for peer in messages:
                 _check_promise(outgoing[peer])
-                part = on_host[peer][:HEADER_BYTES]
+                part = messages[peer][0]
                 sends.append((peer, part, self._send(part, peer)))
             incoming: dict[int, IncomingFrame | SplitFrame] = {}
             payloads = {}
@@ -129,9 +140,9 @@ class Channel(GivingUp):
             )
             # Not earlier: the engine's control message that a receive is posted queues behind data already being sent.
             start = time.perf_counter()
-            for peer in on_host:
-                if on_host[peer].nbytes > HEADER_BYTES:
-                    part = on_host[peer][HEADER_BYTES:]
+            for peer in messages:
+                part = messages[peer][1]
+                if part.nbytes:
                     sends.append((peer, part, self._send(part, peer)))
             for peer, part, work in sends:
                 if work is not None:
@@ -172,6 +183,8 @@ class Channel(GivingUp):
         if self.device_channel is not None and info.is_split:
             payload = torch.empty(info.encoded_bytes, dtype=torch.uint8, device=self.device_channel.device)
             return SplitFrame(header.data[:HEADER_BYTES].clone(), payload)
+        if info.encoded_bytes >= LONG_BYTES:
+            raw = bytes(header.view[:LEAD_BYTES])
         return IncomingFrame(raw, info.encoded_bytes)
 
     def _swap_split(
@@ -319,15 +332,23 @@ class Channel(GivingUp):
         self.destroy_groups()
 
 
-def _on_host(outgoing: Mapping[int, Encoded]) -> dict[int, Tensor]:
-    return {peer: data.header if type(data) is SplitFrame else data for peer, data in outgoing.items()}
+def _messages_of(data: Encoded) -> tuple[Tensor, Tensor]:
+    """Return what is sent of a frame in its first message, and in a second one if that is not empty."""
+    if type(data) is Tensor:
+        end = LEAD_BYTES if data.nbytes >= HEADER_BYTES + LONG_BYTES else HEADER_BYTES
+        return data[:end], data[end:]
+    if type(data) is BorrowedFrame:
+        return data.start, data.values
+    assert isinstance(data, SplitFrame)
+    return data.header, data.header[:0]
 
 
 def _check_promise(data: Encoded) -> None:
     """Raise WireError for a frame of another length than its header promises: it would end the process that gets it."""
-    header, n_bytes = (
-        (data.header, data.payload.numel()) if type(data) is SplitFrame else (data, data.nbytes - HEADER_BYTES)
-    )
+    if type(data) is SplitFrame:
+        header, n_bytes = data.header, data.payload.numel()
+    else:
+        header, n_bytes = data.start if type(data) is BorrowedFrame else data, data.numel() - HEADER_BYTES  # type: ignore[assignment]
     promised = promised_bytes(header.numpy()) if header.nbytes >= HEADER_BYTES else -1  # type: ignore[arg-type]
     if n_bytes != promised:
         raise WireError(f"its frame has {n_bytes} payload bytes, and its header promises {promised}")

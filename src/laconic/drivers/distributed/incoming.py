@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from laconic.buffer_pool import new_vector
 from laconic.errors import WireError
 from laconic.wire import HEADER_BYTES
 
@@ -32,20 +33,21 @@ class HeaderBuffer:
 class IncomingFrame:
     """A frame whose payload is still to come."""
 
-    def __init__(self, header: bytes, payload_bytes: int) -> None:
-        """Allocate a frame of this header and as many bytes of payload."""
+    def __init__(self, start: bytes, payload_bytes: int) -> None:
+        """Allocate a frame that begins with `start`, its header or more, and has so many bytes of payload."""
         self.n_bytes = HEADER_BYTES + payload_bytes
         self.has_payload = payload_bytes > 0
-        self._buffer = torch.empty(self.n_bytes + (_SLACK_BYTES if payload_bytes else 0), dtype=torch.uint8)
+        self._n_known = len(start)
+        self._buffer = new_vector(self.n_bytes + (_SLACK_BYTES if payload_bytes else 0), torch.uint8)
         self._view = memoryview(self._buffer.numpy())  # type: ignore[arg-type]
-        self._view[:HEADER_BYTES] = header
+        self._view[: self._n_known] = start
         if payload_bytes:
             self._view[self.n_bytes : self.n_bytes + _MARK_BYTES] = _MARK
 
     @property
     def payload(self) -> Tensor:
-        """Where to receive the payload, (n,) uint8, with the room after it."""
-        return self._buffer[HEADER_BYTES:]
+        """Where to receive the payload, or the rest of it, (n,) uint8, with the room after it."""
+        return self._buffer[self._n_known :]
 
     def read(self) -> Tensor:
         """Return the frame, (n,) uint8. Raises WireError if more has arrived than its header promises."""

@@ -27,7 +27,7 @@ from laconic.protocol.async_timing import AsyncServer
 from laconic.protocol.frames import Answer
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
-from laconic.wire import HEADER_BYTES, Encoded, decode
+from laconic.wire import HEADER_BYTES, Encoded, decode, encode
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ class SimulatedArrivals(Simulated):
         return max(0, self.arrivals.update_counts[rank].n_finished - 1)
 
     def _request(self, rank: int) -> int:
-        self._answers[rank] = self.arrivals.answer(self._step_of(rank))
+        self._answers[rank] = encode(self.arrivals.answer(self._step_of(rank)))
         self._asked_at[rank] = self.arrivals.n_updates
         return self._answers[rank].numel()
 
@@ -126,7 +126,7 @@ class SimulatedArrivals(Simulated):
         """Encode the model again: it may have been updated while the answer waited for the send port."""
         if self._asked_at[rank] != self.arrivals.n_updates:
             n_bytes = self._answers[rank].numel()
-            self._answers[rank] = self.arrivals.answer(self._step_of(rank))
+            self._answers[rank] = encode(self.arrivals.answer(self._step_of(rank)))
             assert self._answers[rank].numel() == n_bytes, "a model's packet keeps its length"
 
     def _receive_answer(self, rank: int) -> None:

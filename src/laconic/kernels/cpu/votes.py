@@ -34,6 +34,13 @@ def vote_counts(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(voted[:n]), torch.from_numpy(votes[:n])
 
 
+def are_in(positions: Tensor, others: Tensor) -> Tensor:
+    """See `reference.votes.are_in`."""
+    found = torch.empty(positions.numel(), dtype=torch.bool)
+    _are_in(positions.contiguous().numpy(), others.contiguous().numpy(), found.numpy())
+    return found
+
+
 def union_sum(lists: Sequence[Tensor], values: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """See `reference.votes.union_sum`."""
     positions = np.concatenate([positions.numpy() for positions in lists])
@@ -102,6 +109,15 @@ def _vote_counts(positions: Numbers, stops: Numbers, voted: Numbers, votes: Numb
             while bits:
                 n = _emit(bits, uint64(64 * word), base, counts, n, voted, votes)
                 bits &= bits - uint64(1)
+
+
+@kernel
+def _are_in(positions: Numbers, others: Numbers, found: NDArray[np.bool_]) -> None:
+    at = 0
+    for i in range(positions.size):
+        while at < others.size and others[at] < positions[i]:
+            at += 1
+        found[i] = at < others.size and others[at] == positions[i]
 
 
 @kernel

@@ -132,6 +132,20 @@ def scatter_signs(negative: Tensor, mask: Tensor | None, dtype: torch.dtype) -> 
 _CHUNK = 1 << 16
 
 
+def squared_distance(one: Tensor, other: Tensor, buffer: Tensor) -> float:
+    """Return ||v - w||^2 of vectors (d,): `squared_norm` of their difference, of which a cache holds a part at a time.
+
+    Args:
+        one: (d,).
+        other: (d,) of the same type.
+        buffer: (d,) of the same type, or (65536,) if that is shorter; overwritten.
+    """
+    parts = zip(torch.split(one, _CHUNK), torch.split(other, _CHUNK), strict=True)
+    differences = (torch.sub(part, less, out=buffer[: part.numel()]) for part, less in parts)
+    total = math.fsum(float(torch.dot(difference, difference)) for difference in differences)
+    return total if math.isfinite(total) else squared_norm(one - other)
+
+
 def squared_norm(vector: Tensor) -> float:
     """Return ||v||^2 of a vector (d,). The squared norms of chunks of 65,536 elements are added in float64.
 

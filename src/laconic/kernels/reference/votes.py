@@ -21,6 +21,11 @@ def vote_counts(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return voted, votes
 
 
+def are_in(positions: Tensor, others: Tensor) -> Tensor:
+    """Return which of the positions (k,) are among others (n,), both int64, ascending, each once: (k,) bool."""
+    return torch.isin(positions, others, assume_unique=True)
+
+
 def union_sum(lists: Sequence[Tensor], values: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Add up sparse vectors, from zero and in their order.
 

@@ -119,7 +119,7 @@ class Packet(ABC):
 
     def add_to(self, total: Tensor) -> None:
         """Add the dense form to `total` (count,), in place."""
-        total.add_(self.dense())
+        total.add_(self.dense().to(total))
 
     def put_as_sum(self, out: Tensor) -> None:
         """Overwrite `out` (count,) with 0 plus the dense form, so that no element is -0.0: the first of a sum."""

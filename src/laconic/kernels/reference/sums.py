@@ -1,0 +1,45 @@
+"""Sums and means of vectors: the reference, in torch."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+_CHUNK = 1 << 16  # elements that are added up at a time, in a cache
+
+
+def add_up(vectors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, from_zero: bool = True) -> None:
+    """Write the sum of vectors, added in their order, divided by a number.
+
+    Args:
+        vectors: At least one; (d,) each, of the type of `out`.
+        out: (d,), overwritten; it may be one of the vectors only if that is the first.
+        divisor: What the sum is divided by.
+        from_zero: Whether the sum begins with 0, which makes -0.0 to 0.0, or with the first vector.
+    """
+    out.copy_(vectors[0])
+    if from_zero:
+        out.add_(0.0)
+    for vector in vectors[1:]:
+        out.add_(vector)
+    if divisor != 1:
+        out.div_(divisor)
+
+
+def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], out: Tensor) -> Tensor:
+    """Write the sum of vectors times their weights, added in their order, from 0.
+
+    Args:
+        vectors: (d,) each.
+        weights: One for each vector.
+        out: (d,), overwritten; none of the vectors.
+
+    Returns:
+        `out`.
+    """
+    chunk = _CHUNK if out.device.type == "cpu" else max(1, out.numel())  # a multiple of every vector register
+    for start in range(0, out.numel(), chunk):
+        place = slice(start, start + chunk)
+        part = out[place].zero_()
+        for vector, weight in zip(vectors, weights, strict=True):
+            part.add_(vector[place], alpha=weight)
+    return out

@@ -1,0 +1,77 @@
+"""Frames whose values are sent from where they are: processes and simulator end with the same bits.
+
+A payload is long from 1 MiB on.
+"""
+
+import pytest
+import torch
+
+import laconic
+from laconic.algorithms.csgd_ring import CSGDRing
+from laconic.algorithms.dsgd import DSGD
+from laconic.algorithms.lag import LAG
+from laconic.algorithms.sgd import SGD
+from laconic.algorithms.sgd_model import ModelAveraging
+from laconic.algorithms.sgd_server import GlobalReplica
+from laconic.algorithms.sparse import SparseSGD
+from laconic.wire import LONG_BYTES
+from support.deadlines import PATIENCE_S
+from support.ranks import run_ranks
+
+D, N, ROUNDS = 600_001, 2, 4  # half of it is long, too; vectors are used again from the second round on
+CASES = [
+    (GlobalReplica(), "rank0"),
+    (ModelAveraging(), "rank0"),
+    (SGD(), "dedicated"),
+    (SGD(), "sharded"),
+    (LAG(warm_up_rounds=1, alpha=1e-9), "rank0"),
+    (SparseSGD(density=0.01), "rank0"),
+    (SparseSGD(density=0.01), "allgather"),
+    (CSGDRing(), "auto"),
+    (DSGD(), "auto"),
+    (DSGD(mixing="difference"), "auto"),
+]
+
+
+def gradient(rank: int, round_: int) -> torch.Tensor:
+    return torch.randn(D, generator=torch.Generator().manual_seed(10 * rank + round_))
+
+
+def inner_of(weight: torch.nn.Parameter) -> torch.optim.Optimizer:
+    return torch.optim.SGD([weight], lr=0.1, momentum=0.5)
+
+
+def train_in_process(rank: int) -> list[torch.Tensor]:
+    """The parameters that each case ends with."""
+    ended = []
+    for algorithm, layout in CASES:
+        weight = torch.nn.Parameter(torch.zeros(D))
+        opt = laconic.DistributedOptimizer(
+            inner_of(weight), algorithm, layout=layout, seed=5, timeout_s=PATIENCE_S, check_every=0
+        )
+        for round_ in range(ROUNDS):
+            weight.grad = None if opt.serves_only else gradient(rank, round_)
+            opt.step()
+        ended.append(weight.detach().clone())
+    return ended
+
+
+def in_simulator(algorithm: laconic.Algorithm, layout: str) -> laconic.Simulation:
+    weight = torch.nn.Parameter(torch.zeros(D))
+    model = torch.nn.ParameterList([weight])
+    workers = N - (layout == "dedicated")
+    simulation = laconic.Simulation(model, inner_of(weight), algorithm, workers=workers, layout=layout, seed=5)
+    for round_ in range(ROUNDS):
+        simulation.step(lambda rank, round_=round_: weight @ gradient(rank, round_))
+    return simulation
+
+
+@pytest.mark.slow
+def test_long_frames_give_the_bits_of_the_simulator():
+    assert 4 * (D // 2) >= LONG_BYTES
+    by_rank = run_ranks(train_in_process, N)
+    for place, (algorithm, layout) in enumerate(CASES):
+        simulation = in_simulator(algorithm, layout)
+        for rank in range(simulation.n_workers):
+            same = torch.equal(by_rank[rank][place], simulation.parameters_of(rank))
+            assert same, f"{algorithm.name}, {layout}, rank {rank}"

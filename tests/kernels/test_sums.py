@@ -1,0 +1,70 @@
+"""Sums of vectors: the compiled kernel against the reference, bit for bit, and both against adding one by one."""
+
+import pytest
+import torch
+
+from laconic.kernels.api import add_up, squared_distance, squared_norm, weighted_sum
+from laconic.kernels.cpu import sums as cpu_sums
+from laconic.kernels.reference import sums as reference_sums
+from support.inputs import over_inputs
+
+
+def vectors_of(n: int, d: int, dtype: torch.dtype) -> list[torch.Tensor]:
+    random = torch.Generator().manual_seed(n)
+    made = [torch.randn(d, generator=random, dtype=dtype) for _ in range(n)]
+    for vector in made:
+        vector[: d // 3] = -0.0
+    made[0][-1] = torch.inf
+    return made
+
+
+@pytest.mark.parametrize("kernels", [reference_sums, cpu_sums], ids=["plain", "cpu"])
+@over_inputs("dtype", [torch.float32, torch.float64])
+@over_inputs(("n", "d"), [(1, 7), (2, 4097), (3, 10_000), (9, 1)])
+@over_inputs("from_zero", [True, False])
+def test_a_sum_adds_in_order_and_is_divided(kernels, n, d, dtype, from_zero):
+    vectors = vectors_of(n, d, dtype)
+    expected = torch.zeros(d, dtype=dtype) if from_zero else vectors[0].clone()
+    for vector in vectors[not from_zero :]:
+        expected = expected + vector
+    for divisor in (1, 3):
+        out = torch.full((d,), torch.nan, dtype=dtype)
+        kernels.add_up(vectors, out, divisor=divisor, from_zero=from_zero)
+        assert torch.equal(out, expected / divisor)
+        assert torch.equal(out.signbit(), expected.signbit())
+
+
+def test_the_first_vector_may_be_the_sum():
+    vectors = vectors_of(3, 100, torch.float32)
+    expected = vectors[0] + vectors[1] + vectors[2]
+    add_up(vectors, vectors[0], from_zero=False)
+    assert torch.equal(vectors[0], expected)
+
+
+@over_inputs("vectors", [[], [torch.ones(3), torch.ones(4)], [torch.ones(3).double()]])
+def test_no_vector_and_vectors_of_another_length_or_type_are_refused_by_name(vectors):
+    with pytest.raises((TypeError, ValueError), match=r"^add_up: "):
+        add_up(vectors, torch.empty(3))
+
+
+D = (1 << 17) + 13  # more than two chunks
+
+
+def test_a_weighted_sum_has_the_bits_of_sums_over_the_whole_vectors():
+    vectors, weights = vectors_of(3, D, torch.float32), (0.25, 0.3, 0.45)
+    expected = torch.zeros(D)
+    for vector, weight in zip(vectors, weights, strict=True):
+        expected.add_(vector, alpha=weight)
+    assert torch.equal(weighted_sum(vectors, weights, torch.empty(D)), expected)
+
+
+@over_inputs("dtype", [torch.float32, torch.float64])
+def test_a_squared_distance_is_the_squared_norm_of_the_difference_bit_for_bit(dtype):
+    random = torch.Generator().manual_seed(0)
+    for size in (1, D):
+        one, other = (torch.randn(size, generator=random, dtype=dtype) for _ in range(2))
+        assert squared_distance(one, other, torch.empty_like(one)) == squared_norm(one - other)
+    far = torch.full((D,), 1e30)
+    assert (
+        squared_distance(far, -far, torch.empty(1 << 16)) == squared_norm(far - -far) < float("inf")
+    )  # in float32, a square overflows
