@@ -34,7 +34,7 @@ def test_a_sum_adds_in_order_and_is_divided(kernels, n, d, dtype, from_zero):
         assert torch.equal(out.signbit(), expected.signbit())
 
 
-def test_the_first_vector_may_be_the_sum():
+def test_the_sum_may_overwrite_its_initial_vector():
     vectors = vectors_of(3, 100, torch.float32)
     expected = vectors[0] + vectors[1] + vectors[2]
     add_up(vectors, vectors[0], from_zero=False)
@@ -50,7 +50,7 @@ def test_no_vector_and_vectors_of_another_length_or_type_are_refused_by_name(vec
 D = (1 << 17) + 13  # more than two chunks
 
 
-def test_a_weighted_sum_has_the_bits_of_sums_over_the_whole_vectors():
+def test_a_weighted_sum_has_the_bits_of_sums_over_full_vectors():
     vectors, weights = vectors_of(3, D, torch.float32), (0.25, 0.3, 0.45)
     expected = torch.zeros(D)
     for vector, weight in zip(vectors, weights, strict=True):

@@ -88,7 +88,7 @@ def test_the_highest_votes_win_and_of_equal_ones_the_lowest_in_order(kernels, hi
 
 
 @over_inputs(("k", "n"), [(0, 5), (5, 0), (40, 70), (900, 300)])
-def test_both_say_which_positions_are_among_others(k, n):
+def test_both_say_which_positions_are_in_another_list(k, n):
     positions, others = random_lists(1, k, 1000)[0], random_lists(1, n, 1000, seed=1)[0]
     expected = [position in others.tolist() for position in positions.tolist()]
     for found in (are_in(positions, others), reference_votes.are_in(positions, others)):

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from laconic.kernels.api import add_up
 from laconic.wire import Dense, Packet, Signs
 
 
@@ -62,9 +61,8 @@ class Inbox(Mapping[int, Packet]):
         total, packets = self._empty(), list(self._packets.values())
         if not packets:
             return total.zero_()
-        vectors = [packet.values for packet in packets if type(packet) is Dense]
-        if len(vectors) == len(packets) and all(_is_alike(vector, total) for vector in vectors):
-            add_up(vectors, total, divisor=divisor)
+        dense = [packet for packet in packets if type(packet) is Dense]
+        if len(dense) == len(packets) and Dense.put_sum(dense, total, divisor):
             return total
         packets[0].put_as_sum(total)
         for packet in packets[1:]:
@@ -105,10 +103,6 @@ class Inbox(Mapping[int, Packet]):
     def mean(self) -> Tensor:
         """Return the mean over the packets that are here, (d,), like `sum`. Zero without any packet."""
         return self.sum(divisor=max(1, len(self)))
-
-
-def _is_alike(one: Tensor, other: Tensor) -> bool:
-    return one.dtype is other.dtype and one.device == other.device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -262,8 +262,8 @@ def _swap_frames(
         assert worker is not None, "without a server every rank works"
         assert server is not None
         assert reply is not None
-        own_answer = Answer(frame=server.handed_over(reply, worker.scratch), n_bytes=reply.n_bytes)
-        worker.receive_own_answer(own_answer, n_bytes)
+        answer = Answer(frame=server.own_answer(reply, worker.scratch), n_bytes=reply.n_bytes)
+        worker.receive_own_answer(answer, n_bytes)
         return worker.aborted
     down: dict[int, Encoded] = {}
     if reply is not None and ends.downloads:
@@ -281,7 +281,7 @@ def _swap_frames(
         return server.aborted
     if reply is not None:
         assert server is not None
-        answers[serves] = Answer(frame=server.handed_over(reply, worker.scratch), n_bytes=reply.n_bytes)
+        answers[serves] = Answer(frame=server.own_answer(reply, worker.scratch), n_bytes=reply.n_bytes)
     worker.me.link_bytes_per_s = link_bytes_per_s
     worker.receive(answers)
     return worker.aborted

@@ -25,7 +25,7 @@ def as_received(frame: Frame, d: int) -> Frame:
     return Frame(header=frame.header, packet=packet)
 
 
-def is_handed_over(frame: Frame) -> bool:
+def stays_in_place(frame: Frame) -> bool:
     """Return whether sessions of one rank hand over this frame as it is: with dense values in the host's memory."""
     return isinstance(frame.packet, Dense) and frame.packet.values.device.type == "cpu"
 

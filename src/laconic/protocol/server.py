@@ -12,7 +12,7 @@ from laconic.buffer_pool import VectorPool, new_vector
 from laconic.contract import Inbox, Memory, Scratch, Server, by_parameter, read_saved, storage_of
 from laconic.errors import NonFiniteError
 from laconic.protocol.abort import Abort
-from laconic.protocol.frame_sizes import as_received, is_handed_over
+from laconic.protocol.frame_sizes import as_received, stays_in_place
 from laconic.protocol.frames import check_frame, check_own, read_frame
 from laconic.protocol.job import Job
 from laconic.protocol.layout import Shard
@@ -102,7 +102,7 @@ class ServerSession:
         if isinstance(data, Frame):
             check_frame(data, self.job, "worker", rank, view.round, view.exchange, self._shard)
             self._frames[rank] = data
-            if is_handed_over(data):
+            if stays_in_place(data):
                 self._borrowed.add(storage_of(cast("Dense", data.packet).values))
         else:
             self._frames[rank] = read_frame(data, self.job, "worker", rank, view.round, view.exchange, self._shard)
@@ -173,9 +173,9 @@ class ServerSession:
         is_borrowed = isinstance(packet, Dense) and storage_of(packet.values) in self._borrowed
         return packet.as_read() if is_borrowed and packet is not None else packet
 
-    def handed_over(self, answer: Frame, scratch: Scratch) -> Frame:
+    def own_answer(self, answer: Frame, scratch: Scratch) -> Frame:
         """Return an answer as this rank's own worker decodes it. Dense values go over to its scratch, if it may."""
-        if is_handed_over(answer):
+        if stays_in_place(answer):
             values, memory = cast("Dense", answer.packet).values, self.view.memory
             held = {storage_of(value) for value in (*memory.committed.values(), *memory.written.values())}
             if storage_of(values) not in held and self.scratch.hand_over(values, scratch):

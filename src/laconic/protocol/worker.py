@@ -17,7 +17,7 @@ from laconic.buffer_pool import VectorPool
 from laconic.contract import Algorithm, Memory, Reply, Result, Scratch, Step, Worker, by_parameter, read_saved
 from laconic.errors import ContractError, NonFiniteError
 from laconic.protocol.abort import Abort
-from laconic.protocol.frame_sizes import as_received, frame_sizes, is_handed_over
+from laconic.protocol.frame_sizes import as_received, frame_sizes, stays_in_place
 from laconic.protocol.frames import Answer, check_own
 from laconic.protocol.input_reader import InputReader
 from laconic.protocol.job import Job, PlannedExchange
@@ -209,7 +209,7 @@ class WorkerSession:
                 continue  # no neighbor gets it
             frame = self._frame(shard)
             if local and not copies:
-                own, n_bytes = frame if is_handed_over(frame) else as_received(frame, self.job.spec.stop), frame.n_bytes
+                own, n_bytes = frame if stays_in_place(frame) else as_received(frame, self.job.spec.stop), frame.n_bytes
             else:
                 device, make = self.payload_device, encode if copies else encode_in_place
                 sent[shard] = make(frame) if device is None else encode_split(frame, device)

@@ -30,21 +30,21 @@ def add_up(vectors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, from_zer
 def _add_up(addresses: Array, out: Array, divisor: float, start: float) -> None:
     """Add up vectors by blocks. `start` is 0.0 or -0.0, which changes nothing that it is added to."""
     number = out.dtype.type
-    by, first = number(divisor), number(start)
+    by, zero = number(divisor), number(start)
     for at in range(0, out.size, _BLOCK):
         part = out[at : at + _BLOCK]
         one = carray(pointer_to(addresses[0]), out.shape, out.dtype)[at : at + _BLOCK]
         if addresses.size == 1:
             for i in range(part.size):
-                part[i] = (one[i] + first) / by
+                part[i] = (one[i] + zero) / by
             continue
         other = carray(pointer_to(addresses[1]), out.shape, out.dtype)[at : at + _BLOCK]
         if addresses.size == 2:
             for i in range(part.size):
-                part[i] = (one[i] + first + other[i]) / by
+                part[i] = (one[i] + zero + other[i]) / by
             continue
         for i in range(part.size):
-            part[i] = one[i] + first + other[i]
+            part[i] = one[i] + zero + other[i]
         for number_of in range(2, addresses.size):
             other = carray(pointer_to(addresses[number_of]), out.shape, out.dtype)[at : at + _BLOCK]
             for i in range(part.size):
