@@ -49,7 +49,7 @@ def _try(call, made):
         if call.name in ("vote_counts", "union_sum") and not arguments["lists"]:
             return result  # the face answers this itself
         named, expected = True, call.reference(again)
-        means = dict.fromkeys(("mean_signs", "correct_signs", "momentum_correct_signs"), 2**-22)
+        means = dict.fromkeys(("mean_signs", "correct_signs", "momentum_correct_signs", "answer_scaled_signs"), 2**-22)
         tolerance = {"norms": 2**-40, "fractional_codes": kernels.MEAN_TOLERANCE[torch.float32], **means}.get(
             call.name, 0.0
         )

@@ -8,12 +8,14 @@ import torch
 from laconic.kernels.api import BlockLengths
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.reference import residuals as reference_residuals
+from laconic.kernels.reference import scaled_answers as reference_answers
 from support.inputs import over_inputs
 
 if not compiled.numba_available():
     pytest.skip("no numba here: only the reference exists", allow_module_level=True)
 
 from laconic.kernels.cpu import residuals as cpu_residuals
+from laconic.kernels.cpu import scaled_answers as cpu_answers
 
 TILE = cpu_residuals.TILE
 COUNTS = (0, 1, 63, 64, 65, 1000, TILE - 1, TILE + 65, 2 * TILE + 64)
@@ -83,6 +85,27 @@ def test_both_write_and_add_scaled_signs_alike(d, dtype):
                 getattr(kernels, name)(packed, scales, lengths, out)
                 made.append(out)
             same(*made)
+
+
+@over_inputs("dtype", DTYPES)
+@over_inputs("d", COUNTS)
+def test_a_servers_answer_is_that_of_a_sum_in_memory(d, dtype):
+    for lengths, (n, divisor, decay) in itertools.product(lengths_of(d), [(1, 1, 1.0), (3, 4, 0.7), (2, 3, 0.0)]):
+        residual, *sent = vectors(1 + n, d, dtype)
+        packets = [reference_residuals.mean_signs(vector, lengths) for vector in sent]
+        packed, scales = [signs for signs, _ in packets], [means for _, means in packets]
+        left, expected_left, total = torch.zeros(3, d, dtype=dtype)
+        left.fill_(7.0)
+        scalars = {"divisor": divisor, "decay": decay}
+        made = cpu_answers.answer_scaled_signs(packed, scales, residual, left, lengths, **scalars)
+        alike(made, reference_answers.answer_scaled_signs(packed, scales, residual, expected_left, lengths, **scalars))
+        for signs, means in packets:
+            cpu_residuals.add_scaled_signs(signs, means, lengths, total)
+        expected = cpu_residuals.correct_signs(total, residual, lengths, **scalars)
+        same(made[0], expected[0])
+        same(made[1], expected[1])
+        cpu_residuals.add_scaled_signs(made[0], -made[1], lengths, total)
+        same(left, total)
 
 
 @over_inputs("scales_type", [*DTYPES, torch.bfloat16])

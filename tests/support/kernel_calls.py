@@ -164,6 +164,9 @@ def _calls() -> list[Call]:
     for name, out in (("put_scaled_signs", "out"), ("add_scaled_signs", "total")):
         add(name, "residuals", packed=lambda: guarded(voter), scales=lambda: guarded(4 * torch.ones(4)),
             lengths=lengths, **{out: _floats})  # fmt: skip
+    add("answer_scaled_signs", "scaled_answers", packed=lambda: [guarded(voter), guarded(voter ^ 1)],
+        scales=lambda: [guarded(4 * torch.ones(4)) for _ in range(2)], residual=_floats, new_residual=_floats,
+        lengths=lengths, divisor=2, decay=0.5)  # fmt: skip
     add("power_codes", "powers_of_two", values=_floats, **keyed)
     powers = kernels.power_codes(torch.randn(D), 0, 1)[0]
     add("put_powers", "powers_of_two", packed=lambda: guarded(powers), out=_floats)

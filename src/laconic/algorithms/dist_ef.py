@@ -35,7 +35,7 @@ from laconic.contract import (
     algorithm,
 )
 from laconic.hyperparameters import hyperparameter
-from laconic.wire import ScaledSigns
+from laconic.wire import Packet
 
 
 @algorithm("dist-ef")
@@ -106,13 +106,12 @@ class DistEFBlockwise(Algorithm):
         me.memory["weight_decay"] = self.momentum * me.memory["weight_decay"] + shrinking
         return reply.dense() + (shrinking + self.momentum * me.memory["weight_decay"])
 
-    def serve(self, server: Server, inbox: Inbox) -> ScaledSigns:
-        corrected = inbox.sum()  # divided by all workers: what was not delivered stays in its worker's residual
-        sent = ScaledSign(blocks=self.blocks).with_residual(
-            corrected, server.memory["residual"], divisor=inbox.n_workers, decay=_ratio(server),
-            spec=server.spec, offset=server.offset,
+    def serve(self, server: Server, inbox: Inbox) -> Packet:
+        # By all workers: what was not delivered stays in its worker's residual.
+        sent, server.memory["residual"] = ScaledSign(blocks=self.blocks).answer(
+            inbox, server.memory["residual"], server.scratch,
+            decay=_ratio(server), spec=server.spec, offset=server.offset,
         )  # fmt: skip
-        server.memory["residual"] = sent.unsent_of(corrected)
         server.memory.set_number("lr", server.lr)
         return sent
 

@@ -64,12 +64,11 @@ class ECSGD(Algorithm):
         return reply.dense()  # (3.12)
 
     def serve(self, server: Server, inbox: Inbox) -> Packet:
-        corrected = inbox.sum()  # becomes (3.10), divided by all workers: what was not delivered stays residual
-        sent = self.server_compressor.with_residual(
-            corrected, server.memory["residual"], divisor=inbox.n_workers,
+        # By all workers: what was not delivered stays in its worker's residual. (3.10), and what is left of it (3.11)
+        sent, server.memory["residual"] = self.server_compressor.answer(
+            inbox, server.memory["residual"], server.scratch,
             spec=server.spec, key=server.key("compress"), offset=server.offset,
         )  # fmt: skip
-        server.memory["residual"] = sent.unsent_of(corrected)  # (3.11)
         return sent
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:

@@ -115,15 +115,21 @@ def _scaled_sign_momentum(vector: Tensor) -> Calls:
     return _by_both(reference("residuals"), step)
 
 
-def _scaled_sign_total(vector: Tensor) -> Calls:
-    """The server's pass of EC-SGD, from a sum."""
-    total, residual = vector.clone(), torch.zeros_like(vector)
+def _scaled_sign_answer(voters: int) -> Callable[[Tensor], Calls]:
+    """The server's pass of EC-SGD: packets added up, residual, signs and scale of the answer, new residual."""
 
-    def step(by: Any) -> None:  # noqa: ANN401
-        packed, scales = by.correct_signs(total, residual, (vector.numel(),), divisor=VOTERS)
-        by.add_scaled_signs(packed, -scales, (vector.numel(),), total)
+    def prepare(vector: Tensor) -> Calls:
+        lengths, residual, new_residual = (vector.numel(),), 0.1 * vector.roll(1), torch.empty_like(vector)
+        made = [kernels.mean_signs(vector.roll(worker), lengths) for worker in range(voters)]
+        packed, scales = [signs for signs, _ in made], [scale for _, scale in made]
+        return _by_both(
+            reference("scaled_answers"),
+            lambda by: by.answer_scaled_signs(
+                packed, scales, residual, new_residual, lengths, divisor=voters, decay=1.0
+            ),
+        )
 
-    return _by_both(reference("residuals"), step)
+    return prepare
 
 
 def _add_scaled_signs(blocks: str) -> Callable[[Tensor], Calls]:
@@ -172,7 +178,8 @@ _SIGNS = [
     KernelCase(name="server's step: mask, residual", prepare=_error_feedback_total),
     KernelCase(name="scaled signs: worker's pass", prepare=_scaled_sign_step, bar=2.5),
     KernelCase(name="scaled signs: with momentum", prepare=_scaled_sign_momentum),
-    KernelCase(name="scaled signs: server's pass", prepare=_scaled_sign_total, bar=1.6),
+    KernelCase(name="scaled signs: server's pass, 2", prepare=_scaled_sign_answer(2), bar=1.6),
+    KernelCase(name=f"scaled signs: server's pass, {VOTERS}", prepare=_scaled_sign_answer(VOTERS)),
     KernelCase(name="scaled signs", prepare=_mean_signs("vector")),
     KernelCase(name="scaled signs of blocks of 1", prepare=_mean_signs("1")),
     KernelCase(name="scaled signs, add", prepare=_add_scaled_signs("vector"), bar=1.0),

@@ -5,14 +5,14 @@ Some treat a vector in blocks: the full vector, its layers, or runs of a fixed l
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from laconic.contract import Accept, ModelSpec
+from laconic.contract import Accept, Inbox, ModelSpec
 from laconic.hyperparameters import check_hyperparameters, hyperparameter
 from laconic.kernels.api import BlockLengths, correct
 from laconic.wire import Packet
@@ -68,6 +68,30 @@ class Compressor(ABC):
         """
         correct(vector, residual, divisor=divisor, decay=decay)
         return self(vector, spec=spec, key=key, offset=offset)
+
+    def answer(
+        self, inbox: Inbox, residual: Tensor, new_vector: Callable[[], Tensor], *, decay: float = 1.0,
+        spec: ModelSpec | None = None, key: int = 0, offset: int = 0,
+    ) -> tuple[Packet, Tensor]:  # fmt: skip
+        """Compress a server's mean over all workers, plus decay residual.
+
+        Args:
+            inbox: What the workers sent.
+            residual: (d,) float32 or float64, what earlier answers left out.
+            new_vector: Makes a vector of the residual's type and length with arbitrary content.
+            decay: Factor of the residual.
+            spec: As for a call, as all below.
+            key: The key of random draws.
+            offset: Number of the vector's first coordinate.
+
+        Returns:
+            The answer, and what it leaves out: (d,), the new residual.
+        """
+        corrected = inbox.sum()
+        sent = self.with_residual(
+            corrected, residual, divisor=inbox.n_workers, decay=decay, spec=spec, key=key, offset=offset
+        )
+        return sent, sent.unsent_of(corrected)
 
     @abstractmethod
     def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:

@@ -3,7 +3,7 @@
 Zheng, Huang, Kwok: Communication-Efficient Distributed Blockwise Momentum SGD with Error-Feedback, NeurIPS 2019.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import BlockCompressor, as_values
-from laconic.contract import Accept, ModelSpec
-from laconic.kernels.api import BlockLengths, correct_signs, mean_signs, momentum_correct_signs
-from laconic.wire import ScaledSigns
+from laconic.contract import Accept, Inbox, ModelSpec
+from laconic.kernels.api import BlockLengths, answer_scaled_signs, correct_signs, mean_signs, momentum_correct_signs
+from laconic.wire import Packet, ScaledSigns
 
 
 def scaled_signs(vector: Tensor, *, lengths: Sequence[int], offset: int = 0) -> ScaledSigns:
@@ -70,6 +70,23 @@ class ScaledSign(BlockCompressor):
         lengths = self.lengths(gradient.numel(), spec)
         made = momentum_correct_signs(gradient, momentum, residual, new_momentum, lengths, mu=mu, decay=decay)
         return _packet_of(made, lengths, offset)
+
+    def answer(
+        self, inbox: Inbox, residual: Tensor, new_vector: Callable[[], Tensor], *, decay: float = 1.0,
+        spec: ModelSpec | None = None, key: int = 0, offset: int = 0,
+    ) -> tuple[Packet, Tensor]:  # fmt: skip
+        lengths = self.lengths(residual.numel(), spec)
+        packets = [packet for packet in inbox.values() if isinstance(packet, ScaledSigns)]
+        if len(packets) < len(inbox) or any(
+            packet.lengths != lengths or packet.dtype != residual.dtype for packet in packets
+        ):
+            return super().answer(inbox, residual, new_vector, decay=decay, spec=spec, key=key, offset=offset)
+        new_residual = new_vector()
+        made = answer_scaled_signs(
+            [packet.packed for packet in packets], [packet.scales for packet in packets], residual, new_residual,
+            lengths, divisor=inbox.n_workers, decay=decay,
+        )  # fmt: skip
+        return _packet_of(made, lengths, offset), new_residual
 
     def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
         return Accept(ScaledSigns, lengths=self.lengths(spec.d, spec))

@@ -50,6 +50,7 @@ from laconic.kernels.reference.stochastic_rounding import (
 from laconic.kernels.reference.sums import weighted_sum
 from laconic.kernels.residuals import (
     add_scaled_signs,
+    answer_scaled_signs,
     correct,
     correct_signs,
     mean_signs,
@@ -135,6 +136,7 @@ __all__ = [
     "ans_decode_symbols",
     "ans_encode_gaps",
     "ans_encode_symbols",
+    "answer_scaled_signs",
     "are_in",
     "are_prepared",
     "ascending",

@@ -18,6 +18,7 @@ _REFERENCE_ON_GPUS = (
     "indexing",
     "votes",
     "sums",
+    "scaled_answers",
 )  # files without kernels in Triton
 
 

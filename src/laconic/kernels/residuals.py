@@ -64,6 +64,26 @@ def add_scaled_signs(packed: Tensor, scales: Tensor, lengths: Sequence[int], tot
     fastest("residuals", total.device).add_scaled_signs(packed, scales, blocks, total)
 
 
+def answer_scaled_signs(
+    packed: Sequence[Tensor], scales: Sequence[Tensor], residual: Tensor, new_residual: Tensor, lengths: Sequence[int],
+    *, divisor: int, decay: float = 1.0,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return the answer to scaled signs of several senders, and write what it leaves to `new_residual`."""
+    call = "answer_scaled_signs"
+    blocks = checks.blocks(call, lengths)
+    checks.output(call, "new_residual", new_residual, FLOATS, blocks.total)
+    checks.vector(call, "residual", residual, (new_residual.dtype,), blocks.total, new_residual.device)
+    checks.number(call, "number of scales", len(scales), len(packed), len(packed))
+    for number, signs in enumerate(packed):
+        checks.packed(call, f"packet {number}", signs, blocks.total, new_residual.device)
+    checks.ends(call, scales, blocks, (new_residual.dtype,), new_residual.device)
+    checks.number(call, "divisor", divisor, 1, checks.MAX_COUNT)
+    made: tuple[Tensor, Tensor] = fastest("scaled_answers", new_residual.device).answer_scaled_signs(
+        packed, scales, residual, new_residual, blocks, divisor=divisor, decay=decay
+    )
+    return made
+
+
 def _check_correction(
     call: str, vector: Tensor, residual: Tensor, divisor: int, blocks: BlockLengths | None = None
 ) -> None:

@@ -21,8 +21,8 @@ from laconic.kernels.checks import FLOATS
 from laconic.kernels.cpu.block_edges import block_at, edge_of
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.flatten import is_long
-from laconic.kernels.cpu.llvm.residuals import correct_run, correct_run_past_caches
-from laconic.kernels.cpu.llvm.vectors import ALL, Words, add_signs_at, put_signs_at
+from laconic.kernels.cpu.llvm.residuals import correct_run, correct_run_past_caches, scaled_run
+from laconic.kernels.cpu.llvm.vectors import Words
 from laconic.kernels.cpu.mask_streams import bit_buffer, padded, trimmed, words_of
 from laconic.kernels.cpu.threads import in_chunks
 from laconic.kernels.reference import residuals as reference_residuals
@@ -43,15 +43,15 @@ def correct(vector: Tensor, residual: Tensor, *, divisor: int = 1, decay: float 
 
 def mean_signs(values: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
     """See `reference.residuals.mean_signs`."""
-    return _signs_and_means(_array(values), None, None, None, lengths, (0.0, 1.0, 1.0), False)
+    return _signs_and_means(_array(values), None, None, None, lengths, (0.0, 1.0), 1, False)
 
 
 def correct_signs(
     vector: Tensor, residual: Tensor, lengths: Sequence[int], *, divisor: int = 1, decay: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """See `reference.residuals.correct_signs`."""
-    factors = (0.0, float(decay), float(divisor))
-    return _signs_and_means(vector.numpy(), _array(residual), None, None, lengths, factors, False)
+    factors = (0.0, float(decay))
+    return _signs_and_means(vector.numpy(), _array(residual), None, None, lengths, factors, divisor, False)
 
 
 def momentum_correct_signs(
@@ -62,7 +62,7 @@ def momentum_correct_signs(
     past_caches = is_long(new_momentum) and new_momentum.data_ptr() % 64 == 0
     return _signs_and_means(
         gradient.numpy(), _array(residual), _array(momentum), new_momentum.numpy(), lengths,
-        (float(mu), float(decay), 1.0), past_caches,
+        (float(mu), float(decay)), 1, past_caches,
     )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def _array(values: Tensor) -> Array:
 
 def _signs_and_means(
     vector: Array, residual: Array | None, momentum: Array | None, new_momentum: Array | None,
-    lengths: Sequence[int], factors: tuple[float, float, float], past_caches: bool,
+    lengths: Sequence[int], factors: tuple[float, float], divisor: int, past_caches: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return the packed signs and the means of what a pass leaves in the vector.
 
@@ -104,45 +104,47 @@ def _signs_and_means(
         momentum: (d,); None for none.
         new_momentum: (d,), overwritten; None for none.
         lengths: Elements of each block.
-        factors: Of the momentum, of the residual, and the divisor of the vector.
+        factors: Of the momentum and of the residual.
+        divisor: The divisor of the vector.
         past_caches: Store the new momentum past the caches.
     """
     blocks, count = BlockLengths.of(lengths), len(vector)
     stream = bit_buffer(count)
-    words, sums, carried = words_of(stream), np.zeros(len(blocks)), np.zeros(-(-count // TILE))
-    size, edges = blocks.size, blocks.sparse_edges
+    by = divisor_of(divisor, vector.dtype)
+    one = BlockLengths.uniform(count, count) if blocks.are_short else blocks  # short blocks are added up afterwards
+    words, sums, carried = words_of(stream), np.zeros(len(one)), np.zeros(-(-count // TILE))
     in_chunks(
         count,
         lambda start, stop: _tiles(
-            words,
-            vector,
-            residual,
-            momentum,
-            new_momentum,
-            factors,
-            size,
-            edges,
-            sums,
-            carried,
-            past_caches,
-            start,
-            stop,
+            words, vector, residual, momentum, new_momentum, factors, by, one.size, one.sparse_edges, sums, carried,
+            past_caches, start, stop,
         ),
-    )
+    )  # fmt: skip
     packed = trimmed(stream, count)
     if vector.dtype == np.float64:  # whose order of additions shows in the result
         return packed, reference_residuals.mean_magnitudes(torch.from_numpy(vector), blocks)
-    means = np.empty(len(blocks), vector.dtype)
-    _join(size, edges, count, sums, carried, means)
+    means, size, edges = np.empty(len(blocks), vector.dtype), blocks.size, blocks.sparse_edges
+    if one is blocks:
+        join_sums(size, edges, count, sums, carried, means)
+    else:
+        in_chunks(len(means), lambda start, stop: _short_means(vector, size, edges, means, start, stop), count)
     return packed, torch.from_numpy(means)
+
+
+def divisor_of(divisor: int, dtype: Any) -> Any:  # noqa: ANN401
+    """Return a divisor as `llvm/residuals.py` takes it: None for 1, (0, 1 / divisor) for another power of two."""
+    if divisor == 1:
+        return None
+    by = dtype.type(divisor)
+    return (dtype.type(0), dtype.type(1 / divisor)) if divisor & (divisor - 1) == 0 else by
 
 
 def _write(packed: Tensor, scales: Tensor, lengths: Sequence[int], out: Tensor, *, add: bool) -> None:
     """Write or add every block's scale with the signs of its elements."""
     blocks = BlockLengths.of(lengths)
     words, sizes, elements = padded(packed, out.numel()), _array(scales), out.detach().numpy()
-    size, edges = blocks.size, blocks.sparse_edges
-    in_chunks(len(elements), lambda start, stop: _scaled(words, sizes, size, edges, elements, add, start, stop))
+    size, edges, sign = blocks.size, blocks.sparse_edges, 1 if add else None
+    in_chunks(len(elements), lambda start, stop: _scaled(words, sizes, size, edges, elements, sign, start, stop))
 
 
 @kernel
@@ -155,8 +157,8 @@ def _correct(vector: Array, residual: Array, divisor: float, decay: float) -> No
 
 @kernel
 def _tiles(
-    words: Words, vector: Array, residual: Any, momentum: Any, new_momentum: Any, factors: Any, size: int,  # noqa: ANN401
-    edges: Array, sums: Array, carried: Array, past_caches: bool, start: int, stop: int,
+    words: Words, vector: Array, residual: Any, momentum: Any, new_momentum: Any, factors: Any, by: Any,  # noqa: ANN401
+    size: int, edges: Array, sums: Array, carried: Array, past_caches: bool, start: int, stop: int,
 ) -> None:  # fmt: skip
     """Correct the elements start .. stop - 1, write their signs, and add up their magnitudes.
 
@@ -166,7 +168,8 @@ def _tiles(
         residual: (d,), or None.
         momentum: (d,), or None.
         new_momentum: (d,), overwritten, or None.
-        factors: Of the momentum, of the residual, and the divisor of the vector.
+        factors: Of the momentum and of the residual.
+        by: From `divisor_of`.
         size: The size of all blocks but the last; 0 where `edges` has them.
         edges: (blocks + 1,) int64, where blocks begin and end; empty where there is a size.
         sums: (blocks,) float64, 0; what the tile in which a block begins adds up for it.
@@ -176,7 +179,7 @@ def _tiles(
         stop: Index behind the last element, a multiple of TILE or d.
     """
     number = vector.dtype.type
-    scalars = number(factors[0]), number(factors[1]), number(factors[2])
+    scalars = number(factors[0]), number(factors[1])
     block = block_at(start, size, edges)
     for tile in range(start, stop, TILE):
         last = min(tile + TILE, stop)
@@ -186,33 +189,33 @@ def _tiles(
             n = (min(end, last) - at) // 64
             until = at + 64 * n if n > 0 else min(at + 64, last)
             if until - at < 64:
-                _few(words, vector, residual, momentum, new_momentum, scalars, at)
+                _few(words, vector, residual, momentum, new_momentum, scalars, by, at)
             elif past_caches:
                 added = correct_run_past_caches(
-                    words, vector, residual, momentum, new_momentum, at, max(n, 1), *scalars
+                    words, vector, residual, momentum, new_momentum, at, max(n, 1), *scalars, by
                 )
             else:
-                added = correct_run(words, vector, residual, momentum, new_momentum, at, max(n, 1), *scalars)
+                added = correct_run(words, vector, residual, momentum, new_momentum, at, max(n, 1), *scalars, by)
             if n > 0:
                 total += added
             else:
                 for i in range(at, until):
                     if i == end:
-                        _put(sums, carried, block, tile, begin, total)
+                        put_sum(sums, carried, block, tile, begin, total)
                         block, begin, total = block + 1, end, 0.0
                         end = edge_of(block + 1, size, edges, vector.size)
                     total += np.float64(abs(vector[i]))
             at = until
             if at == end:
-                _put(sums, carried, block, tile, begin, total)
+                put_sum(sums, carried, block, tile, begin, total)
                 block, begin, total = block + 1, end, 0.0
                 end = edge_of(block + 1, size, edges, vector.size)
         if begin < last:
-            _put(sums, carried, block, tile, begin, total)
+            put_sum(sums, carried, block, tile, begin, total)
 
 
 @kernel
-def _put(sums: Array, carried: Array, block: int, tile: int, begin: int, total: float) -> None:
+def put_sum(sums: Array, carried: Array, block: int, tile: int, begin: int, total: float) -> None:
     """Keep what a tile has added up for a block that begins at `begin`."""
     if begin < tile:
         carried[tile // TILE] = total
@@ -222,7 +225,7 @@ def _put(sums: Array, carried: Array, block: int, tile: int, begin: int, total: 
 
 @kernel
 def _few(
-    words: Words, vector: Array, residual: Any, momentum: Any, new_momentum: Any, scalars: Any, at: int  # noqa: ANN401
+    words: Words, vector: Array, residual: Any, momentum: Any, new_momentum: Any, scalars: Any, by: Any, at: int  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Take a pass on the fewer than 64 elements from `at` on, through a buffer of 64."""
     n = vector.size - at
@@ -230,20 +233,20 @@ def _few(
     buffer[0, :n] = vector[at:]
     if momentum is not None:
         buffer[1, :n], buffer[2, :n] = residual[at:], momentum[at:]
-        correct_run(word, buffer[0], buffer[1], buffer[2], buffer[3], 0, 1, *scalars)
+        correct_run(word, buffer[0], buffer[1], buffer[2], buffer[3], 0, 1, *scalars, by)
         new_momentum[at:] = buffer[3, :n]
         vector[at:] = buffer[0, :n]
     elif residual is not None:
         buffer[1, :n] = residual[at:]
-        correct_run(word, buffer[0], buffer[1], None, None, 0, 1, *scalars)
+        correct_run(word, buffer[0], buffer[1], None, None, 0, 1, *scalars, by)
         vector[at:] = buffer[0, :n]
     else:
-        correct_run(word, buffer[0], None, None, None, 0, 1, *scalars)
+        correct_run(word, buffer[0], None, None, None, 0, 1, *scalars, by)
     words[at >> 6] = word[0] & ((uint64(1) << uint64(n)) - uint64(1))
 
 
 @kernel
-def _join(size: int, edges: Array, count: int, sums: Array, carried: Array, means: Array) -> None:
+def join_sums(size: int, edges: Array, count: int, sums: Array, carried: Array, means: Array) -> None:
     """Add to each block's sum what later tiles have added up for it, and write the means."""
     for tile in range(1, carried.size):
         block = block_at(tile * TILE, size, edges)
@@ -255,26 +258,59 @@ def _join(size: int, edges: Array, count: int, sums: Array, carried: Array, mean
 
 
 @kernel
+def _short_means(vector: Array, size: int, edges: Array, means: Array, start: int, stop: int) -> None:
+    """Write the mean magnitudes of blocks start .. stop - 1."""
+    if size == 1:
+        for block in range(start, stop):
+            means[block] = abs(vector[block])
+        return
+    begin = edge_of(start, size, edges, vector.size)
+    for block in range(start, stop):
+        end, total = edge_of(block + 1, size, edges, vector.size), 0.0
+        for i in range(begin, end):
+            total += np.float64(abs(vector[i]))
+        means[block] = total / np.float64(end - begin)
+        begin = end
+
+
+@kernel
 def _scaled(
-    words: Words, scales: Array, size: int, edges: Array, out: Array, add: bool, start: int, stop: int
+    words: Words, scales: Array, size: int, edges: Array, out: Array, sign: Any, start: int, stop: int,  # noqa: ANN401
 ) -> None:  # fmt: skip
-    """Write or add the scales of elements start .. stop - 1 with their signs. Arguments as for `_tiles`."""
-    block = block_at(start, size, edges)
-    end = edge_of(block + 1, size, edges, out.size)
-    for place in range(start, stop, 64):
-        word, until = words[place >> 6], min(place + 64, stop)
-        if until - place == 64 and end >= until:
-            if add:
-                add_signs_at(out, place, word, ALL, scales[block])
+    """Write or add the scales of elements start .. stop - 1 with their signs.
+
+    The last tile comes first: a pass that ended there has left it in the caches. Arguments as for `_tiles`, and sign: 1
+    to add, None to overwrite.
+    """
+    sizes, few, word = np.empty(64, out.dtype), np.empty(64, out.dtype), np.empty(1, np.uint64)
+    for tile in range(start, stop, TILE):
+        last = min(tile + TILE, stop)
+        block, at = block_at(tile, size, edges), tile
+        end = edge_of(block + 1, size, edges, out.size)
+        while at < last:
+            n = ((last if size == 1 else min(end, last)) - at) // 64
+            if n > 0 and size == 1:  # each element has a scale of its own
+                scaled_run(words, out, scales, at, at, n, sign)
+                block += 64 * n
+                end = block + 1
+            elif n > 0:
+                scaled_run(words, out, scales[block], at, 0, n, sign)
             else:
-                put_signs_at(out, place, word, ALL, scales[block])
-        else:
-            for i in range(place, until):
-                if i == end:
-                    block += 1
-                    end = edge_of(block + 1, size, edges, out.size)
-                value = -scales[block] if (word >> uint64(i - place)) & uint64(1) else scales[block]
-                out[i] = out[i] + value if add else value
-        if until == end and until < out.size:
-            block += 1
-            end = edge_of(block + 1, size, edges, out.size)
+                n, i, until = 1, at, min(at + 64, last)
+                while i < until:
+                    if i == end:
+                        block += 1
+                        end = edge_of(block + 1, size, edges, out.size)
+                    for j in range(i, min(end, until)):
+                        sizes[j - at] = scales[block]
+                    i = min(end, until)
+                if until - at == 64:
+                    scaled_run(words, out, sizes, at, 0, 1, sign)
+                else:
+                    few[: until - at], word[0] = out[at:until], words[at >> 6]
+                    scaled_run(word, few, sizes, 0, 0, 1, sign)
+                    out[at:until] = few[: until - at]
+            at += 64 * n
+            if at >= end and at < last:
+                block += 1
+                end = edge_of(block + 1, size, edges, out.size)

@@ -7,7 +7,7 @@ from numba import float64, uint8
 
 from laconic.kernels.cpu.block_edges import block_at, edge_of
 from laconic.kernels.cpu.code_tiles import pack_tile
-from laconic.kernels.cpu.residuals import TILE, _put
+from laconic.kernels.cpu.residuals import TILE, put_sum
 
 # ruff: noqa: ANN401 - numba's own arrays and scalars
 
@@ -15,12 +15,12 @@ _CHAINS = 16
 
 
 def tiles(
-    words: Any, vector: Any, residual: Any, momentum: Any, new_momentum: Any, factors: Any, size: Any, edges: Any,
-    sums: Any, carried: Any, past_caches: Any, start: Any, stop: Any,
+    words: Any, vector: Any, residual: Any, momentum: Any, new_momentum: Any, factors: Any, by: Any, size: Any,
+    edges: Any, sums: Any, carried: Any, past_caches: Any, start: Any, stop: Any,
 ) -> None:  # fmt: skip
     """See `residuals._tiles`: the same elements and signs; magnitudes are added in another order."""
     number = vector.dtype.type
-    mu, decay, divisor, none = number(factors[0]), number(factors[1]), number(factors[2]), number(0)
+    mu, decay, none = number(factors[0]), number(factors[1]), number(0)
     below, packed, chains = np.zeros(TILE, np.uint8), words.view(np.uint8), np.empty(_CHAINS)
     block = block_at(start, size, edges)
     for tile in range(start, stop, TILE):
@@ -33,8 +33,8 @@ def tiles(
                 part[i] = (mu * moved[i] + part[i]) + decay * before[i]
         elif residual is not None:
             before = residual[tile:last]
-            for i in range(part.size):
-                part[i] = part[i] / divisor + decay * before[i]
+            for i in range(part.size):  # it is measured without a divisor
+                part[i] += decay * before[i]
         for i in range(part.size):
             below[i] = uint8(part[i] < none)
         below[part.size :] = 0
@@ -52,7 +52,7 @@ def tiles(
             total = chains.sum()
             for i in range(full, within.size):
                 total += float64(abs(within[i]))
-            _put(sums, carried, block, tile, begin, total)
+            put_sum(sums, carried, block, tile, begin, total)
             at = until
             if until == end:
                 block += 1
