@@ -66,14 +66,14 @@ def answer_scaled_signs(
     join_sums(size, edges, count, sums, carried, means)
     past_caches = is_long(new_residual) and new_residual.data_ptr() % 64 == 0
 
-    def leave(start: int, stop: int) -> None:
+    def write_unsent(start: int, stop: int) -> None:
         for at in reversed(range(start, stop, _CACHED)):  # what was measured last is still in the caches
-            _leave(
+            _write_unsent(
                 words, voters, sizes, before, numbers, by, size, edges, means, after, past_caches,
                 at, min(at + _CACHED, stop),
             )  # fmt: skip
 
-    in_chunks(count, leave)
+    in_chunks(count, write_unsent)
     return trimmed(stream, count), torch.from_numpy(means)
 
 
@@ -135,7 +135,7 @@ def _measure(
 
 
 @kernel
-def _leave(
+def _write_unsent(
     words: Words, voters: Words, sizes: Array, residual: Array, numbers: Array, by: Any, size: int,  # noqa: ANN401
     edges: Array,
     means: Array, out: Array, past_caches: bool, start: int, stop: int,

@@ -209,11 +209,11 @@ def scaled_run(typing: Any, words: Any, out: Any, sizes: Any, place: Any, start:
     return types.none(words, out, sizes, types.intp, types.intp, types.intp, sign), codegen
 
 
-def _mean(leaves: bool, past: bool) -> Any:  # noqa: ANN401
+def _mean(is_second: bool, past: bool) -> Any:  # noqa: ANN401
     """Return the intrinsic of one of a server's two passes; past: it stores past the caches.
 
     Args:
-        leaves: Write what the answer leaves, otherwise measure what it is made of.
+        is_second: Write what the answer is_second, otherwise measure what it is made of.
         past: Store past the caches.
     """
 
@@ -277,7 +277,7 @@ def _mean(leaves: bool, past: bool) -> Any:  # noqa: ANN401
                     carried = builder.fmul(decay, block.read(residual_, 3))
                     value = builder.fadd(divided(builder.load(total)), carried)
                     negative = builder.fcmp_ordered("<", value, same(lanes, 0.0))
-                    if leaves:
+                    if is_second:
                         # lanes: less the answer -> out
                         left = builder.fsub(value, builder.select(negative, minus, plus))
                         block.write(left, out_, 4, past_caches=past)
@@ -287,7 +287,7 @@ def _mean(leaves: bool, past: bool) -> Any:  # noqa: ANN401
                         word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, block.lane)))
                         chain = chains[number % len(chains)]
                         builder.store(builder.fadd(builder.load(chain), _magnitudes(builder, value)), chain)
-                if not leaves:
+                if not is_second:
                     pointer, align = _word_at(context, builder, signature.args[0], words_, at)
                     builder.store(word, pointer, align=align)
             total = ir.Constant(ir.DoubleType(), 0.0)
