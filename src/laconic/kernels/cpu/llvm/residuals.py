@@ -213,7 +213,7 @@ def _mean(is_second: bool, past: bool) -> Any:  # noqa: ANN401
     """Return the intrinsic of one of a server's two passes; past: it stores past the caches.
 
     Args:
-        is_second: Write what the answer is_second, otherwise measure what it is made of.
+        is_second: Write what is unsent of the answer, otherwise measure what it is made of.
         past: Store past the caches.
     """
 
