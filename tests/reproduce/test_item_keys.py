@@ -1,7 +1,8 @@
 """Runs of items keep their names: what has been recorded is found again after methods and settings have grown.
 
 `item-keys.json` has the name of every row's run with its setting's earliest seed. `LACONIC_REWRITE_GOLDEN=1` adds the
-rows that are new; a name that has changed means that finished runs would be trained again.
+rows that are new; a name that has changed means that finished runs would be trained again. One that is meant to change,
+as with a starting value of the command line that an item runs with, is taken out of the file by hand.
 """
 
 import json

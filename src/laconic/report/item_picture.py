@@ -73,6 +73,8 @@ def _thinned(curve: Curve) -> Curve:
 
 def _draw_fit(axes: "Axes", panel: Panel, curves: Sequence[Curve], labels: Sequence[str]) -> None:
     """Draw the points on logarithmic axes, and a straight line of the slope of the theorem."""
+    from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+
     assert panel.slope is not None
     inverted = panel.x == INVERSE
     for curve in curves:
@@ -89,3 +91,10 @@ def _draw_fit(axes: "Axes", panel: Panel, curves: Sequence[Curve], labels: Seque
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
+    of_eps, of_what_varies = (axes.xaxis, axes.yaxis) if inverted else (axes.yaxis, axes.xaxis)
+    varied = sorted({value for curve in curves for value in curve.x})
+    of_what_varies.set_major_locator(FixedLocator(varied))
+    of_eps.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    for axis in (of_eps, of_what_varies):
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(lambda value, place: f"{value:.3g}" if value < 1000 else f"{value:.0f}")
