@@ -290,6 +290,7 @@ def test_a_wrong_key_of_a_file_is_named_with_the_file_and_without_flags(tmp_path
     ("line", "message"),
     [
         ("run -a sgd --epochs 0", "--epochs 0 must be at least 1"),
+        ("run -a sgd --workers 10000000000", "--workers 10000000000 must be in 1 .. 65536"),
         ("run -a sgd --driver mpi", "--driver 'mpi' must be one of simulated, processes"),
         ("run -a sgd --bandwidth 10", "--bandwidth: bandwidth '10' must be"),
         ("run -a sgd --port 70000", "--port 70000 must be in 0 .. 65535"),

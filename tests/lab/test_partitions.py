@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.lab.partitions import Partition
+from laconic.lab.partitions import Partition, partition_of
 
 
 def example(**changes: object) -> Partition:
@@ -141,6 +141,13 @@ def test_equal_settings_are_equal_partitions_whatever_was_asked():
 def test_a_setting_outside_its_range_is_refused_by_name(changes, words):
     with pytest.raises(ValueError, match=words):
         example(**changes)
+
+
+def test_more_shards_than_there_are_examples_are_refused_before_they_are_made():
+    labels, options = torch.arange(100) % 4, {"n_workers": 4, "batch_size": 1, "seed": 0}
+    with pytest.raises(ValueError, match=r"shards_per_worker=100000000 must be at most 25: 4 workers share 100 ex"):
+        partition_of("labels", labels, shards_per_worker=10**8, **options)
+    assert len(partition_of("labels", labels, shards_per_worker=25, **options).shards) == 4
 
 
 def test_the_largest_batch_size_named_in_the_refusal_works():

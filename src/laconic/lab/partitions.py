@@ -141,7 +141,7 @@ def partition_of(
         size_ratio: Of `unequal`: the largest shard over the smallest.
 
     Raises:
-        OptionError: A worker would not have a full batch, or the examples have no classes.
+        OptionError: A worker would not have a full batch, the shards are too many, or the examples have no classes.
     """
     if kind in get_args(Mode):
         return Partition(
@@ -152,6 +152,12 @@ def partition_of(
             Named("partition", kind), " is for examples with one label each; take resample, fixed or unequal"
         )
     if kind == "labels":
+        largest = max(2, len(labels) // n_workers)
+        if shards_per_worker > largest:
+            raise OptionError(
+                Named("shards_per_worker", shards_per_worker), f" must be at most {largest:,}: {n_workers:,} workers "
+                f"share {len(labels):,} examples",
+            )  # fmt: skip
         shards = by_labels(labels, n_workers, seed, per_worker=shards_per_worker)
     elif kind == "dirichlet":
         shards = by_dirichlet(labels, n_workers, seed, alpha=dirichlet_alpha)
