@@ -1,7 +1,12 @@
 """A cell that is stopped within an epoch goes on from there, and ends with the files of one without a break."""
 
 import json
+import os
+import random
+import subprocess
+import sys
 from dataclasses import asdict, replace
+from functools import partial
 
 import pytest
 
@@ -16,6 +21,7 @@ from laconic.lab.runs.run import look_at_simulated, run_simulated
 from laconic.lab.runs.saved import Saving
 from laconic.lab.runs.settings import RunSettings
 from laconic.statements import LaconicWarning
+from support.deadlines import DEADLINE_S
 from support.inputs import over_inputs
 
 pytestmark = pytest.mark.slow
@@ -167,6 +173,55 @@ def test_a_killed_cell_goes_on_in_the_middle_and_leaves_the_files_of_an_undistur
     assert {result.state for result in run.results.values()} == {"finished"}
     assert rounds == [*range(8), *range(7, 10)], "it goes on with the round in which it was killed"
     assert files_in(tmp_path / "killed") == files_in(tmp_path / "undisturbed")
+
+
+COMMAND = """
+import sys
+from pathlib import Path
+from laconic.lab.comparison.engine import run_comparison
+from laconic.lab.comparison.plan import Comparison
+plan = Comparison(
+    variants={name: {"algorithm": name} for name in ("ec-sgd", "sasg", "asgd")}, seeds=(0, 1),
+    options={"model": "linear", "workers": 2, "batch_size": 60, "epochs": 3},
+    networks={"home": {"bandwidth": "1Mbit", "compute": "20ms"}, "office": {"bandwidth": "1Gbit"}},
+)
+run_comparison(plan, Path(sys.argv[1]), jobs=2, save_every_s=0.0)
+"""
+
+
+@pytest.mark.nightly
+def test_a_comparison_killed_at_random_moments_goes_on_within_its_cells_to_the_same_files(tmp_path):
+    script = tmp_path / "compare.py"
+    script.write_text(COMMAND)
+    begin = partial(subprocess.Popen, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    assert begin([sys.executable, script, tmp_path / "undisturbed"]).wait(DEADLINE_S) == 0
+    draw, within = random.Random(18), 0
+    for _ in range(4):
+        run = begin([sys.executable, script, tmp_path / "out"])
+        wait_for_saves(tmp_path / "out", draw.randrange(2, 40), run)
+        assert run.poll() is None, "it is killed before its end"
+        run.kill()
+        run.wait(DEADLINE_S)
+        within += len(list((tmp_path / "out").glob(f"cells/**/{MIDWAY}")))
+    assert within, "some cells were killed after they had saved themselves"
+    assert begin([sys.executable, script, tmp_path / "out"]).wait(DEADLINE_S) == 0
+    assert files_in(tmp_path / "out") == files_in(tmp_path / "undisturbed")
+
+
+def wait_for_saves(folder, n_changes, run):
+    """Wait until what cells have saved has changed so many times, or the command ends."""
+    before, seen = None, -1
+    while seen < n_changes and run.poll() is None:
+        now = {path: when(path) for path in folder.glob(f"cells/**/{MIDWAY}")}
+        seen += now != before
+        before = now
+
+
+def when(path):
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # the cell is finished
+        return 0
 
 
 def test_a_finished_cell_with_fewer_rounds_in_its_file_is_named_and_trained_again(tmp_path):
