@@ -162,22 +162,6 @@ def test_the_printed_setting_has_its_own_data_and_rows_keep_what_it_does_not_cha
     assert (fit.compute, in_full(fit).compute) == ("fit-gd", "fit-gd-in-full")
 
 
-def test_runs_that_are_finished_elsewhere_keep_their_keys():
-    known_keys = {
-        ("000-table1", "sgd", 0): "sgd-28954df5ef39", ("004-rescaling", "sgd", 0): "sgd-b56c1c61363d",
-        ("002-fig1", "MV", 0): "ssgd-mv-da60de0e1877", ("001-fig5", "sgd", 1): "sgd-ea0a0725a088",
-        ("004-table2", "signsgd-mv", 0): "signsgd-mv-de1f52e898bd",
-    }  # fmt: skip
-    found = {
-        (name, cell.row, cell.settings.seed): cell.key
-        for name in {name for name, _, _ in known_keys}
-        for cell in planned_cells(
-            item_of(name), Choices(data=dict.fromkeys(("fashion-mnist", "mnist", "cifar10"), "."))
-        )
-    }
-    assert {cell: found[cell] for cell in known_keys} == known_keys, "else all that is finished is trained again"
-
-
 def test_an_item_without_its_data_or_its_printed_setting_is_refused():
     with pytest.raises(ValueError, match="needs the data set mnist; give its folder with data"):
         check_choices(item_of("001-fig4"), Choices())
