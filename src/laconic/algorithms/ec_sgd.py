@@ -55,17 +55,14 @@ class ECSGD(Algorithm):
         return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
 
     def work(self, me: Worker) -> Step:
-        corrected = me.gradient  # becomes (3.8), in place
-        sent = self.compressor.with_residual(
-            corrected, me.memory["residual"], spec=me.spec, key=me.key("compress"), offset=me.offset
-        )
+        corrected, key = me.gradient, me.key("compress")  # becomes (3.8), in place
+        sent = self.compressor.with_residual(corrected, me.memory["residual"], spec=me.spec, key=key, offset=me.offset)
         reply = yield sent
         me.memory["residual"] = sent.unsent_of(corrected) if reply.delivered else corrected  # (3.9)
         return reply.dense()  # (3.12)
 
     def serve(self, server: Server, inbox: Inbox) -> Packet:
-        # By all workers: what was not delivered stays in its worker's residual. (3.10), and what is left of it (3.11)
-        sent, server.memory["residual"] = self.server_compressor.answer(
+        sent, server.memory["residual"] = self.server_compressor.answer(  # (3.10), (3.11), a mean over all workers
             inbox, server.memory["residual"], server.scratch,
             spec=server.spec, key=server.key("compress"), offset=server.offset,
         )  # fmt: skip
