@@ -136,8 +136,9 @@ class _Runs:
         from laconic.reproduce.item_runs import NamedCell, work_of_cell, work_of_computed
 
         named = [NamedCell(name=name, planned=cell) for name, cell in self._cells.items()]
-        estimates = check_cells(named)
-        works = [work_of_cell(cell, self._folder, estimates[cell.kind]) for cell in named]
+        of_size = {cell.size: cell for cell in named}  # to set up one of each row would take minutes
+        estimates = check_cells(list(of_size.values()))
+        works = [work_of_cell(cell, self._folder, estimates[of_size[cell.size].kind]) for cell in named]
         works += [work_of_computed(name) for name in self._computed]
         with CellDisplay(shown=not quiet) as display:
             CellRuns(works, self._keep, jobs=jobs, listen=display.listen).run()

@@ -270,6 +270,12 @@ class NamedCell:
         """The options of the run."""
         return self.planned.settings
 
+    @property
+    def size(self) -> tuple[object, ...]:
+        """What runs have in common that read the same data and take about the same memory."""
+        run = self.settings
+        return run.task_name, run.dataset, run.examples, run.model, run.width, run.workers
+
 
 def work_of_cell(cell: NamedCell, folder: Folder, estimated_bytes: int) -> CellWork:
     """Return the work that trains a run, which saves itself in the folder on the way."""
