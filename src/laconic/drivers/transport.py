@@ -121,11 +121,11 @@ def carry_out(requests: Requests[T], transport: Transport) -> T:
                 result: T = stop.value
                 return result
             purpose = request.purpose
-            if isinstance(request, Sum):
+            if type(request) is Sum:
                 transport.all_reduce(request.vector, purpose, request.write)
                 if request.is_control:
                     transport.control_bytes += 2 * request.vector.numel() * request.vector.element_size()
-            elif isinstance(request, Receive):
+            elif type(request) is Receive:
                 request.take(*transport.receive(request.senders, request.awaited, purpose))
             else:
                 for peer, data in transport.swap(request.outgoing, request.expected, purpose):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from laconic.telemetry.meter import Meter
 from laconic.wire import Dense, Encoded, Frame, encode_in_place
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class Swap:
     """Frames to send to other nodes, and frames to receive from them."""
@@ -38,6 +39,7 @@ class Swap:
     """Called with the sender and each frame as it arrives."""
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class Sum:
     """A vector to add up over all ranks, in place, by the engine's all-reduce."""
@@ -52,6 +54,7 @@ class Sum:
     """Whether it belongs to no exchange of the method."""
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class Receive:
     """One frame to receive from whichever rank sends earliest."""

@@ -148,16 +148,16 @@ class Meter:
         payload_bits: int,
         paper_bits: Sequence[float],
         *,
+        n_messages: int = 1,
         skips: int = 0,
         skip_messages: int = 0,
         local_bytes: int = 0,
     ) -> None:
-        """Add as many messages as there are `paper_bits`."""
+        """Add messages, each with its own `paper_bits`."""
         by_name = self._by_exchange[direction]
         if exchange not in by_name:
             by_name[exchange] = _Counter(Count())
         total, one = self._counts[direction], by_name[exchange]
-        n_messages = len(paper_bits)
         for counter in (total, one):
             counter.messages += n_messages
             counter.skips += skips
@@ -210,7 +210,7 @@ class Meter:
         """Count the frames that one packet was split into, as `frame` does. `local` is the one that crosses no link."""
         self._add(
             direction, exchange, sizes.total_bytes, sizes.payload_bits, sizes.paper_bits,
-            skips=sizes.skips, skip_messages=len(sizes.n_bytes) if sizes.skips else 0,
+            n_messages=len(sizes.paper_bits), skips=sizes.skips, skip_messages=len(sizes.n_bytes) if sizes.skips else 0,
             local_bytes=0 if local is None else sizes.n_bytes[local],
         )  # fmt: skip
 
@@ -229,7 +229,7 @@ class Meter:
 
     def serve(self, n_messages: int, n_bytes: int, exchange: str) -> None:
         """Count frames that the server on this rank received from other ranks, or sent to them."""
-        self._add("served", exchange, n_bytes, 0, (0.0,) * n_messages)
+        self._add("served", exchange, n_bytes, 0, (), n_messages=n_messages)
 
     def saved(self) -> dict[str, Any]:
         """Return the counts as data that JSON can hold."""

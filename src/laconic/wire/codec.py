@@ -240,13 +240,13 @@ def decode(data: Encoded | bytes, max_count: int) -> Frame:
     Raises:
         WireError: The bytes are not a valid frame.
     """
-    if isinstance(data, SplitFrame):
+    if type(data) is SplitFrame:
         header, info = read_split_header(bytes(data.header.numpy()))
         payload = data.payload.cpu()
         if payload.numel() != info.encoded_bytes:
             raise WireError(f"the header promises {info.encoded_bytes} payload bytes, {payload.numel()} are there")
     else:
-        if isinstance(data, bytes):
+        if not isinstance(data, Tensor):
             data = _byte_view(data) if data else torch.empty(0, dtype=torch.uint8)
         elif isinstance(data, BorrowedFrame):
             data = data.clone()

@@ -18,7 +18,6 @@ from laconic.kernels.cpu.mask_streams import (
     Draw,
     add,
     bit_buffer,
-    copy_bits,
     count_draws,
     draw_from,
     joined,
@@ -28,6 +27,7 @@ from laconic.kernels.cpu.mask_streams import (
     placed,
     put,
     sampled_counts,
+    shift_bits,
     trimmed,
     vote,
     words_of,
@@ -100,14 +100,10 @@ def add_signs(
 
 def slice_bits(packed: Tensor, low: int, high: int) -> Tensor:
     """See `reference.signs.slice_bits`."""
-    start = low // 8
-    part = packed[start : (high + 7) // 8]
-    n = max(0, high - low)
-    stream = bit_buffer(n)
-    words = words_of(stream)
-    words[0] = 0
-    copy_bits(padded(part, 8 * len(part)), low - 8 * start, n, words, 0)
-    return trimmed(stream, n)
+    stream = torch.empty((high - low + 7) // 8, dtype=torch.uint8)
+    if high > low:
+        shift_bits(packed.numpy(), low, high, stream.numpy())
+    return stream
 
 
 def majority(packed: Sequence[Tensor], count: int) -> Tensor:
