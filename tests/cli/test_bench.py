@@ -196,6 +196,7 @@ def test_the_file_has_the_slowest_rank_of_every_turn_and_where_the_time_went(ste
     assert rows["sgd"]["bytes"] == 2 * 4 * 5000 / 2  # a ring of two: half of the vector goes each way, twice
     assert 0 < compskip["bytes"] < rows["asgd"]["bytes"]
     for name in ("sgd", "compskip", "asgd"):
+        assert len(rows[name]["ddp_seconds"]) == len(rows[name]["seconds"])
         ratios = [ours / alone for ours, alone in zip(rows[name]["seconds"], rows[name]["floor_seconds"], strict=True)]
         assert rows[name]["times_floor"] == pytest.approx(sorted(ratios)[1])
     assert figures["settings"]["set"]["compskip"] == {"keep": "0.5"}

@@ -8,7 +8,7 @@ from laconic.bench.measure import Measurement, over, quartiles
 from laconic.bench.step_rank import BenchRank
 from laconic.lab.processes.ranks import Ranks
 
-BASE = "all-reduce"
+BASE, DDP = "all-reduce", "ddp"
 LIMIT_S = 20.0  # of the turns of one contender
 _CALL_LIMIT_S = 300.0  # of one call of the ranks
 _MIN_REPEATS = 3
@@ -126,7 +126,8 @@ def _dense_rows(ranks: Ranks, place: Mapping[str, str | int | float], repeats: i
         ranks, [BASE, "gathered", *(name for hook in hooks for name in (hook, f"{hook} no_sync"))], repeats
     )
     for hook in hooks:
-        ranks.call("remove", name=hook)
+        if hook != DDP:  # which every method is measured beside
+            ranks.call("remove", name=hook)
     base_s = statistics.median(seconds[BASE])
     for hook in hooks:
         seconds[f"{hook} - no_sync"] = without_computing(seconds, hook)
@@ -140,7 +141,7 @@ def _row_of(
 ) -> Measurement:
     floor = f"{method} floor"
     layout = ranks.call("add", name=method, settings=dict(settings), floor=floor)[0]
-    seconds, phases = in_turns(ranks, [BASE, method, floor], repeats)
+    seconds, phases = in_turns(ranks, [BASE, DDP, f"{DDP} no_sync", method, floor], repeats)
     ranks.call("remove", name=method, floor=floor)
     base_s, turns = statistics.median(seconds[BASE]), len(seconds[method])
     sums = [rank[method] for rank in phases]
@@ -148,6 +149,7 @@ def _row_of(
     over_floor = [ours / alone_s for ours, alone_s in zip(seconds[method], seconds[floor], strict=True)]
     details = {
         "bytes": statistics.fmean(moved), "floor_seconds": seconds[floor],
+        "ddp_seconds": without_computing(seconds, DDP),
         "times_floor": statistics.median(over_floor), "times_floor_quartiles": list(quartiles(over_floor)),
         "seconds": seconds[method], "base_s": base_s, "layout": layout,
         "bar": _BARS.get(method) if place["parameters"] == _BARS_D else None,

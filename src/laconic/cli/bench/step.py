@@ -1,7 +1,7 @@
 """`laconic bench step`: full steps of methods against plain all-reduce."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,23 +110,30 @@ def _table(rows: Sequence["Measurement"], n: int, d: int, repeats: int) -> Fitti
         "base: all-reduce of a flat gradient, and the optimizer's step. times: time over the base, measured in turns. "
         "gathered: the base from one tensor per parameter, as the methods get it, and with the mean. ddp includes "
         "forward and backward, no_sync is these alone; their difference is exchange and update. "
-        "*: more than the bar. bytes: of one step, sent and received by a worker, mean over ranks. floor: gloo moving "
-        "these bytes alone, in the same pattern, in turns with the step; x floor: the step over it. "
-        "encode, wait, decode: ms of one step, mean over ranks",
-        ["step"], ["takes", "times", "quartiles", "bar", "bytes", "floor", "x floor", "encode", "wait", "decode"],
-    )  # fmt: skip
+        "*: more than the bar. x ddp: the step over that difference, in turns with it. bytes: of one step, sent and "
+        "received by a worker, mean over ranks. floor: gloo moving these bytes alone, in the same pattern, in turns "
+        "with the step; x floor: the step over it. encode, wait, decode: ms of one step, mean over ranks",
+        ["step"],
+        ["takes", "times", "quartiles", "bar", "x ddp", "bytes", "floor", "x floor", "encode", "wait", "decode"],
+    )
     for row in rows:
-        details, cells = row.details, [""] * 6
-        if (phases := details["phases"]) is not None:
-            cells = [
-                bytes_text(details["bytes"]), seconds_text(statistics.median(details["floor_seconds"])),
-                f"{details['times_floor']:.3g}", *(f"{1e3 * phases[key]:.3g}" for key in ("encode", "wait", "decode")),
-            ]  # fmt: skip
         table.add_row(
-            str(row.name["step"]), seconds_text(max(0.0, row.median * details["base_s"])), f"{row.median:.3g}",
-            quartiles_text(row), bar_text(row.median, details["bar"]), *cells,
+            str(row.name["step"]), seconds_text(max(0.0, row.median * row.details["base_s"])), f"{row.median:.3g}",
+            quartiles_text(row), bar_text(row.median, row.details["bar"]), *_of_method(row.details),
         )  # fmt: skip
     return table
+
+
+def _of_method(details: Mapping[str, Any]) -> list[str]:
+    """Return the cells that only methods have."""
+    phases = details["phases"]
+    if phases is None:
+        return [""] * 7
+    times_ddp = statistics.median(details["seconds"]) / statistics.median(details["ddp_seconds"])
+    return [
+        f"{times_ddp:.3g}", bytes_text(details["bytes"]), seconds_text(statistics.median(details["floor_seconds"])),
+        f"{details['times_floor']:.3g}", *(f"{1e3 * phases[key]:.3g}" for key in ("encode", "wait", "decode")),
+    ]  # fmt: skip
 
 
 def _calls_table(rows: Sequence["Measurement"], n: int, d: int) -> FittingTable:
