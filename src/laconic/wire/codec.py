@@ -1,5 +1,6 @@
 """Packets to bytes and back. A wrong buffer raises WireError before anything large is allocated."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -165,7 +166,10 @@ def encode(frame: Frame) -> Tensor:
     Bytes are counted nowhere else: their number is `numel` of this tensor, or of a split frame. The memory comes from
     the buffer pool and is used again when no tensor refers to it any more.
     """
-    payload = [pack_used(frame.used)] if frame.packet is None else frame.packet.payload()
+    return _encoded(frame, [pack_used(frame.used)] if frame.packet is None else frame.packet.payload())
+
+
+def _encoded(frame: Frame, payload: Sequence[PayloadPart]) -> Tensor:
     encoded_bytes = 0
     for part in payload:
         encoded_bytes += len(part) if isinstance(part, bytes) else part.nbytes
@@ -186,12 +190,14 @@ def encode(frame: Frame) -> Tensor:
 
 def encode_in_place(frame: Frame) -> Tensor | BorrowedFrame:
     """Return the frame's bytes with long dense values left where they are, or the result of `encode`."""
-    parts = [] if frame.packet is None else frame.packet.payload()
+    if frame.packet is None:
+        return encode(frame)
+    parts = frame.packet.payload()
     fields, values = parts if len(parts) == 2 else (b"", b"")
     if isinstance(values, bytes) or values.device.type != "cpu" or values.nbytes < LONG_BYTES:
-        return encode(frame)
+        return _encoded(frame, parts)
     if not isinstance(fields, bytes) or HEADER_BYTES + len(fields) != LEAD_BYTES:
-        return encode(frame)
+        return _encoded(frame, parts)
     in_bytes = _byte_view(values)
     info = _payload_info(frame, len(fields) + in_bytes.numel())
     header = write_header(frame.header, info, fields, memoryview(in_bytes.numpy()))  # type: ignore[arg-type]
@@ -246,10 +252,10 @@ def decode(data: Encoded | bytes, max_count: int) -> Frame:
         if payload.numel() != info.encoded_bytes:
             raise WireError(f"the header promises {info.encoded_bytes} payload bytes, {payload.numel()} are there")
     else:
-        if not isinstance(data, Tensor):
-            data = _byte_view(data) if data else torch.empty(0, dtype=torch.uint8)
-        elif isinstance(data, BorrowedFrame):
+        if isinstance(data, BorrowedFrame):
             data = data.clone()
+        elif not isinstance(data, Tensor):
+            data = _byte_view(data) if data else torch.empty(0, dtype=torch.uint8)
         buffer = data.contiguous()
         if buffer.storage_offset() % 8 or buffer.data_ptr() % 8:
             buffer = buffer.clone()  # so that values can be viewed in place
