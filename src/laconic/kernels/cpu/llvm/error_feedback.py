@@ -4,7 +4,7 @@ For the error feedback steps of sign methods (`cpu/error_feedback.py`). Their
 reference are the functions of the same names in `reference/signs.py`. The bits are the same: no operation is fused or
 reordered.
 
-A register of elements at a time goes from memory through all of the arithmetic and back, so that loads, stores and
+Sixteen elements at a time go from memory through all of the arithmetic and back, so that loads, stores and
 arithmetic overlap. Results about the 64 elements are words of 64 bits, lowest bit first.
 """
 
@@ -20,7 +20,6 @@ from laconic.kernels.cpu.llvm.vectors import (
     Codegen,
     hash_within,
     intrinsic,
-    register_lanes,
     same,
     splat,
     types,
@@ -101,7 +100,7 @@ def _step(past: bool) -> Any:  # noqa: ANN401
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
             new_residual, new_momentum, residual, momentum, gradient, place, mu, decay, c, *draw = args
-            block = Block(context, builder, signature.args, place, register_lanes(context))
+            block = Block(context, builder, signature.args, place)
             factor, share = (splat(builder, scalar, block.LANES) for scalar in (mu, decay))
 
             def corrected() -> Any:  # noqa: ANN401
@@ -154,7 +153,7 @@ def _total(past: bool) -> Any:  # noqa: ANN401
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
             new_residual, residual, total, place, divisor, scale, decay, c, *draw = args
-            block = Block(context, builder, signature.args, place, register_lanes(context))
+            block = Block(context, builder, signature.args, place)
             n, factor, share = (splat(builder, scalar, block.LANES) for scalar in (divisor, scale, decay))
 
             def corrected() -> Any:  # noqa: ANN401
