@@ -223,7 +223,7 @@ def test_a_residual_grows_without_bound_under_a_compressor_that_adds_more_than_i
 
 
 COMPENSATED = {name: cls(**cls.test_settings) for name, cls in COMPRESSORS.items()}
-WITHOUT_BOUND = {"sign"}  # signs have no scale, so their residual has no bound
+WITHOUT_BOUND = {"sign", "selected-sign"}  # signs without a scale, and a draw that may select nothing
 
 
 @pytest.mark.parametrize("name", [name for name in COMPENSATED if name not in WITHOUT_BOUND])
@@ -232,6 +232,18 @@ def test_every_compressor_with_a_bound_converges_with_a_residual(name):
     problem = quadratic(noise=0.05, n_workers=3)
     run = Run(both(ECSGD, COMPENSATED[name]), problem, lr=0.05, layers=LAYERS)
     assert mean_gap(run, rounds=100, last=20) < problem.gap(problem.start) / 100
+
+
+@pytest.mark.slow
+def test_signs_of_a_share_of_the_elements_converge_the_closer_the_lower_the_rate():
+    """A contraction on average alone leaves a residual of the size of rate / share."""
+    problem = quadratic(noise=0.05, n_workers=3)
+    start, compressor = problem.gap(problem.start), COMPENSATED["selected-sign"]
+    high, low = (
+        mean_gap(Run(both(ECSGD, compressor), problem, lr=lr, layers=LAYERS), rounds=400, last=20) for lr in (0.05, 0.01)
+    )
+    assert low < start / 100
+    assert low < high / 4
 
 
 @pytest.mark.slow

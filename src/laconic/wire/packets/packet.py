@@ -60,7 +60,7 @@ class Packet(ABC):
     has_values: ClassVar[bool] = True
     """Whether its numbers are of a value type that the method chooses."""
     shows_magnitudes: ClassVar[bool] = True
-    """Whether the magnitudes of the vector that it was made of bound its own from below: not of signs alone."""
+    """Whether the magnitudes of the vector that it was made of bound its own from below: not of signs or a draw."""
     is_nestable: ClassVar[bool] = False
     """Whether a sparse packet may carry this kind as the values of its positions."""
     offset: int

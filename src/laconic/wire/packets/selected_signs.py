@@ -21,6 +21,7 @@ class SelectedSigns(Packet):
 
     kind: ClassVar[int] = 14
     name: ClassVar[str] = "scaled kept signs"
+    shows_magnitudes: ClassVar[bool] = False
     signs: Signs
     """The signs, with their mask."""
     scale: Tensor

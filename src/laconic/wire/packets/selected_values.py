@@ -33,6 +33,7 @@ class SelectedValues(Packet):
 
     kind: ClassVar[int] = 13
     name: ClassVar[str] = "kept values"
+    shows_magnitudes: ClassVar[bool] = False
     values: Tensor
     """(selected,) of type `dtype`, in ascending order of the coordinates."""
     count: int
