@@ -202,6 +202,7 @@ _MEASURES: dict[str, Callable[..., _Found]] = {
     "uploads to share": _to_share("uploads"),
     "bits to share": _to_share("paper_bits"),
     "seconds to share": _to_share("seconds"),
+    "upload bytes to share": _to_share("wire_bytes"),
     "seconds": _at_end("seconds"),
     "accuracy at uploads of": _accuracy_at_uploads,
     "fall of seconds": _fall_of_seconds,
