@@ -240,7 +240,8 @@ def test_signs_of_a_share_of_the_elements_converge_the_closer_the_lower_the_rate
     problem = quadratic(noise=0.05, n_workers=3)
     start, compressor = problem.gap(problem.start), COMPENSATED["selected-sign"]
     high, low = (
-        mean_gap(Run(both(ECSGD, compressor), problem, lr=lr, layers=LAYERS), rounds=400, last=20) for lr in (0.05, 0.01)
+        mean_gap(Run(both(ECSGD, compressor), problem, lr=lr, layers=LAYERS), rounds=400, last=20)
+        for lr in (0.05, 0.01)
     )
     assert low < start / 100
     assert low < high / 4

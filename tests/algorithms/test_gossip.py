@@ -156,7 +156,7 @@ def test_models_drift_apart_as_far_as_theory_says():
 def test_a_ring_without_loss_is_the_mean(partitioned, n):
     gradients = normal(n, 17, key=n)
     driver = Simulated(CSGDRing(partitioned=partitioned), spec=ModelSpec.of_sizes(17), n_workers=n, dtype=torch.float64)
-    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=gradients[0]), lr=0.1)
+    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank].clone(), parameters=gradients[0]), lr=0.1)
     assert_same(outcome.of(0), gradients.mean(0))
 
 
@@ -165,7 +165,7 @@ def test_a_ring_of_130_workers_has_258_exchanges_a_round():
     n, d = 130, 5
     gradients = normal(n, d, key=n)
     driver = Simulated(CSGDRing(partitioned=False), spec=ModelSpec.of_sizes(d), n_workers=n, dtype=torch.float64)
-    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=gradients[0]), lr=0.1)
+    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank].clone(), parameters=gradients[0]), lr=0.1)
     assert_same(outcome.of(n - 1), gradients.mean(0))
 
 
@@ -189,7 +189,7 @@ def test_each_slice_is_compressed_once_by_every_worker_and_then_passed_on_as_it_
     object.__setattr__(algorithm, "compressor", Counting())
     gradients = normal(n, d, key=3)
     driver = Simulated(algorithm, spec=ModelSpec.of_sizes(d), n_workers=n, dtype=torch.float64)
-    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=gradients[0]), lr=0.1)
+    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank].clone(), parameters=gradients[0]), lr=0.1)
     slices = {(0, 5), (5, 5), (10, 5), (15, 4)} if partitioned else {(0, 19)}
     assert {place: seen.count(place) for place in seen} == dict.fromkeys(slices, n)
     assert all(result is outcome.of(0) for result in outcome.results.values()), "all workers ended with the same bits"
@@ -201,7 +201,7 @@ def test_a_ring_of_signs_adds_up_as_by_hand():
     gradients = torch.tensor([[0.5, -2.0, 0.1], [-3.0, 0.5, 0.2], [0.5, 1.5, -4.0]], dtype=torch.float64)
     algorithm = CSGDRing(partitioned=False, compressor=Sign())
     driver = Simulated(algorithm, spec=ModelSpec.of_sizes(3), n_workers=3, dtype=torch.float64)
-    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank], parameters=gradients[0]), lr=0.1)
+    outcome = driver.round(lambda rank: Inputs(vector=gradients[rank].clone(), parameters=gradients[0]), lr=0.1)
     passed = gradients[0].sign()
     for own in gradients[1:]:
         passed = (passed + own).sign()

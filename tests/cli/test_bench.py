@@ -286,7 +286,7 @@ def test_files_that_do_not_compare_are_refused(tmp_path, after, message):
     ("arguments", "message"),
     [
         (("kernels", "--d", "1"), "--d 1 must be in 2 .. 4294967296"),
-        (("kernels", "--repeats", "0"), "--repeats 0 must be at alone 1"),
+        (("kernels", "--repeats", "0"), "--repeats 0 must be at least 1"),
         (("kernels", "--density", "0"), "--density 0 must be in (0, 1]"),
         (("kernels", "--density", "nan"), "--density nan must be in (0, 1]"),
         (("kernels", "--density", "1.5"), "--density 1.5 must be in (0, 1]"),

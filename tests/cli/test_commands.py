@@ -177,7 +177,7 @@ MISTAKES = {
         ("run", "-a", "compskip", "--set", "skip.probability=1.5"), ("probability=1.5", "[0, 1)")),
     "a share out of range": (("run", "-a", "dropsign", "--set", "keep=0"), ("keep=0", "(0, 1]")),
     "a number that is none": (("run", "-a", "dropsign", "--set", "keep=much"), ("keep='much'", "must be a number")),
-    "no workers": (("run", "-a", "sgd", "--workers", "0"), ("--workers 0", "at least 1")),
+    "no workers": (("run", "-a", "sgd", "--workers", "0"), ("--workers 0", "1 .. 65536")),
     "no epochs": (("run", "-a", "sgd", "--epochs", "0"), ("--epochs 0", "at least 1")),
     "a batch larger than the data": (
         ("run", "-a", "sgd", "--batch-size", "999999"), ("--batch-size 999999", "359")),

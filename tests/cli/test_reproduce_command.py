@@ -83,7 +83,7 @@ def test_a_table_is_printed_within_80_columns_and_written_with_every_figure(tmp_
     ended = laconic("reproduce", "sasg-table2-mnist", "--data", str(data), "--methods", "sgd,sasg", "--seeds", "3",
                     "--out", str(out))  # fmt: skip
     assert ended.code == 0, ended.err
-    assert "sgd: 0 of 20" in ended.err
+    assert "sgd: begins" in ended.err
     assert max(map(len, ended.out.replace(str(out), "").splitlines())) <= 80
     result = json.loads(out.read_text())
     assert result["command"][:2] == ["laconic", "reproduce"]
@@ -121,7 +121,7 @@ def test_ctrl_c_says_stopped_and_leaves_nobody_behind(tmp_path):
     try:
         assert run.stderr is not None
         top_line = run.stderr.readline()
-        assert ": 0 of 2000" in top_line, top_line
+        assert ": begins" in top_line, top_line
         os.killpg(run.pid, signal.SIGINT)  # the group that this test made: what a terminal does
         out, err = run.communicate(timeout=DEADLINE_S)  # ends when every process that holds these pipes is gone
     finally:

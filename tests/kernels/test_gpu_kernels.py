@@ -124,9 +124,9 @@ def compiled_for_a_gpu(monkeypatch, tmp_path):
 
 
 def start_every_kernel():
-    top_k, signs, quantized, fractional, positions = (
+    top_k, signs, quantized, fractional, positions, residuals = (
         importlib.import_module(f"laconic.kernels.gpu.{family}")
-        for family in ("top_k", "signs", "stochastic_rounding", "fractional", "position_streams")
+        for family in ("top_k", "signs", "stochastic_rounding", "fractional", "position_streams", "residuals")
     )
     vector = torch.zeros(100)
     bits = torch.zeros(13, dtype=torch.uint8)
@@ -162,6 +162,12 @@ def start_every_kernel():
     positions.take_numbers(codes, 40, 7)
     for from_last in (False, True):
         positions.put_runs(torch.arange(100), 3, 7, from_last, 500)
+    lengths = (50, 50)
+    residuals.correct(vector, vector, divisor=3, decay=0.7)
+    packed, means = residuals.correct_signs(vector, vector, lengths)
+    residuals.momentum_correct_signs(vector, vector, vector, vector, lengths, mu=0.9, decay=0.7)
+    residuals.put_scaled_signs(packed, means, lengths, vector)
+    residuals.add_scaled_signs(packed, means, lengths, vector)
 
 
 @pytest.mark.slow

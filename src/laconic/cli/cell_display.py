@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class CellDisplay(Shown):
-    """A line for all cells, and one for each that runs. Without a terminal it prints a line when a cell has ended."""
+    """A line for all cells, and one for each that runs. Without a terminal it prints one when a cell begins or ends."""
 
     def __init__(self, *, shown: bool = True, console: Console | None = None) -> None:
         self._console = console or terminal(stderr=True)
@@ -42,6 +42,8 @@ class CellDisplay(Shown):
             return
         if name not in self._running:
             self._running[name] = self._bars.add_task(name, total=progress.total, note="")
+            if self._lines:
+                self._console.print(f"{name}: begins", soft_wrap=True)
         self._bars.update(self._running[name], completed=progress.done, total=progress.total, note=progress.note)
 
 

@@ -77,8 +77,10 @@ class ScaledSign(BlockCompressor):
     ) -> tuple[Packet, Tensor]:  # fmt: skip
         lengths = self.lengths(residual.numel(), spec)
         packets = [packet for packet in inbox.values() if isinstance(packet, ScaledSigns)]
-        if len(packets) < len(inbox) or any(
-            packet.lengths != lengths or packet.dtype != residual.dtype for packet in packets
+        if (
+            not packets
+            or len(packets) < len(inbox)
+            or any(packet.lengths != lengths or packet.dtype != residual.dtype for packet in packets)
         ):
             return super().answer(inbox, residual, new_vector, decay=decay, spec=spec, key=key, offset=offset)
         new_residual = new_vector()
