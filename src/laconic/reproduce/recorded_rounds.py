@@ -5,7 +5,7 @@ The runs train on the digits with a server of its own and links on which one mes
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from laconic.drivers.simulated.round_time import RoundTime
 from laconic.drivers.simulated.rounds import Simulated
@@ -122,7 +122,7 @@ def _recorded(
         experiment.model, experiment.inner, experiment.algorithm, workers=run.workers, layout=run.layout,
         seed=run.seed, link=run.link(), compute_s=run.compute_s(), faults=faults, lr="kept",
     )  # fmt: skip
-    driver = cast("Simulated", simulation.driver)  # no setting here has a method without rounds
+    driver = simulation.driver
     recorder = _Recorder(driver, run.seed)
     driver.times = [recorder]
     rounds: list[Round] = []
