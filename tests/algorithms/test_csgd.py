@@ -235,7 +235,7 @@ def test_every_compressor_with_a_bound_converges_with_a_residual(name):
 
 
 @pytest.mark.slow
-def test_signs_of_a_share_of_the_elements_converge_the_closer_the_lower_the_rate():
+def test_signs_of_a_share_of_the_elements_come_closer_with_smaller_steps():
     """A contraction on average alone leaves a residual of the size of rate / share."""
     problem = quadratic(noise=0.05, n_workers=3)
     start, compressor = problem.gap(problem.start), COMPENSATED["selected-sign"]

@@ -80,8 +80,8 @@ def test_a_file_is_compared_with_mean_and_deviation_over_its_seeds(file, tmp_pat
     assert [line.split()[-1] for line in lines] == ["3", "3"], "seeds in each mean"
     assert all("±" in line for line in lines)
     assert "Peak memory of all processes together" in ended.out
-    said = [line.split(": ")[1].split(",")[0] for line in ended.err.splitlines()]
-    assert sorted(said) == ["begins"] * 6 + ["finished"] * 6
+    states = [line.split(": ")[1].split(",")[0] for line in ended.err.splitlines()]
+    assert sorted(states) == ["begins"] * 6 + ["finished"] * 6
     cells = cells_in(out)
     assert len(cells) == 6
     for folder, cell in cells.items():
