@@ -110,7 +110,7 @@ def bound_device(group: dist.ProcessGroup) -> torch.device | None:
 
 def version_of(tensor: Tensor) -> int:
     """Return how often the tensor was changed in place."""
-    # Shows whether a vector that several workers share is unchanged. Autograd counts it for itself. Since 0.4.
+    # Shows whether a vector that workers share, or lend to a server, is unchanged. Autograd counts it. Since 0.4.
     return tensor._version
 
 

@@ -1,15 +1,18 @@
 """The requests of a rank over a transport of threads and queues: every bit and byte is the simulator's."""
 
+from dataclasses import dataclass
 from itertools import count, pairwise
 
 import pytest
 import torch
 
 import laconic
+from laconic.compressors import dense
 from laconic.contract import ModelSpec
 from laconic.drivers.simulated.arrivals import SimulatedArrivals
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.drivers.transport import Scheduler, carry_out
+from laconic.errors import ContractError
 from laconic.protocol.async_rank import ServingRank
 from laconic.protocol.exchanges import RankSessions, run_rank
 from laconic.protocol.job import Job
@@ -112,6 +115,29 @@ def test_threads_and_the_simulator_end_with_the_same_bits_and_bytes(name, layout
         assert torch.isfinite(x).all()
         assert torch.equal(x, expected_x)
         assert traffic == expected_traffic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Careless(laconic.CSGD):
+    """Adds up into the first packet."""
+
+    def serve(self, server, inbox):
+        total = inbox[0].dense()
+        for rank in range(1, len(inbox)):
+            total += inbox[rank].dense()
+        return dense(total.mul_(0.5))
+
+
+def test_a_server_that_writes_into_what_its_own_worker_lends_it_is_refused():
+    identity = laconic.Identity()
+    job = job_of(Careless(compressor=identity, server_compressor=identity), "rank0", 1)
+
+    def task(transport):
+        inputs = Inputs(vector=torch.ones(D), parameters=torch.zeros(D))
+        carry_out(run_rank(RankSessions(job, 0), 0, inputs, LR, silent), transport)
+
+    with pytest.raises(ContractError, match=r"csgd: serve changes a packet's values in place.*inbox\.sum\(\)"):
+        in_threads(task, 1)
 
 
 def test_a_server_that_takes_gradients_in_a_given_order_steps_as_the_simulator_s():

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from laconic.compressors import ScaledSign
+from laconic.contract import Accept, ModelSpec
 from laconic.kernels.api import BlockLengths
+from laconic.protocol.expectation import Expectation
+from laconic.wire import ScaledSigns
 from support.inputs import over_inputs
 
 UNIFORM = [(5,), (4, 4, 3), (1, 1, 1), (4, 4)]
@@ -30,6 +34,16 @@ def test_a_size_is_found_where_one_describes_them():
     assert [BlockLengths.of(lengths).size for lengths in UNEVEN] == [0, 0, 0, 0]
     for lengths in UNIFORM:
         assert BlockLengths.of(lengths) == BlockLengths.uniform(lengths[0], sum(lengths))
+
+
+def test_they_equal_tuples_of_the_same_numbers_as_methods_may_name_them_in_accept():
+    for lengths in ((), *UNIFORM, *UNEVEN):
+        assert BlockLengths.of(lengths) == lengths
+        assert BlockLengths.of((*lengths, 9)) != lengths
+    packet = ScaledSign(blocks="layer")(torch.ones(7), spec=ModelSpec.of_sizes(3, 4))
+    for lengths, accepted in (((3, 4), True), ((4, 3), False)):
+        expectation = Expectation(Accept(ScaledSigns, lengths=lengths), torch.float32, is_split=False)
+        assert expectation.holds(packet, (0, "worker", 0, 0), (0, 7)) is accepted, lengths
 
 
 def test_equal_ones_are_equal_and_hash_alike():

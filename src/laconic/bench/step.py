@@ -98,7 +98,7 @@ def in_turns(
         ranks: The processes.
         names: The contenders.
         repeats: The maximum number of turns.
-        limit_s: Maximum seconds of all turns; there are at alone_s three turns.
+        limit_s: Maximum seconds of all turns; there are at least three turns.
 
     Returns:
         The seconds of each contender, and each rank's sums of phases over all turns.

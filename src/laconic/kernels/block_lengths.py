@@ -69,6 +69,8 @@ class BlockLengths(Sequence[int]):
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
+        if isinstance(other, tuple):  # as a method may name them in `Accept`; as a key they are not its equal
+            return tuple(self) == other
         if not isinstance(other, BlockLengths):
             return NotImplemented
         same = (self.size, self.total) == (other.size, other.total)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from laconic.buffer_pool import VectorPool, new_vector
 from laconic.contract import Inbox, Memory, Scratch, Server, by_parameter, read_saved, storage_of
-from laconic.errors import NonFiniteError
+from laconic.errors import ContractError, NonFiniteError
 from laconic.protocol.abort import Abort
 from laconic.protocol.frame_sizes import as_received, stays_in_place
 from laconic.protocol.frames import check_frame, check_own, read_frame
@@ -19,6 +19,7 @@ from laconic.protocol.layout import Shard
 from laconic.protocol.magnitudes import Magnitudes, within
 from laconic.protocol.round_inputs import Active
 from laconic.telemetry.votes import VoteCounter
+from laconic.torch_compat import version_of
 from laconic.wire import Dense, Encoded, Frame, Header, Packet
 
 
@@ -58,7 +59,7 @@ class ServerSession:
         self.shard = self._shard = shard  # `_shard` is the part that this exchange is about
         self._frames: dict[int, Frame] = {}  # of this exchange, by worker
         self._is_open = False  # whether an exchange of this round has begun
-        self._borrowed: set[int] = set()  # storages of this rank's own worker, in this exchange
+        self._borrowed: dict[int, tuple[Tensor, int]] = {}  # by storage: values of this rank's worker, their version
         fits = pool is not None and pool.holds(shard.count, job.dtype)
         self.scratch = Scratch(pool if pool is not None and fits else VectorPool(shard.count, job.dtype))
         self._active = active
@@ -89,7 +90,7 @@ class ServerSession:
             self.magnitudes.begin(round_, lr)
         planned = self.job.exchanges_in(round_)[exchange]
         self._shard = self.shard if planned.is_full else planned.shards[0]
-        self._frames, self._borrowed = {}, set()
+        self._frames, self._borrowed = {}, {}
 
     def take(self, rank: int, data: Encoded | Frame) -> None:
         """Take the frame of worker `rank`. A worker on the server's own node passes a `Frame`.
@@ -103,7 +104,8 @@ class ServerSession:
             check_frame(data, self.job, "worker", rank, view.round, view.exchange, self._shard)
             self._frames[rank] = data
             if stays_in_place(data):
-                self._borrowed.add(storage_of(cast("Dense", data.packet).values))
+                values = cast("Dense", data.packet).values
+                self._borrowed[storage_of(values)] = values, version_of(values)
         else:
             self._frames[rank] = read_frame(data, self.job, "worker", rank, view.round, view.exchange, self._shard)
 
@@ -165,7 +167,16 @@ class ServerSession:
         return None if self.aborted else packet
 
     def _owned(self, packet: Packet | None) -> Packet | None:
-        """Return an answer, and leave memories, without anything that belongs to this rank's own worker."""
+        """Return an answer, and leave memories, without anything that belongs to this rank's own worker.
+
+        Raises:
+            ContractError: The server has written into what that worker sent, which may be its gradient.
+        """
+        if any(version_of(values) != version for values, version in self._borrowed.values()):
+            raise ContractError(
+                f"{self.job.algorithm.name}: serve changes a packet's values in place, which are still its worker's; "
+                "write to inbox.sum(), inbox.mean() or packet.dense().clone(): vectors of your own"
+            )
         memory = self.view.memory
         for name, value in memory.written.items():
             if storage_of(value) in self._borrowed:

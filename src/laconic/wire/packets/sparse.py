@@ -131,7 +131,7 @@ class Sparse(Packet):
     def sizes(self, bounds: Sequence[int]) -> Sizes:
         if self.code != "block" or not isinstance(self.values, Dense) or self.indices.device.type != "cpu":
             return super().sizes(bounds)
-        assert self.position_bits >= 0, "which checks the positions"
+        _ = self.position_bits  # raises ValueError for positions that do not ascend
         starts = torch.searchsorted(self.indices, torch.tensor(bounds) - self.offset).tolist()
         counts = [stop - start for start, stop in pairwise(bounds)]
         ks = [high - low for low, high in pairwise(starts)]
