@@ -13,8 +13,12 @@ LIMIT_S = 20.0  # of the turns of one contender
 _CALL_LIMIT_S = 300.0  # of one call of the ranks
 _MIN_REPEATS = 3
 _COUNTED_STEPS = 12  # whole turns of the gradients, so that lazy methods skip as often as they do
-_BARS = {"compskip": 1.0, "dropsign": 1.0, "ssgd-mv": 1.0, "sgd": 1.05}  # at 11.17 million parameters
-_BARS_D = 11_173_962
+_FEW_BITS = (
+    "compskip", "csgd", "dist-ef", "dropsign", "ec-sgd", "signsgd-mv", "sparseloco", "ssgd-mv", "ssgd-mv-ad",
+    "ssgd-mv-rs", "ssgd-topk",
+)  # fmt: skip
+_MORE_BITS = ("csgd-ring", "sgd-model", "sparse")
+_SMALL_D, _LARGE_D = 407_050, (11_173_962, 25_557_032)
 
 Seconds = dict[str, list[float]]  # by contender; the slowest rank's, by turn
 
@@ -118,6 +122,13 @@ def without_computing(seconds: Seconds, hook: str) -> list[float]:
     return [total_s - alone for total_s, alone in zip(seconds[hook], seconds[f"{hook} no_sync"], strict=True)]
 
 
+def _bar(method: str, place: Mapping[str, str | int | float]) -> float | None:
+    """Return what a step may take at most, in times of a flat all-reduce plus step."""
+    if place["parameters"] in _LARGE_D:
+        return 1.0 if method in _FEW_BITS else 1.3 if method in _MORE_BITS else None
+    return 1.5 if (place["parameters"], place["workers"]) == (_SMALL_D, 2) and method in _FEW_BITS else None
+
+
 def _dense_rows(ranks: Ranks, place: Mapping[str, str | int | float], repeats: int) -> Iterator[Measurement]:
     hooks = tuple(PEERS)
     for hook in hooks:
@@ -152,7 +163,7 @@ def _row_of(
         "ddp_seconds": without_computing(seconds, DDP),
         "times_floor": statistics.median(over_floor), "times_floor_quartiles": list(quartiles(over_floor)),
         "seconds": seconds[method], "base_s": base_s, "layout": layout,
-        "bar": _BARS.get(method) if place["parameters"] == _BARS_D else None,
+        "bar": _bar(method, place),
         # Of one step: the mean over ranks and turns.
         "phases": {key: statistics.fmean(rank[key] for rank in sums) / turns for key in sums[0]},
     }  # fmt: skip
