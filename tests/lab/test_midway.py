@@ -16,9 +16,10 @@ from laconic.lab.comparison.cell_process import look_at_cell
 from laconic.lab.comparison.engine import run_comparison
 from laconic.lab.comparison.plan import Comparison
 from laconic.lab.own_results import MIDWAY
+from laconic.lab.runs.experiment import Experiment
 from laconic.lab.runs.looks import LookPlan
 from laconic.lab.runs.run import look_at_simulated, run_simulated
-from laconic.lab.runs.saved import Saving
+from laconic.lab.runs.saved import Saving, read, write
 from laconic.lab.runs.settings import RunSettings
 from laconic.statements import LaconicWarning
 from support.deadlines import DEADLINE_S
@@ -125,6 +126,17 @@ def test_what_one_run_has_saved_between_two_epochs_is_refused_to_another(tmp_pat
         run_simulated(replace(SMALL, seed=1), stopped_after(9), again)
     with pytest.raises(SavedRunError, match="its looks"):
         look_at_simulated(SMALL, LookPlan(every=4), stopped_after(9), again)
+
+
+def test_a_step_that_is_no_step_of_the_run_is_refused(tmp_path):
+    saving, experiment = Saving(file=tmp_path / "saved", every_s=0.0), Experiment(SMALL)
+    with pytest.raises(StopError):
+        run_simulated(SMALL, stopped_after(8), saving)
+    saved = read(saving.file.read_bytes(), saving, experiment)
+    for step in (4, 10, 15, 1 << 40):
+        assert not write(saving, experiment, replace(saved, midway={**saved.midway, "step": step}))
+        with pytest.raises(SavedRunError, match=f"at step {step} of 15, with the rows of 1 epochs"):
+            run_simulated(SMALL, stopped_after(9), replace(saving, resume=True))
 
 
 DYING = '''

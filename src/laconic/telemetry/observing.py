@@ -24,7 +24,7 @@ def observe(job: Observed, observer: Observer, *, residual_norm: bool = False, v
         job: a `DistributedOptimizer` or a `Simulation`.
         observer: gets a `RoundStats`, and should be quick, since the next round waits for it.
         residual_norm: whether the stats have the norm of the residuals, which takes a pass over them.
-        vote_agreement: whether the stats have the agreement of votes, which takes a pass over each packet of votes.
+        vote_agreement: whether the stats have the agreement of votes, which takes two passes over each packet of votes.
 
     Raises:
         TypeError: if the observer cannot be called, or `job` is something else.

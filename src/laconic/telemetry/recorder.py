@@ -75,7 +75,7 @@ class Recorder:
         Args:
             observer: Gets the stats of each round.
             residual_norm: Whether it wants the norm of the residuals, which takes a pass over them.
-            vote_agreement: Whether it wants to know how far votes agree, which takes a pass over each packet of votes.
+            vote_agreement: Whether it wants to know how far votes agree: two passes over each packet of votes.
             every: The number of rounds from one of these to the next. The observer that wants the most has its way.
         """
         if not self.observers:

@@ -21,7 +21,7 @@ from laconic.lab.atomic import write_bytes
 from laconic.lab.own_results import MIDWAY
 from laconic.lab.processes.place import described
 from laconic.lab.processes.pool import Figures, PoolTask, TaskProgress
-from laconic.lab.provenance import versions
+from laconic.lab.runs.saved_checks import library_versions
 from laconic.lab.runs.store import FILE as SUMMARY
 
 _WAIT_S = 0.2
@@ -136,7 +136,7 @@ def _submitted(ray: Any, task: PoolTask, mailbox: object) -> object:  # noqa: AN
     root = _root(task)
     files = {} if root is None else dict(_files_in(root, _folders(task)))
     remote = ray.remote(num_cpus=task.cores, max_calls=1, max_retries=0)(_work)
-    reference: object = remote.remote(task, files, mailbox, list(sys.path), _made_with())
+    reference: object = remote.remote(task, files, mailbox, list(sys.path), library_versions())
     return reference
 
 
@@ -149,7 +149,7 @@ def _work(
 ) -> tuple[Figures, str, Files]:
     """Do the work of a task in a process of a node. Return its figures, or why it failed, and its files."""
     sys.path[:] = paths
-    if (here := _made_with()) != made_with:
+    if (here := library_versions()) != made_with:
         return {}, f"this node has {here}, and the command {dict(made_with)}; install the same", {}
     with tempfile.TemporaryDirectory() as folder:
         moved = _moved(task, Path(folder))
@@ -186,10 +186,6 @@ class _Letters:
             with contextlib.suppress(FileNotFoundError):
                 return (root / folders[0] / MIDWAY).stat().st_mtime_ns
         return 0
-
-
-def _made_with() -> dict[str, str]:
-    return {name: str(version) for name, version in versions().items()}
 
 
 def _cell_arguments(task: PoolTask) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ code in it is run, and every part is checked before anything changes.
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import reduce
 from hashlib import blake2b
@@ -272,6 +272,8 @@ def read(data: bytes, saving: Saving, experiment: Experiment, *, compares: bool 
         )  # fmt: skip
         if not run.accounts:
             raise ValueError("it has no accounts")
+        if midway is not None:
+            _check_step(midway["step"], rows, experiment)
         if not all(
             0 <= each < math.inf for each in (run.seconds, *(s for of_rank in run.phases for s in of_rank.values()))
         ):
@@ -294,6 +296,13 @@ def _midway(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if problem := misfit(parts, _MIDWAY, "what it has between two epochs"):
         raise ValueError(problem)
     return {**parts, "course": midway["course"], "clocks": dict(midway["clocks"])}
+
+
+def _check_step(step: int, rows: Sequence[Row], experiment: Experiment) -> None:
+    """Raise ValueError for a step that is no step of the run, or none behind the epochs of these rows."""
+    epoch = step // experiment.steps_per_epoch
+    if step >= experiment.steps or (rows and epoch != len(rows)):
+        raise ValueError(f"it is at step {step} of {experiment.steps}, with the rows of {len(rows)} epochs")
 
 
 def _content(data: bytes, file: Path, device: torch.device) -> dict[str, Any]:
