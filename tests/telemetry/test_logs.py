@@ -152,8 +152,10 @@ def test_tensorboard_reads_the_curves_and_hides_what_a_continued_run_writes_agai
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")
 def test_event_files_that_cannot_be_written_are_named_once_without_a_traceback(tmp_path, stated, capfd):
+    earlier = laconic.RunLog("tensorboard", folder=tmp_path / "earlier")
     with laconic.RunLog("tensorboard", folder=tmp_path) as log:
         log.log({"loss": 1.0}, 1)
+        earlier.finish()
         shutil.rmtree(tmp_path / "tensorboard")
         for step in range(2, 300):  # a thread of the package finds it out
             log.log({"loss": 1.0}, step)

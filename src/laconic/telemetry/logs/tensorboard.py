@@ -34,7 +34,8 @@ class EventFiles:
         try:
             self._writer.close()
         finally:
-            threading.excepthook = self._excepthook
+            if threading.excepthook == self._ended:  # else it is that of files begun later, which still write
+                threading.excepthook = self._excepthook
 
     def _ended(self, ending: threading.ExceptHookArgs) -> None:
         """Print no traceback of a thread that writes: its error, such as a full disk, is raised by the next `log`."""
