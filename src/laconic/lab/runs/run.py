@@ -120,16 +120,7 @@ def _simulated(
     experiment = Experiment(settings)
     experiment.move_to(device_of_rank(settings.device, 0, gpus_here()))
     saved = None if saving is None else saving.saved_run(experiment)
-    mark_stated(called_twice(experiment.algorithm))  # the loss has no state of its own
-    simulation = Simulation(
-        experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, layout=settings.layout,
-        local_steps=settings.local_steps, seed=settings.seed, link=settings.link(), compute_s=settings.compute_s(),
-        faults=settings.fault_plan, lr="kept",
-        clients_per_round=settings.clients_per_round,
-    )  # fmt: skip
-    simulation.training.weights = experiment.weights()
-    if not experiment.task.has_batches:
-        simulation.accept_equal_gradients()
+    simulation = _simulation_of(experiment)
     for clock in clocks.values():
         clock.watch(simulation)
     run = RunSoFar(experiment, saving, saved, listen, log)
@@ -161,6 +152,20 @@ def _simulated(
         if midway or run.has_to_save:
             run.save(simulation.state_dict(), [asdict(run.accounts.of_process())], midway=midway)
     return _Simulated(experiment, simulation, run, course)
+
+
+def _simulation_of(experiment: Experiment) -> Simulation:
+    settings = experiment.settings
+    mark_stated(called_twice(experiment.algorithm))  # the loss has no state of its own
+    simulation = Simulation(
+        experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, layout=settings.layout,
+        local_steps=settings.local_steps, seed=settings.seed, link=settings.link(), compute_s=settings.compute_s(),
+        faults=settings.fault_plan, lr="kept", clients_per_round=settings.clients_per_round,
+    )  # fmt: skip
+    simulation.training.weights = experiment.weights()
+    if not experiment.task.has_batches:
+        simulation.accept_equal_gradients()
+    return simulation
 
 
 def _restore_clocks(clocks: Mapping[str, OtherClock], saved: Mapping[str, Any], file: Path) -> None:
