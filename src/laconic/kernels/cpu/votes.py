@@ -21,6 +21,7 @@ Ranks = NDArray[np.int32]
 Array = NDArray[Any]
 
 _BLOCK = 1 << 13  # coordinates that are counted at a time, in the first-level cache
+_NONE = np.iinfo(np.int64).max  # beyond every position
 _BIN_BITS = 11
 _BINS = 1 << _BIN_BITS
 
@@ -67,6 +68,16 @@ def top_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
     return indices[:k]
 
 
+@inlined
+def _nearest(positions: Numbers, at: Array, ends: Array) -> Any:  # noqa: ANN401 - int64
+    """Return the smallest position that is still ahead in any list; _NONE if there is none."""
+    smallest = _NONE
+    for i in range(at.size):
+        if at[i] < ends[i]:
+            smallest = min(smallest, positions[at[i]])
+    return smallest
+
+
 @kernel
 def _vote_counts(positions: Numbers, stops: Numbers, voted: Numbers, votes: Numbers) -> Any:  # noqa: ANN401 - int64
     """Write the positions in any list, ascending, and in how many lists each is.
@@ -83,13 +94,10 @@ def _vote_counts(positions: Numbers, stops: Numbers, voted: Numbers, votes: Numb
     counts, marks = np.zeros(_BLOCK, np.uint32), np.zeros(_BLOCK // 64, np.uint64)
     at, ends = np.zeros(stops.size, np.uint64), stops.astype(np.uint64)
     at[1:] = ends[:-1]
-    n, none = uint64(0), np.iinfo(np.int64).max
+    n = uint64(0)
     while True:
-        smallest = none
-        for i in range(at.size):
-            if at[i] < ends[i]:
-                smallest = min(smallest, positions[at[i]])
-        if smallest == none:
+        smallest = _nearest(positions, at, ends)
+        if smallest == _NONE:
             return int64(n)
         base = smallest // _BLOCK * _BLOCK
         for i in range(at.size):
@@ -137,13 +145,10 @@ def _union_sum(positions: Numbers, values: Array, stops: Numbers, union: Numbers
     totals, marks = np.zeros(_BLOCK, values.dtype), np.zeros(_BLOCK // 64, np.uint64)
     at, ends = np.zeros(stops.size, np.uint64), stops.astype(np.uint64)
     at[1:] = ends[:-1]
-    n, none = uint64(0), np.iinfo(np.int64).max
+    n = uint64(0)
     while True:
-        smallest = none
-        for i in range(at.size):
-            if at[i] < ends[i]:
-                smallest = min(smallest, positions[at[i]])
-        if smallest == none:
+        smallest = _nearest(positions, at, ends)
+        if smallest == _NONE:
             return int64(n)
         base = smallest // _BLOCK * _BLOCK
         for i in range(at.size):
@@ -216,7 +221,7 @@ def _top_voted(votes: Numbers, order: Ranks, indices: Numbers) -> bool:
     return bool(n == k)
 
 
-@kernel
+@inlined
 def _smallest(ranks: Ranks, k: int) -> Any:  # noqa: ANN401 - int32
     """Return the k-th smallest number: counted by its highest 11 bits, then partitioned among those that share them."""
     counts, sign_bit = np.zeros(_BINS, np.int64), uint32(1 << 31)
