@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 import laconic
 from laconic.drivers.distributed import giving_up
+from laconic.drivers.distributed.incoming import SHORT_BYTES
 from laconic.errors import LaconicError, WireError
 from laconic.wire import HEADER_BYTES, encode
 from support import small_model
@@ -121,23 +122,28 @@ def with_a_wrong_frame(rank, name, wrong):
     return error, torch.equal(before, small_model.values(net))
 
 
-def raw_message(rank):
-    """Rank 1's message is longer than its header says, below our own check. Returns rank 0's error."""
+def raw_messages(rank):
+    """Rank 1 sends more than its headers say, below our own check. Returns rank 0's errors, and what follows."""
     opt = optimizer(small_model.net(), laconic.ECSGD(), "rank0")
     channel = opt.driver.channel
-    error = "nothing"
-    if rank == ODD_RANK:
-        frame = encode(laconic.wire.Frame(
+    more, errors = torch.ones(1000, dtype=torch.uint8), []
+    short, in_two = (
+        encode(laconic.wire.Frame(
             header=laconic.wire.Header(role="worker", rank=1, round=0),
-            packet=laconic.wire.Dense(values=torch.ones(5)),
-        ))  # fmt: skip
-        dist.isend(frame[:HEADER_BYTES], 0, channel.group).wait()
-        dist.isend(torch.cat([frame[HEADER_BYTES:], torch.ones(1000, dtype=torch.uint8)]), 0, channel.group).wait()
-    if rank == 0:
-        with pytest.raises(WireError) as refused:
-            list(channel.swap({}, [ODD_RANK], "its packet"))
-        error = str(refused.value)
-    return error
+            packet=laconic.wire.Dense(values=torch.ones(count)),
+        )) for count in (5, SHORT_BYTES // 4)
+    )  # fmt: skip
+    for messages in ([torch.cat([short, more])], [in_two[:HEADER_BYTES], torch.cat([in_two[HEADER_BYTES:], more])]):
+        if rank == ODD_RANK:
+            for message in messages:
+                dist.isend(message, 0, channel.group).wait()
+        if rank == 0:
+            channel._max_encoded_bytes = in_two.nbytes  # of a larger model than this one
+            with pytest.raises(WireError) as refused:
+                list(channel.swap({}, [ODD_RANK], "its packet"))
+            errors.append(str(refused.value))
+    got = dict(channel.swap({0: short} if rank == ODD_RANK else {}, [] if rank else [ODD_RANK], "its packet"))
+    return errors, rank != 0 or torch.equal(got[ODD_RANK], short)
 
 
 def elsewhere(rank):
@@ -222,7 +228,7 @@ def act(rank):
         for wrong in WRONG:
             seen[name, wrong] = with_a_wrong_frame(rank, name, WRONG[wrong])
             meet((name, wrong), rank)
-    for case in (raw_message, in_another_gather, an_error_of_the_engine, uneven, interrupted):
+    for case in (raw_messages, in_another_gather, an_error_of_the_engine, uneven, interrupted):
         seen[case.__name__] = case(rank)
         meet(case.__name__, rank)
     return seen
@@ -264,7 +270,10 @@ def test_a_damaged_or_longer_body_is_refused_with_its_senders_rank_on_all_ranks(
 
 @pytest.mark.slow
 def test_a_message_that_is_longer_than_its_header_says_does_not_end_the_process_that_gets_it(seen):
-    assert seen[0]["raw_message"].startswith("rank 1, its packet: it sent more than the 28 payload bytes"), seen[0]
+    (short, in_two), comes_after = seen[0]["raw_messages"]
+    assert short.startswith("rank 1, its packet: it sent more than the 28 payload bytes"), short
+    assert in_two.startswith("rank 1, its packet: it sent more than the 16392 payload bytes"), in_two
+    assert comes_after
 
 
 @pytest.mark.slow

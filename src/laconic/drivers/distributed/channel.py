@@ -1,9 +1,9 @@
 """Frames between real processes, over torch.distributed's point-to-point calls.
 
-One scheduler (`swap`) posts every message of a phase in one order, and never from a callback. A frame is sent as two
-messages, header and payload, so that a receiver knows the payload's size before it allocates memory. A long payload's
-fields travel with the header: then its values are sent from where they are (`BorrowedFrame`). The payload of a split
-frame goes through the group of `device_channel.py`. How a rank gives up is in `giving_up.py`.
+One scheduler (`swap`) posts every message of a phase in one order, and never from a callback. A short frame is one
+message. Any other is sent as two, header and payload, so that a receiver knows the payload's size before it allocates
+memory. A long payload's fields travel with the header: then its values are sent from where they are (`BorrowedFrame`).
+The payload of a split frame goes through the group of `device_channel.py`. How a rank gives up is in `giving_up.py`.
 """
 
 import datetime
@@ -12,7 +12,7 @@ import re
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from laconic.drivers.distributed.device_channel import DeviceChannel
 from laconic.drivers.distributed.giving_up import GivingUp, is_call
-from laconic.drivers.distributed.incoming import HeaderBuffer, IncomingFrame
+from laconic.drivers.distributed.incoming import SHORT_BYTES, HeaderMessage, IncomingFrame
 from laconic.drivers.gathered import Schema, check_sizes, read_gathered
 from laconic.errors import PayloadsLostError, PeerLostError, WireError
 from laconic.protocol.ring_allreduce import ring_parts
@@ -65,7 +65,8 @@ class Channel(GivingUp):
         self.control_bytes = 0  # sent by this rank in gathers: settings, hashes, lists
         self.device_channel: DeviceChannel | None = None  # for payloads on a device, if opened
         self.moved: list[Moved] | None = None  # what it moves from now on, if that is to be recorded
-        self._headers: dict[int, HeaderBuffer] = {}  # by peer
+        self._earliest = HeaderMessage()  # of whichever peer sends
+        self._at: dict[int, HeaderMessage] = {}  # by peer
         self._probed_s = time.monotonic()
         super().__init__(group, timeout_s)
 
@@ -104,32 +105,36 @@ class Channel(GivingUp):
         try:
             if self._unsent is not None:
                 raise self._unsent
-            group, headers = self.group, self._headers
+            group, at = self.group, self._at
             arriving = {}
             for peer in expected:
-                header = headers.get(peer) or headers.setdefault(peer, HeaderBuffer())
-                arriving[peer] = post_receive(group, [header.data], peer, 0)
+                if peer not in at:
+                    at[peer] = HeaderMessage()
+                arriving[peer] = post_receive(group, [at[peer].data], peer, 0)
             sends: list[tuple[int, Tensor, dist.Work | None]] = []  # a tensor must be held until it is sent
-            messages = {peer: _messages_of(outgoing[peer]) for peer in outgoing}
-            if len(messages) > 1:  # each rank begins with its successor, so that not all of them send to the same rank
-                messages = dict(sorted(messages.items(), key=lambda item: (item[0] - self.rank) % self.size))
-            for peer in messages:
-                _check_promise(outgoing[peer])
-                part = messages[peer][0]
+            rests: list[tuple[int, Tensor]] = []  # of frames that are not short
+            for peer in outgoing if len(outgoing) < 2 else self._in_turn(outgoing):
+                data = outgoing[peer]
+                _check_promise(data)
+                if type(data) is Tensor and data.nbytes <= SHORT_BYTES:
+                    part = data
+                else:
+                    part, rest = _messages_of(data)
+                    rests.append((peer, rest))
                 sends.append((peer, part, self._send(part, peer)))
-            incoming: dict[int, IncomingFrame | SplitFrame] = {}
+            incoming: dict[int, IncomingFrame | SplitFrame | Tensor] = {}
             payloads = {}
+            left = datetime.timedelta(seconds=self.patience_s)
             for peer in expected:
                 awaited, sender = (peer,), peer
-                # Four waits a swap: written out, since each is on the way of every step.
-                left_s = deadline - time.monotonic()
-                arriving[peer].wait(datetime.timedelta(seconds=left_s if left_s > _SOON_S else _SOON_S))
-                frame = incoming[peer] = self._empty_frame(headers[peer])
+                arriving[peer].wait(left)
+                frame = incoming[peer] = self._read_message(at[peer])
                 if type(frame) is IncomingFrame and frame.has_payload:
                     payloads[peer] = post_receive(group, [frame.payload], peer, 0)
+                left = _left(deadline)
             awaited, sender = expected, self.rank
             if self.moved is not None:
-                received = {peer: frame.n_bytes for peer, frame in incoming.items()}
+                received = {peer: _n_bytes_of(frame) for peer, frame in incoming.items()}
                 self.moved.append(
                     Moved(sent={peer: data.numel() for peer, data in outgoing.items()}, received=received)
                 )
@@ -139,35 +144,41 @@ class Channel(GivingUp):
                 else self._swap_split(self.device_channel, outgoing, incoming, deadline)
             )
             # Not earlier: the engine's control message that a receive is posted queues behind data already being sent.
-            start = time.perf_counter()
-            for peer in messages:
-                part = messages[peer][1]
+            start = time.perf_counter() if rests else 0.0
+            for peer, part in rests:
                 if part.nbytes:
                     sends.append((peer, part, self._send(part, peer)))
             for peer, part, work in sends:
                 if work is not None:
                     try:
-                        left_s = deadline - time.monotonic()
-                        work.wait(datetime.timedelta(seconds=left_s if left_s > _SOON_S else _SOON_S))
+                        work.wait(left)
                     except RuntimeError as error:
                         self._note_unsent(peer, error)
-                if part.nbytes >= _SMALLEST_SAMPLE_BYTES:
-                    bandwidths.append(part.nbytes / max(time.perf_counter() - start, 1e-9))
+                if rests:
+                    left = _left(deadline)
+                    if part.nbytes >= _SMALLEST_SAMPLE_BYTES:
+                        bandwidths.append(part.nbytes / max(time.perf_counter() - start, 1e-9))
             if bandwidths:
                 self.link_bytes_per_s = min(bandwidths)
             for peer in expected:
-                awaited, sender = (peer,), peer
-                if peer in payloads:
-                    left_s = deadline - time.monotonic()
-                    payloads[peer].wait(datetime.timedelta(seconds=left_s if left_s > _SOON_S else _SOON_S))
                 arrived = incoming[peer]
                 del incoming[peer]
-                yield peer, arrived.read() if type(arrived) is IncomingFrame else arrived
+                if type(arrived) is IncomingFrame:
+                    awaited, sender = (peer,), peer
+                    if peer in payloads:
+                        payloads[peer].wait(_left(deadline))
+                    arrived = arrived.read()
+                yield peer, arrived
         except WireError as error:
+            self._at.clear()
             this = ", this one" if sender == self.rank else ""
             raise WireError(f"rank {sender}{this}, {purpose}: {error}") from None
         except RuntimeError as error:
             self._give_up(purpose, error, awaited)
+
+    def _in_turn(self, peers: Iterable[int]) -> list[int]:
+        """Return peers from this rank's successor on, so that not all ranks send to the same one at the beginning."""
+        return sorted(peers, key=lambda peer: (peer - self.rank) % self.size)
 
     def _send(self, data: Tensor, peer: int) -> dist.Work | None:
         try:
@@ -176,22 +187,26 @@ class Channel(GivingUp):
             self._note_unsent(peer, error)
             return None
 
-    def _empty_frame(self, header: HeaderBuffer) -> IncomingFrame | SplitFrame:
-        """Return a buffer for the frame that a header announces, with the header in it. Raises WireError."""
-        raw = bytes(header.view[:HEADER_BYTES])
+    def _read_message(self, message: HeaderMessage) -> IncomingFrame | SplitFrame | Tensor:
+        """Return the short frame that has come, or a buffer for the one whose header has. Raises WireError."""
+        raw = bytes(message.view[:HEADER_BYTES])
         info = read_payload_info(raw, self._max_encoded_bytes, may_be_split=self.device_channel is not None)
-        if self.device_channel is not None and info.is_split:
+        if info.is_split:
+            assert self.device_channel is not None, "else it was refused"
             payload = torch.empty(info.encoded_bytes, dtype=torch.uint8, device=self.device_channel.device)
-            return SplitFrame(header.data[:HEADER_BYTES].clone(), payload)
+            return SplitFrame(message.short_frame(HEADER_BYTES), payload)
+        if info.encoded_bytes <= SHORT_BYTES - HEADER_BYTES:
+            return message.short_frame(HEADER_BYTES + info.encoded_bytes)
         if info.encoded_bytes >= LONG_BYTES:
-            raw = bytes(header.view[:LEAD_BYTES])
+            raw = bytes(message.view[:LEAD_BYTES])
+        message.clear(LEAD_BYTES)
         return IncomingFrame(raw, info.encoded_bytes)
 
     def _swap_split(
         self,
         device_channel: DeviceChannel,
         outgoing: Mapping[int, Encoded],
-        incoming: Mapping[int, IncomingFrame | SplitFrame],
+        incoming: Mapping[int, IncomingFrame | SplitFrame | Tensor],
         deadline: float,
     ) -> list[float]:
         """Swap the payloads of split frames. Returns the bytes per second of the large ones that were sent."""
@@ -206,7 +221,7 @@ class Channel(GivingUp):
         """Return the earliest frame of `senders`; see `Transport`. A sender that is not awaited may have left."""
         self._began_s = time.monotonic()
         deadline = self._began_s + self.patience_s
-        header = HeaderBuffer()
+        message = self._earliest
         sender = self.rank
         try:
             if self._unsent is not None:
@@ -216,15 +231,17 @@ class Channel(GivingUp):
                 self._look(awaited)
             only = senders[0] if len(senders) == 1 else None
             arriving = (
-                post_receive_from_any(self.group, [header.data], 0)
+                post_receive_from_any(self.group, [message.data], 0)
                 if only is None
-                else post_receive(self.group, [header.data], only, 0)
+                else post_receive(self.group, [message.data], only, 0)
             )
             wait_until(arriving, deadline)
             sender = source_rank(arriving) if only is None else only
-            frame = self._empty_frame(header)
+            frame = self._read_message(message)
             if self.moved is not None:
-                self.moved.append(Moved(received={sender: frame.n_bytes}))
+                self.moved.append(Moved(received={sender: _n_bytes_of(frame)}))
+            if isinstance(frame, Tensor):
+                return sender, frame
             if not isinstance(frame, IncomingFrame):
                 assert self.device_channel is not None
                 self._swap_split(self.device_channel, {}, {sender: frame}, deadline)
@@ -233,6 +250,7 @@ class Channel(GivingUp):
                 wait_until(post_receive(self.group, [frame.payload], sender, 0), deadline)
             return sender, frame.read()
         except WireError as error:
+            message.clear()
             raise WireError(f"rank {sender}, {purpose}: {error}") from None
         except RuntimeError as error:
             self._give_up(purpose, error, awaited)
@@ -347,11 +365,23 @@ def _check_promise(data: Encoded) -> None:
     """Raise WireError for a frame of another length than its header promises: it would end the process that gets it."""
     if type(data) is SplitFrame:
         header, n_bytes = data.header, data.payload.numel()
+    elif type(data) is BorrowedFrame:
+        header, n_bytes = data.start, data.numel() - HEADER_BYTES
     else:
-        header, n_bytes = data.start if type(data) is BorrowedFrame else data, data.numel() - HEADER_BYTES  # type: ignore[assignment]
+        header, n_bytes = data, data.nbytes - HEADER_BYTES  # type: ignore[assignment,union-attr]
     promised = promised_bytes(header.numpy()) if header.nbytes >= HEADER_BYTES else -1  # type: ignore[arg-type]
     if n_bytes != promised:
         raise WireError(f"its frame has {n_bytes} payload bytes, and its header promises {promised}")
+
+
+def _n_bytes_of(frame: IncomingFrame | SplitFrame | Tensor) -> int:
+    return frame.nbytes if isinstance(frame, Tensor) else frame.n_bytes
+
+
+def _left(deadline: float) -> datetime.timedelta:
+    """Return the time until a deadline, at least long enough for finished work to end."""
+    left_s = deadline - time.monotonic()
+    return datetime.timedelta(seconds=left_s if left_s > _SOON_S else _SOON_S)
 
 
 def _word_of(purpose: str) -> int:

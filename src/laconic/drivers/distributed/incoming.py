@@ -13,20 +13,39 @@ from laconic.buffer_pool import new_vector
 from laconic.errors import WireError
 from laconic.wire import HEADER_BYTES
 
+SHORT_BYTES = 1 << 14
+"""A frame of up to so many bytes is short: it is sent in one message."""
 _SLACK_BYTES = 1 << 16  # after a payload; a sender's own check refuses a frame of any other length than it promises
-_HEADER_SLACK_BYTES = 1 << 12
+_SHORT_SLACK_BYTES = 1 << 12
 _MARK_BYTES = 8
 _MARK = os.urandom(_MARK_BYTES)  # follows the last byte of a payload
+_MARKS = _MARK * ((SHORT_BYTES + _SHORT_SLACK_BYTES) // _MARK_BYTES)
 
 
-class HeaderBuffer:
-    """Where to receive a header; it may be used again once the header is read."""
+class HeaderMessage:
+    """Where to receive a short frame, or the header of another one; it may be used again once that is read."""
 
     def __init__(self) -> None:
-        self.data = torch.empty(HEADER_BYTES + _HEADER_SLACK_BYTES, dtype=torch.uint8)
+        self.data = torch.empty(len(_MARKS), dtype=torch.uint8)
         """(n,) uint8, which begins with the header."""
         self.view = memoryview(self.data.numpy())  # type: ignore[arg-type]
         """The same memory."""
+        self.clear()
+
+    def short_frame(self, n_bytes: int) -> Tensor:
+        """Return the frame of `n_bytes` that has come, in memory of its own. Raises WireError if more has come."""
+        end = n_bytes + _MARK_BYTES
+        is_all = self.view[n_bytes:end] == _MARKS[n_bytes:end]
+        frame = self.data[:n_bytes].clone()
+        self.clear(end)
+        if not is_all:
+            self.clear()
+            raise _too_long(n_bytes)
+        return frame
+
+    def clear(self, n_bytes: int = len(_MARKS)) -> None:
+        """Forget the first bytes, once they are read; by default all."""
+        self.view[:n_bytes] = _MARKS[:n_bytes]
 
 
 @final
@@ -52,7 +71,9 @@ class IncomingFrame:
     def read(self) -> Tensor:
         """Return the frame, (n,) uint8. Raises WireError if more has arrived than its header promises."""
         if self.has_payload and self._view[self.n_bytes : self.n_bytes + _MARK_BYTES] != _MARK:
-            raise WireError(
-                f"it sent more than the {self.n_bytes - HEADER_BYTES} payload bytes that its header promises"
-            )
+            raise _too_long(self.n_bytes)
         return self._buffer[: self.n_bytes]
+
+
+def _too_long(n_bytes: int) -> WireError:
+    return WireError(f"it sent more than the {n_bytes - HEADER_BYTES} payload bytes that its header promises")
