@@ -3,12 +3,14 @@
 import math
 
 import pytest
+import torch
 
 from laconic.bench.cases import cases
-from laconic.bench.contender import resnet_shapes
+from laconic.bench.contender import Ours, resnet_shapes
 from laconic.bench.measure import in_turns, quartiles, vector_of
 from laconic.bench.scale import JobSize, slopes
 from laconic.bench.wire import shipments
+from support.ranks import run_ranks
 
 
 @pytest.mark.parametrize("d", [1, 100, 5_000, 407_050, 11_173_962, 25_557_032])
@@ -21,6 +23,25 @@ def test_eleven_million_parameters_are_a_resnet18s_exactly():
     assert shapes[0] == (64, 3, 3, 3)
     assert shapes[-2:] == [(10, 512), (10,)]
     assert len(shapes) == 62
+
+
+def _whether_time_is_left_out(rank, name, n_steps):
+    gradients = [[torch.randn(50)] for _ in range(3)]
+    ours = Ours(name, {}, [(50,)], gradients, 0.0)
+    found = []
+    for _ in range(n_steps):
+        ours.prepare()
+        ours.step()
+        found.append(ours.left_out_s() > 0)
+    compute_s = ours.opt.traffic.seconds["compute"]
+    ours.close()
+    return found, compute_s > 0
+
+
+@pytest.mark.slow
+def test_the_time_of_a_second_gradient_is_left_out_from_the_second_round_on():
+    for name, expected in (("sasg", [False, True, True]), ("lag", [False] * 3)):
+        assert run_ranks(_whether_time_is_left_out, 2, name, 3) == [(expected, True)] * 2
 
 
 def test_functions_take_turns_and_a_slow_one_has_fewer():

@@ -17,7 +17,8 @@ _FEW_BITS = (
     "compskip", "csgd", "dist-ef", "dropsign", "ec-sgd", "signsgd-mv", "sparseloco", "ssgd-mv", "ssgd-mv-ad",
     "ssgd-mv-rs", "ssgd-topk",
 )  # fmt: skip
-_MORE_BITS = ("csgd-ring", "sgd-model", "sparse")
+_FEW_BITS_IF_SPARSE = ("sasg", "sparse")  # with answer="sparse"
+_MORE_BITS = ("csgd-ring", "lasg", "sasg", "sgd-model", "sparse")
 _SMALL_D, _LARGE_D = 407_050, (11_173_962, 25_557_032)
 
 Seconds = dict[str, list[float]]  # by contender; the slowest rank's, by turn
@@ -122,11 +123,13 @@ def without_computing(seconds: Seconds, hook: str) -> list[float]:
     return [total_s - alone for total_s, alone in zip(seconds[hook], seconds[f"{hook} no_sync"], strict=True)]
 
 
-def _bar(method: str, place: Mapping[str, str | int | float]) -> float | None:
+def _bar(method: str, place: Mapping[str, str | int | float], settings: Mapping[str, str]) -> float | None:
     """Return what a step may take at most, in times of a flat all-reduce plus step."""
+    answers_few = method in _FEW_BITS_IF_SPARSE and settings.get("answer") == "sparse"
+    has_few = method in _FEW_BITS or answers_few
     if place["parameters"] in _LARGE_D:
-        return 1.0 if method in _FEW_BITS else 1.3 if method in _MORE_BITS else None
-    return 1.5 if (place["parameters"], place["workers"]) == (_SMALL_D, 2) and method in _FEW_BITS else None
+        return 1.0 if has_few else 1.3 if method in _MORE_BITS else None
+    return 1.5 if (place["parameters"], place["workers"]) == (_SMALL_D, 2) and has_few else None
 
 
 def _dense_rows(ranks: Ranks, place: Mapping[str, str | int | float], repeats: int) -> Iterator[Measurement]:
@@ -163,7 +166,7 @@ def _row_of(
         "ddp_seconds": without_computing(seconds, DDP),
         "times_floor": statistics.median(over_floor), "times_floor_quartiles": list(quartiles(over_floor)),
         "seconds": seconds[method], "base_s": base_s, "layout": layout,
-        "bar": _bar(method, place),
+        "bar": _bar(method, place, settings),
         # Of one step: the mean over ranks and turns.
         "phases": {key: statistics.fmean(rank[key] for rank in sums) / turns for key in sums[0]},
     }  # fmt: skip

@@ -110,7 +110,8 @@ class BenchRank:
             names: The contenders.
 
         Returns:
-            "seconds": the times of each contender, by turn; "phases": the sums of its phases and bytes.
+            "seconds": the times of each contender, by turn, without second gradients; "phases": the sums of its phases
+            and bytes.
         """
         chosen = {name: self._contenders[name] for name in names}
         before = {name: contender.phases() for name, contender in chosen.items()}
@@ -121,7 +122,7 @@ class BenchRank:
                 dist.barrier()
                 start = time.perf_counter()
                 contender.step()
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(time.perf_counter() - start - contender.left_out_s())
         after = {name: contender.phases() for name, contender in chosen.items()}
         phases = {name: {key: after[name][key] - before[name][key] for key in after[name]} for name in chosen}
         return {"seconds": seconds, "phases": phases}

@@ -1,8 +1,12 @@
 """The time that a rank spends in each phase of its rounds, in seconds."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -10,7 +14,7 @@ class Seconds:
     """This rank's time by phase, in seconds since the start."""
 
     compute: float = 0.0
-    """Between rounds: the user's forward and backward passes."""
+    """Between rounds: the user's forward and backward passes; and within one a second evaluation of a mini-batch."""
     encode: float = 0.0
     wait: float = 0.0
     """Sending, receiving, and waiting for others."""
@@ -26,6 +30,17 @@ class Seconds:
         if self.phases is not None:
             self.phases.append((name, self._since, now))
         self._since = now
+
+    def computing(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Return a function whose calls, amid a phase "encode", count as computing."""
+
+        def timed(*args: P.args, **kwargs: P.kwargs) -> T:
+            self.phase("encode")
+            made = function(*args, **kwargs)
+            self.phase("compute")
+            return made
+
+        return timed
 
     def sums(self) -> dict[str, float]:
         """Return the sums by name."""

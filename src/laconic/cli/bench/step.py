@@ -111,8 +111,10 @@ def _table(rows: Sequence["Measurement"], n: int, d: int, repeats: int) -> Fitti
         "gathered: the base from one tensor per parameter, as the methods get it, and with the mean. ddp includes "
         "forward and backward, no_sync is these alone; their difference is exchange and update. "
         "*: more than the bar. x ddp: the step over that difference, in turns with it. bytes: of one step, sent and "
-        "received by a worker, mean over ranks. floor: gloo moving these bytes alone, in the same pattern, in turns "
-        "with the step; x floor: the step over it. encode, wait, decode: ms of one step, mean over ranks",
+        "received by a worker, mean over ranks. lag, lasg, sasg: without warm-up rounds, and less the time of "
+        "computing a second gradient, from putting its parameters in place to putting the model's back. floor: gloo "
+        "moving these bytes alone, in the same pattern, in turns with the step; x floor: the step over it. encode, "
+        "wait, decode: ms of one step, mean over ranks",
         ["step"],
         ["takes", "times", "quartiles", "bar", "x ddp", "bytes", "floor", "x floor", "encode", "wait", "decode"],
     )

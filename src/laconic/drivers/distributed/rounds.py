@@ -254,6 +254,8 @@ class Processes:
         """
         inputs = None if self.worker is None or self.rests else inputs_of(self.worker.rank)
         self.seconds.phase("compute")
+        if inputs is not None and inputs.gradient_at is not None:
+            inputs.gradient_at = self.seconds.computing(inputs.gradient_at)
         try:
             result = carry_out(run_rank(self.sessions, self.rounds, inputs, lr, self.seconds.phase), self.channel)
         except BaseException:
