@@ -43,6 +43,10 @@ $(TESTABLE): $(INSTALLED) pins/test.txt
 	$(PINNED) pins/test.txt
 	@touch $(TESTABLE)
 
+# The documentation as pages that open from a folder: build/site/index.html
+site: $(TESTABLE)
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(BIN)/mkdocs build --quiet
+
 UV := build/pins/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --override pins/without-torch.txt --constraint constraints.txt
 
@@ -50,7 +54,7 @@ pins:
 	$(PYTHON) -m venv build/pins
 	build/pins/bin/pip --disable-pip-version-check install --quiet uv
 	$(UV) pyproject.toml pins/torch-and-build.in --output-file pins/run.txt
-	$(UV) pyproject.toml pins/torch-and-build.in --extra test --constraint pins/run.txt --output-file pins/test.txt
+	$(UV) pyproject.toml pins/torch-and-build.in --extra test --extra site --constraint pins/run.txt --output-file pins/test.txt
 
 # The fast tests with the oldest versions that pyproject.toml names, and with the newest that there are.
 oldest:
@@ -62,4 +66,4 @@ newest:
 clean:
 	rm -rf $(VENV) build *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: run test nightly pins oldest newest clean
+.PHONY: run test nightly site pins oldest newest clean

@@ -38,7 +38,8 @@ def chosen() -> dict[str, str]:
 def test_all_that_is_installed_has_a_version_and_hashes_but_for_torch(file):
     named = PROJECT["project"]["dependencies"] + PROJECT["build-system"]["requires"]
     if file == "test.txt":
-        named = named + PROJECT["project"]["optional-dependencies"]["test"]
+        extras = PROJECT["project"]["optional-dependencies"]
+        named = named + extras["test"] + extras["site"]
     assert names_of(named) - pins_of(file).keys() == {"torch"}
 
 
@@ -50,9 +51,10 @@ def test_the_versions_are_those_that_were_chosen_and_the_tests_run_what_users_ru
 
 def test_no_requirement_has_a_lowest_version_above_the_chosen_one():
     project = PROJECT["project"]
-    named = project["dependencies"] + project["optional-dependencies"]["test"] + PROJECT["build-system"]["requires"]
+    extras = project["optional-dependencies"]
+    named = project["dependencies"] + extras["test"] + extras["site"] + PROJECT["build-system"]["requires"]
     for requirement in named:
-        found = re.fullmatch(r"([\w.-]+)>=([\d.]+)(; .*)?", requirement)
+        found = re.fullmatch(r"([\w.-]+)(?:\[\w+\])?>=([\d.]+)(; .*)?", requirement)
         assert found, requirement
         lowest, used = ([int(part) for part in text.split(".")] for text in (found[2], chosen()[normal(found[1])]))
         assert lowest <= used, requirement

@@ -1,0 +1,31 @@
+"""Pages of the public names, grouped by the package that holds them; their texts are the docstrings."""
+
+import laconic
+
+TITLES = {
+    "training": "Training",
+    "algorithms": "Methods",
+    "compressors": "Compressors",
+    "contract": "The contract of a method",
+    "policies": "Skip policies",
+    "telemetry": "Traffic, rounds and logs",
+    "network": "Links and clocks",
+    "gossip": "Graphs of workers",
+    "faults": "Faults",
+    "kernels": "Kernels",
+    "errors": "Errors",
+    "statements": "Warnings",
+}
+
+
+def reference_pages() -> dict[str, str]:
+    """Return the path and text of the page of each group of public names."""
+    groups: dict[str, list[str]] = {}
+    for name, module in laconic._MODULES.items():
+        groups.setdefault(module.split(".")[1], []).append(f"{module}.{name}")
+    assert groups.keys() == TITLES.keys(), f"titles of {groups.keys() ^ TITLES.keys()} are missing or left over"
+    pages = {}
+    for group, title in TITLES.items():
+        names = "\n\n".join(f"::: {name}" for name in groups[group])
+        pages[f"reference/{group}.md"] = f"# {title}\n\n{names}\n"
+    return pages
