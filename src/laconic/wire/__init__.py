@@ -7,6 +7,7 @@ from laconic.wire.codec import (
     BorrowedFrame,
     Encoded,
     Frame,
+    LandedFrame,
     SplitFrame,
     decode,
     encode,
@@ -22,7 +23,18 @@ from laconic.wire.coding.positions import (
     paper_position_bits,
 )
 from laconic.wire.control import Control
-from laconic.wire.head import FORMAT_VERSION, HEADER_BYTES, VALUE_BITS, Header, promised_bytes, read_payload_info
+from laconic.wire.head import (
+    CHECKSUM_AT,
+    CHECKSUM_BYTES,
+    FORMAT_VERSION,
+    HEADER_BYTES,
+    VALUE_BITS,
+    Header,
+    PayloadInfo,
+    promised_bytes,
+    read_payload_info,
+)
+from laconic.wire.in_chunks import CHUNK_BYTES, PREFIX_BYTES, ChunkReader, OutgoingChunks, goes_in_chunks, start_of
 from laconic.wire.packets.dense import Dense
 from laconic.wire.packets.fractional import FractionalValues
 from laconic.wire.packets.levels import Levels, pack_levels
@@ -38,21 +50,29 @@ from laconic.wire.packets.sparse import Sparse
 from laconic.wire.packets.vote_change import VoteChange
 
 __all__ = [
+    "CHECKSUM_AT",
+    "CHECKSUM_BYTES",
+    "CHUNK_BYTES",
     "FORMAT_VERSION",
     "HEADER_BYTES",
     "LEAD_BYTES",
     "LONG_BYTES",
     "POSITION_CODES",
+    "PREFIX_BYTES",
     "VALUE_BITS",
     "BorrowedFrame",
+    "ChunkReader",
     "Control",
     "Dense",
     "Encoded",
     "FractionalValues",
     "Frame",
     "Header",
+    "LandedFrame",
     "Levels",
+    "OutgoingChunks",
     "Packet",
+    "PayloadInfo",
     "Positions",
     "QuantizedValues",
     "ScaledSigns",
@@ -73,10 +93,12 @@ __all__ = [
     "encode_positions",
     "encode_split",
     "entropy_bound_bits",
+    "goes_in_chunks",
     "max_encoded_bytes",
     "pack_levels",
     "paper_position_bits",
     "promised_bytes",
     "read_payload_info",
     "short_bits",
+    "start_of",
 ]

@@ -14,11 +14,15 @@ from laconic.wire.head import (
     HEADER_BYTES,
     Header,
     PayloadInfo,
+    checksum,
     read_header,
     read_split_header,
+    with_checksum,
     write_header,
+    write_unsealed,
 )
 from laconic.wire.packets import KINDS
+from laconic.wire.packets.dense import Dense
 from laconic.wire.packets.fractional import MAX_LEVELS
 from laconic.wire.packets.packet import Packet, PayloadPart
 
@@ -105,33 +109,52 @@ class SplitFrame:
         return self.numel()
 
 
+LONG_BYTES = 1 << 20
+"""A payload of so many bytes is long: its first bytes travel with the header."""
+LEAD_BYTES = HEADER_BYTES + 8
+"""Of a long frame, the header and what travels with it: as many bytes as fields before the values of a dense packet."""
+
+
 @dataclass(frozen=True)
 class BorrowedFrame:
-    """A frame's bytes in two tensors, so that its values are not copied: they must not change until it is sent."""
+    """A frame's bytes in two parts, so that its values are not copied: they must not change until it is sent."""
 
-    start: Tensor
-    """(LEAD_BYTES,) uint8: the header and the fields."""
+    start: bytes
+    """(LEAD_BYTES,): the header, with zero in place of the checksum, and the fields."""
     values: Tensor
     """(n,) uint8, in the memory of the packet."""
 
     def numel(self) -> int:
         """Return the number of bytes in both."""
-        return self.start.numel() + self.values.numel()
+        return LEAD_BYTES + self.values.numel()
 
     def clone(self) -> Tensor:
         """Return the bytes in memory of their own, (n,) uint8."""
+        found = checksum(self.start, memoryview(self.values.numpy()))  # type: ignore[arg-type]
         data = BUFFER_POOL.borrow(self.numel())
-        data[: self.start.numel()] = self.start
-        data[self.start.numel() :] = self.values
+        data[:LEAD_BYTES] = _byte_view(with_checksum(self.start, found))
+        data[LEAD_BYTES:] = self.values
         return data
 
 
-Encoded = Tensor | SplitFrame | BorrowedFrame
+@final
+@dataclass(frozen=True)
+class LandedFrame:
+    """A frame's bytes with what was found out about them while they came."""
 
-LONG_BYTES = 1 << 20
-"""A payload of so many bytes is long: its first bytes travel with the header, and all values in one message."""
-LEAD_BYTES = HEADER_BYTES + 8
-"""Of a long frame, the header and what travels with it: as many bytes as fields before the values of a dense packet."""
+    data: Tensor
+    """(n,) uint8 on the CPU."""
+    checksum: int
+    """The checksum that they have."""
+    absolute_maximum: float | None = None
+    """Of a dense packet's values; None where it is not known."""
+
+    def numel(self) -> int:
+        """Return the number of bytes."""
+        return self.data.numel()
+
+
+Encoded = Tensor | SplitFrame | BorrowedFrame | LandedFrame
 
 
 def _byte_view(part: PayloadPart, *, stays: bool = False) -> Tensor:
@@ -200,8 +223,7 @@ def encode_in_place(frame: Frame) -> Tensor | BorrowedFrame:
         return _encoded(frame, parts)
     in_bytes = _byte_view(values)
     info = _payload_info(frame, len(fields) + in_bytes.numel())
-    header = write_header(frame.header, info, fields, memoryview(in_bytes.numpy()))  # type: ignore[arg-type]
-    return BorrowedFrame(start=_byte_view(header + fields), values=in_bytes)
+    return BorrowedFrame(write_unsealed(frame.header, info) + fields, in_bytes)
 
 
 def _payload_info(frame: Frame, encoded_bytes: int) -> PayloadInfo:
@@ -240,32 +262,40 @@ def decode(data: Encoded | bytes, max_count: int) -> Frame:
     A decoded packet's dense values and packed codes are views of `data`, or of a split frame's payload on the CPU.
 
     Args:
-        data: (n,) uint8 on the CPU, a split or borrowed frame, or bytes.
+        data: (n,) uint8 on the CPU, a split, borrowed or landed frame, or bytes.
         max_count: Length of the receiver's vector; a packet about later coordinates is refused.
 
     Raises:
         WireError: The bytes are not a valid frame.
     """
+    found: int | None = None
+    largest: float | None = None
     if type(data) is SplitFrame:
         header, info = read_split_header(bytes(data.header.numpy()))
         payload = data.payload.cpu()
         if payload.numel() != info.encoded_bytes:
             raise WireError(f"the header promises {info.encoded_bytes} payload bytes, {payload.numel()} are there")
     else:
-        if isinstance(data, BorrowedFrame):
+        if isinstance(data, LandedFrame):
+            found, largest = data.checksum, data.absolute_maximum
+            data = data.data
+        elif isinstance(data, BorrowedFrame):
             data = data.clone()
         elif not isinstance(data, Tensor):
             data = _byte_view(data) if data else torch.empty(0, dtype=torch.uint8)
         buffer = data.contiguous()
         if buffer.storage_offset() % 8 or buffer.data_ptr() % 8:
             buffer = buffer.clone()  # so that values can be viewed in place
-        header, info = read_header(memoryview(buffer.numpy()))  # type: ignore[arg-type]
+        header, info = read_header(memoryview(buffer.numpy()), found)  # type: ignore[arg-type]
         payload = buffer[HEADER_BYTES:]
     if info.kind in CONTROLS:
         return _read_control(header, info, payload)
     if info.kind not in KINDS:
         raise WireError(f"unknown packet kind {info.kind}; known: {', '.join(map(str, sorted(KINDS)))}")
-    packet = KINDS[info.kind].read(payload, info.dtype, max_count)
+    if largest is not None and info.kind == Dense.kind:
+        packet: Packet = Dense.read(payload, info.dtype, max_count, largest)
+    else:
+        packet = KINDS[info.kind].read(payload, info.dtype, max_count)
     if packet.payload_bits != info.payload_bits:
         raise WireError(f"{info.payload_bits} payload bits promised, {packet.payload_bits} are there")
     return Frame(header=header, packet=packet)

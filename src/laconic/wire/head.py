@@ -17,7 +17,8 @@ from laconic.wire.control import CONTROLS
 FORMAT_VERSION = 2
 HEADER_BYTES = 32
 _HEADER = struct.Struct("<BBHHHIIIIHIH")  # the last four are two numbers of 48 bits
-_CHECKSUM_AT, _CRC, _NO_CRC = 12, struct.Struct("<I"), bytes(4)
+CHECKSUM_AT, CHECKSUM_BYTES = 12, 4
+_CRC, _NO_CRC = struct.Struct("<I"), bytes(CHECKSUM_BYTES)
 _LOW = (1 << 32) - 1
 _ENCODED_BYTES, _ENCODED_BYTES_AT = struct.Struct("<IH"), 20
 
@@ -70,8 +71,13 @@ class PayloadInfo:
 
 def checksum(header: bytes, payload: memoryview | bytes) -> int:
     """Return the CRC-32 of the complete frame, with the four bytes of the checksum itself set to zero."""
-    start = crc32(header[:_CHECKSUM_AT] + _NO_CRC + header[_CHECKSUM_AT + 4 :])
+    start = crc32(header[:CHECKSUM_AT] + _NO_CRC + header[CHECKSUM_AT + 4 :])
     return crc32(payload, start)
+
+
+def checksum_on(more: memoryview | bytes, found: int) -> int:
+    """Return the CRC-32 of bytes of which `found` is that of all before `more`."""
+    return crc32(more, found)
 
 
 def write_header(header: Header, info: PayloadInfo, *payload: memoryview | bytes) -> bytes:
@@ -82,18 +88,28 @@ def write_header(header: Header, info: PayloadInfo, *payload: memoryview | bytes
         info: What to say about the payload.
         *payload: The bytes that the checksum covers too, in one part or several; none for a split frame.
     """
+    raw = write_unsealed(header, info)
+    found = crc32(raw)  # `checksum`, while its own bytes are zero
+    for part in payload:
+        found = crc32(part, found)
+    return with_checksum(raw, found)
+
+
+def write_unsealed(header: Header, info: PayloadInfo) -> bytes:
+    """Return the header's bytes with zero in place of the checksum; arguments as for `write_header`."""
     flags = (
         _SERVER * (header.role == "server") | _NUMBERS[info.dtype] << _VALUE_TYPE_AT | _SPLIT * info.is_split
         | _NOT_DELIVERED * (not header.delivered) | _SET_DIFFERS * header.set_differs
     )  # fmt: skip
-    raw = _HEADER.pack(
+    return _HEADER.pack(
         FORMAT_VERSION, info.kind, flags, header.rank, header.exchange, header.round, 0, header.weight,
         info.encoded_bytes & _LOW, info.encoded_bytes >> 32, info.payload_bits & _LOW, info.payload_bits >> 32,
     )  # fmt: skip
-    found = crc32(raw)  # `checksum`, while its own bytes are zero
-    for part in payload:
-        found = crc32(part, found)
-    return raw[:_CHECKSUM_AT] + _CRC.pack(found) + raw[_CHECKSUM_AT + 4 :]
+
+
+def with_checksum(start: bytes, found: int) -> bytes:
+    """Return a frame's first bytes, the header or more, with this checksum written into them."""
+    return start[:CHECKSUM_AT] + _CRC.pack(found) + start[CHECKSUM_AT + 4 :]
 
 
 def promised_bytes(raw: bytes | memoryview) -> int:
@@ -144,11 +160,12 @@ def read_split_header(raw: bytes) -> tuple[Header, PayloadInfo]:
     return header, info
 
 
-def read_header(data: memoryview) -> tuple[Header, PayloadInfo]:
+def read_header(data: memoryview, found: int | None = None) -> tuple[Header, PayloadInfo]:
     """Read the header of a complete frame, and check the frame's length and checksum.
 
     Args:
         data: The frame's bytes.
+        found: The checksum that the frame has, if it is known.
 
     Raises:
         WireError: The header is not valid, or does not belong to this payload.
@@ -162,7 +179,8 @@ def read_header(data: memoryview) -> tuple[Header, PayloadInfo]:
         raise WireError("a split frame, whose payload travels apart from its header, in one buffer with it")
     if info.encoded_bytes != n_bytes - HEADER_BYTES:
         raise WireError(f"the header promises {info.encoded_bytes} payload bytes, {n_bytes - HEADER_BYTES} are there")
-    found = checksum(raw, data[HEADER_BYTES:])
+    if found is None:
+        found = checksum(raw, data[HEADER_BYTES:])
     if found != promised:
         raise _damaged(found, promised)
     return header, info

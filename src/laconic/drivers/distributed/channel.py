@@ -1,9 +1,10 @@
 """Frames between real processes, over torch.distributed's point-to-point calls.
 
 One scheduler (`swap`) posts every message of a phase in one order, and never from a callback. A short frame is one
-message. Any other is sent as two, header and payload, so that a receiver knows the payload's size before it allocates
-memory. A long payload's fields travel with the header: then its values are sent from where they are (`BorrowedFrame`).
-The payload of a split frame goes through the group of `device_channel.py`. How a rank gives up is in `giving_up.py`.
+message. Any other is sent as header and payload, so that a receiver knows the payload's size before it allocates
+memory. A long payload's fields travel with the header: then its values are sent from where they are (`BorrowedFrame`),
+in chunks, which both ends read for the checksum while others are under way. The payload of a split frame goes through
+the group of `device_channel.py`. How a rank gives up is in `giving_up.py`.
 """
 
 import datetime
@@ -13,6 +14,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import NoneType
 from typing import Any
 
@@ -23,6 +25,7 @@ from torch import Tensor
 from laconic.drivers.distributed.device_channel import DeviceChannel
 from laconic.drivers.distributed.giving_up import GivingUp, is_call
 from laconic.drivers.distributed.incoming import SHORT_BYTES, HeaderMessage, IncomingFrame
+from laconic.drivers.distributed.outgoing import SMALLEST_SAMPLE_BYTES, Rests
 from laconic.drivers.gathered import Schema, check_sizes, read_gathered
 from laconic.errors import PayloadsLostError, PeerLostError, WireError
 from laconic.protocol.ring_allreduce import ring_parts
@@ -31,7 +34,6 @@ from laconic.torch_compat import post_receive, post_receive_from_any, post_send,
 from laconic.wire import (
     HEADER_BYTES,
     LEAD_BYTES,
-    LONG_BYTES,
     BorrowedFrame,
     Encoded,
     SplitFrame,
@@ -40,7 +42,6 @@ from laconic.wire import (
     read_payload_info,
 )
 
-_SMALLEST_SAMPLE_BYTES = 1 << 16  # smaller messages end in a socket's buffer and do not measure the link
 _SOON_S = 0.001  # a deadline that has passed still lets finished work end
 _PROBE_EVERY_S = 1.0  # waiting for a frame from any rank does not detect a closed connection
 _WORD_BITS = 31  # of a gather's purpose, beside its size
@@ -112,25 +113,20 @@ class Channel(GivingUp):
                     at[peer] = HeaderMessage()
                 arriving[peer] = post_receive(group, [at[peer].data], peer, 0)
             sends: list[tuple[int, Tensor, dist.Work | None]] = []  # a tensor must be held until it is sent
-            rests: list[tuple[int, Tensor]] = []  # of frames that are not short
+            rests = Rests()
             for peer in outgoing if len(outgoing) < 2 else self._in_turn(outgoing):
                 data = outgoing[peer]
                 _check_promise(data)
-                if type(data) is Tensor and data.nbytes <= SHORT_BYTES:
-                    part = data
-                else:
-                    part, rest = _messages_of(data)
-                    rests.append((peer, rest))
+                part = data if type(data) is Tensor and data.nbytes <= SHORT_BYTES else rests.add(peer, data)
                 sends.append((peer, part, self._send(part, peer)))
             incoming: dict[int, IncomingFrame | SplitFrame | Tensor] = {}
-            payloads = {}
             left = datetime.timedelta(seconds=self.patience_s)
             for peer in expected:
                 awaited, sender = (peer,), peer
                 arriving[peer].wait(left)
                 frame = incoming[peer] = self._read_message(at[peer])
-                if type(frame) is IncomingFrame and frame.has_payload:
-                    payloads[peer] = post_receive(group, [frame.payload], peer, 0)
+                if type(frame) is IncomingFrame:
+                    frame.post(partial(_receive, group, peer))
                 left = _left(deadline)
             awaited, sender = expected, self.rank
             if self.moved is not None:
@@ -144,31 +140,33 @@ class Channel(GivingUp):
                 else self._swap_split(self.device_channel, outgoing, incoming, deadline)
             )
             # Not earlier: the engine's control message that a receive is posted queues behind data already being sent.
-            start = time.perf_counter() if rests else 0.0
-            for peer, part in rests:
-                if part.nbytes:
-                    sends.append((peer, part, self._send(part, peer)))
+            start = time.perf_counter() if rests.n_bytes else 0.0
+            for peer, part in rests.messages():
+                sends.append((peer, part, self._send(part, peer)))
             for peer, part, work in sends:
                 if work is not None:
                     try:
                         work.wait(left)
                     except RuntimeError as error:
                         self._note_unsent(peer, error)
-                if rests:
+                if rests.n_bytes:
                     left = _left(deadline)
-                    if part.nbytes >= _SMALLEST_SAMPLE_BYTES:
-                        bandwidths.append(part.nbytes / max(time.perf_counter() - start, 1e-9))
+                    rests.was_sent(peer, part.nbytes, time.perf_counter() - start)
+            bandwidths += rests.bandwidths()
             if bandwidths:
                 self.link_bytes_per_s = min(bandwidths)
-            for peer in expected:
-                arrived = incoming[peer]
-                del incoming[peer]
-                if type(arrived) is IncomingFrame:
-                    awaited, sender = (peer,), peer
-                    if peer in payloads:
-                        payloads[peer].wait(_left(deadline))
-                    arrived = arrived.read()
-                yield peer, arrived
+            while incoming:  # a message of each in turn: all are under way at once
+                for peer in list(incoming):
+                    arrived = incoming[peer]
+                    if type(arrived) is IncomingFrame:
+                        awaited, sender = (peer,), peer
+                        if not arrived.land(lambda work: work.wait(_left(deadline))):
+                            continue
+                        del incoming[peer]
+                        yield peer, arrived.read()
+                    else:
+                        del incoming[peer]
+                        yield peer, arrived
         except WireError as error:
             self._at.clear()
             this = ", this one" if sender == self.rank else ""
@@ -197,10 +195,9 @@ class Channel(GivingUp):
             return SplitFrame(message.short_frame(HEADER_BYTES), payload)
         if info.encoded_bytes <= SHORT_BYTES - HEADER_BYTES:
             return message.short_frame(HEADER_BYTES + info.encoded_bytes)
-        if info.encoded_bytes >= LONG_BYTES:
-            raw = bytes(message.view[:LEAD_BYTES])
+        frame = IncomingFrame(message.view, info)
         message.clear(LEAD_BYTES)
-        return IncomingFrame(raw, info.encoded_bytes)
+        return frame
 
     def _swap_split(
         self,
@@ -215,7 +212,7 @@ class Channel(GivingUp):
         start = time.perf_counter()
         device_channel.swap(sent, expected, deadline, lambda: self._look({*sent, *expected}))
         seconds = max(time.perf_counter() - start, 1e-9)
-        return [payload.numel() / seconds for payload in sent.values() if payload.numel() >= _SMALLEST_SAMPLE_BYTES]
+        return [payload.numel() / seconds for payload in sent.values() if payload.numel() >= SMALLEST_SAMPLE_BYTES]
 
     def receive(self, senders: Sequence[int], awaited: Sequence[int], purpose: str) -> tuple[int, Encoded]:
         """Return the earliest frame of `senders`; see `Transport`. A sender that is not awaited may have left."""
@@ -246,8 +243,9 @@ class Channel(GivingUp):
                 assert self.device_channel is not None
                 self._swap_split(self.device_channel, {}, {sender: frame}, deadline)
                 return sender, frame
-            if frame.has_payload:
-                wait_until(post_receive(self.group, [frame.payload], sender, 0), deadline)
+            frame.post(partial(_receive, self.group, sender))
+            while not frame.land(lambda work: work.wait(_left(deadline))):
+                pass
             return sender, frame.read()
         except WireError as error:
             message.clear()
@@ -350,15 +348,8 @@ class Channel(GivingUp):
         self.destroy_groups()
 
 
-def _messages_of(data: Encoded) -> tuple[Tensor, Tensor]:
-    """Return what is sent of a frame in its first message, and in a second one if that is not empty."""
-    if type(data) is Tensor:
-        end = LEAD_BYTES if data.nbytes >= HEADER_BYTES + LONG_BYTES else HEADER_BYTES
-        return data[:end], data[end:]
-    if type(data) is BorrowedFrame:
-        return data.start, data.values
-    assert isinstance(data, SplitFrame)
-    return data.header, data.header[:0]
+def _receive(group: dist.ProcessGroup, peer: int, into: Tensor) -> dist.Work:
+    return post_receive(group, [into], peer, 0)
 
 
 def _check_promise(data: Encoded) -> None:
@@ -366,7 +357,7 @@ def _check_promise(data: Encoded) -> None:
     if type(data) is SplitFrame:
         header, n_bytes = data.header, data.payload.numel()
     elif type(data) is BorrowedFrame:
-        header, n_bytes = data.start, data.numel() - HEADER_BYTES
+        header, n_bytes = torch.frombuffer(bytearray(data.start), dtype=torch.uint8), data.numel() - HEADER_BYTES
     else:
         header, n_bytes = data, data.nbytes - HEADER_BYTES  # type: ignore[assignment,union-attr]
     promised = promised_bytes(header.numpy()) if header.nbytes >= HEADER_BYTES else -1  # type: ignore[arg-type]

@@ -4,14 +4,29 @@ A message that is longer than was promised then ends in that room, where it is f
 """
 
 import os
+from collections.abc import Callable
 from typing import final
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from laconic.buffer_pool import new_vector
 from laconic.errors import WireError
-from laconic.wire import HEADER_BYTES
+from laconic.wire import (
+    CHECKSUM_AT,
+    CHECKSUM_BYTES,
+    CHUNK_BYTES,
+    HEADER_BYTES,
+    LEAD_BYTES,
+    LONG_BYTES,
+    PREFIX_BYTES,
+    ChunkReader,
+    LandedFrame,
+    PayloadInfo,
+    goes_in_chunks,
+    start_of,
+)
 
 SHORT_BYTES = 1 << 14
 """A frame of up to so many bytes is short: it is sent in one message."""
@@ -50,29 +65,55 @@ class HeaderMessage:
 
 @final
 class IncomingFrame:
-    """A frame whose payload is still to come."""
+    """A frame whose payload is still to come: in one message, or in chunks, each of which is read as it lands."""
 
-    def __init__(self, start: bytes, payload_bytes: int) -> None:
-        """Allocate a frame that begins with `start`, its header or more, and has so many bytes of payload."""
-        self.n_bytes = HEADER_BYTES + payload_bytes
-        self.has_payload = payload_bytes > 0
+    def __init__(self, message: memoryview, info: PayloadInfo) -> None:
+        """Allocate a frame of which the message before the payload, which is `info`, has come."""
+        self.n_bytes = HEADER_BYTES + info.encoded_bytes
+        self._reader: ChunkReader | None = None
+        if goes_in_chunks(info):
+            start = start_of(bytes(message[:PREFIX_BYTES]))
+            self._reader = ChunkReader(start, info.dtype)
+        else:
+            start = bytes(message[: LEAD_BYTES if info.encoded_bytes >= LONG_BYTES else HEADER_BYTES])
         self._n_known = len(start)
-        self._buffer = new_vector(self.n_bytes + (_SLACK_BYTES if payload_bytes else 0), torch.uint8)
+        self._buffer = new_vector(self.n_bytes + _SLACK_BYTES, torch.uint8)
         self._view = memoryview(self._buffer.numpy())  # type: ignore[arg-type]
         self._view[: self._n_known] = start
-        if payload_bytes:
-            self._view[self.n_bytes : self.n_bytes + _MARK_BYTES] = _MARK
+        self._view[self.n_bytes : self.n_bytes + _MARK_BYTES] = _MARK
+        self._checksum = torch.empty(0, dtype=torch.uint8)
+        self._works: list[dist.Work] = []
+        self._n_landed = 0
 
-    @property
-    def payload(self) -> Tensor:
-        """Where to receive the payload, or the rest of it, (n,) uint8, with the room after it."""
-        return self._buffer[self._n_known :]
+    def post(self, receive: Callable[[Tensor], dist.Work]) -> None:
+        """Post the receives of all its messages. `receive` gets a tensor (n,) uint8, with room after the message."""
+        if self._reader is None:
+            self._works = [receive(self._buffer[self._n_known :])]
+            return
+        starts = range(self._n_known, self.n_bytes, CHUNK_BYTES)
+        self._checksum = torch.empty(CHECKSUM_BYTES + _SLACK_BYTES, dtype=torch.uint8)
+        self._works = [*(receive(self._buffer[start:]) for start in starts), receive(self._checksum)]
 
-    def read(self) -> Tensor:
-        """Return the frame, (n,) uint8. Raises WireError if more has arrived than its header promises."""
-        if self.has_payload and self._view[self.n_bytes : self.n_bytes + _MARK_BYTES] != _MARK:
+    def land(self, wait: Callable[[dist.Work], object]) -> bool:
+        """Wait for its next message. Returns whether that is the last one."""
+        number = self._n_landed
+        wait(self._works[number])
+        self._n_landed += 1
+        is_last = self._n_landed == len(self._works)
+        if self._reader is not None and not is_last:
+            start = self._n_known + number * CHUNK_BYTES
+            self._reader.read(self._buffer[start : min(start + CHUNK_BYTES, self.n_bytes)])
+        return is_last
+
+    def read(self) -> Tensor | LandedFrame:
+        """Return the frame, once all has landed. Raises WireError if more has arrived than its header promises."""
+        if self._view[self.n_bytes : self.n_bytes + _MARK_BYTES] != _MARK:
             raise _too_long(self.n_bytes)
-        return self._buffer[: self.n_bytes]
+        data = self._buffer[: self.n_bytes]
+        if self._reader is None:
+            return data
+        data[CHECKSUM_AT : CHECKSUM_AT + CHECKSUM_BYTES] = self._checksum[:CHECKSUM_BYTES]
+        return LandedFrame(data, self._reader.checksum, self._reader.absolute_maximum)
 
 
 def _too_long(n_bytes: int) -> WireError:

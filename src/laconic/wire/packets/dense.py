@@ -106,13 +106,16 @@ class Dense(Packet):
         return [_FIELDS.pack(self.offset, self.count), self.values.contiguous()]
 
     @classmethod
-    def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
+    def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int, largest: float | None = None) -> Self:
+        """Read a payload, as `Packet.read`; `largest` is the largest magnitude of its values, if it is known."""
         if payload.numel() < _FIELDS.size:
             raise WireError(f"dense: a payload of {payload.numel()} bytes has no room for its fields")
         offset, count = _FIELDS.unpack_from(payload.numpy())  # type: ignore[arg-type]
         check_range(offset, count, max_count)
         check_length(payload, dense_bytes(count, dtype), "dense")
         packet = cls(values=payload[_FIELDS.size :].view(dtype), offset=offset)
+        if largest is not None:
+            packet.__dict__["absolute_maximum"] = largest  # the cached property
         if not packet.finite:
             raise WireError("dense: inf or NaN among the values")
         return packet
