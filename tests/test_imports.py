@@ -13,6 +13,7 @@ ROOT = Path(laconic.__file__).parent
 
 # From the bottom up. Every package may import the ground, which imports nothing of laconic.
 GROUND = {
+    "atomic",
     "errors",
     "statements",
     "units",
@@ -36,6 +37,7 @@ MAY_IMPORT = {
     "faults": {"protocol", "contract", "telemetry", "network", "wire"},
     "drivers": {"faults", "protocol", "contract", "telemetry", "network", "wire", "kernels"},
     "training": {"drivers", "faults", "protocol", "contract", "telemetry", "network", "kernels"},
+    "checkpoint": {"", "training", "drivers"},
     "": {"training", "faults", "algorithms", "policies", "contract", "compressors", "telemetry", "network", "gossip",
          "kernels"},
     "lab": {"", "training", "drivers", "faults", "protocol", "contract", "telemetry", "network", "kernels"},

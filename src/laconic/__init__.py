@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     )
     from laconic.contract import ALGORITHMS, Algorithm, Inbox, Reply, Server, Step, Worker, algorithm
     from laconic.errors import (
+        CheckpointError,
         ContractError,
         LaconicError,
         PeerLostError,
@@ -88,6 +89,7 @@ __all__ = [
     "SSGDMVRS",
     "Algorithm",
     "CSGDRing",
+    "CheckpointError",
     "Clipped",
     "CompSkip",
     "ComputeTime",
@@ -160,6 +162,7 @@ _MODULES = {  # the module of each name; editors and type checkers read the impo
     "SSGDMVRS": "laconic.algorithms.ssgd_mv_rs",
     "Algorithm": "laconic.contract",
     "CSGDRing": "laconic.algorithms.csgd_ring",
+    "CheckpointError": "laconic.errors",
     "Clipped": "laconic.compressors",
     "CompSkip": "laconic.algorithms.compskip",
     "ComputeTime": "laconic.network",
@@ -215,7 +218,7 @@ _MODULES = {  # the module of each name; editors and type checkers read the impo
     "observe": "laconic.telemetry.observing",
     "set_kernel_threads": "laconic.kernels.api",
 }
-_FACES = ("compressors", "contract", "kernels", "network", "wire")  # packages whose names are public too
+_FACES = ("checkpoint", "compressors", "contract", "kernels", "network", "wire")  # packages whose names are public too
 
 
 def _load(name: str) -> Any:  # noqa: ANN401 - an object of any type

@@ -49,6 +49,14 @@ class DatasetError(LaconicError, ValueError):
     """A data file is missing, truncated, of another type, or unexpected."""
 
 
+class CheckpointError(LaconicError, ValueError):
+    """A saved checkpoint is damaged, not complete, or not one that can be loaded here. Nothing has changed."""
+
+
+class CheckpointFormatError(CheckpointError):
+    """A checkpoint is of a version of laconic whose files this one does not read."""
+
+
 class Spelling(Enum):
     """How a message names options: as they were given."""
 

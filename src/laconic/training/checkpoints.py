@@ -91,6 +91,14 @@ class Checkpoints:
     def _part(self) -> dict[str, Any]:
         return {**self.identity(), **{name: part.saved() for name, part in self._parts.items()}}
 
+    def own(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the inner optimizer's state of this rank, and its part. Not collective.
+
+        Raises:
+            RuntimeError: it cannot be saved now.
+        """
+        return split(self._inner.state_dict())[0], self._part()
+
     def saved(self) -> dict[str, Any]:
         """Return the state of this rank, with that of the others if it was gathered. Not collective."""
         calling = caller_named("_get_optim_state_dict")

@@ -120,7 +120,7 @@ class DistributedOptimizer(OptimizerAround):
         self._claim = Claim(self.flat, group)
         self._claim.check()
         self.algorithm = algorithm
-        self._model = model
+        self.model = model
         active = ActiveParameters(self.flat.sizes, partial(_call, WeakMethod(self._gather_used)))
         self.server_model = ServerModel(inner, active, learning_rates, clipping) if algorithm.server_steps else None
         parameters = self.flat.values_by_torch()
@@ -176,9 +176,9 @@ class DistributedOptimizer(OptimizerAround):
         self.guard_groups()
         inner.register_load_state_dict_post_hook(say_if_loaded)
         self._replaced = ReplacedTensors(self.flat, model)
-        self._checkpoints = Checkpoints(inner, self.driver, self.training, self.flat, self.server_model)
+        self.checkpoints = Checkpoints(inner, self.driver, self.training, self.flat, self.server_model)
         if loaded is not None:
-            self._checkpoints.take_up(loaded)
+            self.checkpoints.take_up(loaded)
 
     def accept_equal_gradients(self) -> None:
         """Give no warning where workers bring the same first gradient: for a loss that takes no mini-batches."""
@@ -256,12 +256,12 @@ class DistributedOptimizer(OptimizerAround):
     def _finish_step(self, loss_scale: Tensor | None, *, has_overflow: bool = False) -> None:
         if self.joining is not None:
             loss_scale = self.joining.scaled(loss_scale, self.flat)
-        if (held := self._checkpoints.held) is not None:
+        if (held := self.checkpoints.held) is not None:
             held.take_up()
         if self.replica_check.is_start:
             self.replica_check.at_start(self.training.n_taken)
         self.training.step(loss_scale, has_overflow=has_overflow)
-        self._own.second = self._checkpoints.others = None
+        self._own.second = self.checkpoints.others = None
         if held is not None:
             held.end_step()
         if (every := self.replica_check.every) and self.driver.rounds % every == 0 and not self.training.n_taken:
@@ -276,8 +276,8 @@ class DistributedOptimizer(OptimizerAround):
             parameters = self.driver.request_admission()
             if parameters is not None:
                 self.flat.set_values(parameters)
-        if not self.serves_only and two_points and self._model is not None:
-            self._own.second = SecondGradient(self.flat, closure, self._model.buffers, self.driver.pool)
+        if not self.serves_only and two_points and self.model is not None:
+            self._own.second = SecondGradient(self.flat, closure, self.model.buffers, self.driver.pool)
         with torch.enable_grad():
             return closure()
 
@@ -331,7 +331,7 @@ class DistributedOptimizer(OptimizerAround):
             ValueError: if `model` was not given, or for another `how`.
             PeerLostError: if a rank is lost.
         """
-        check_share(how, self._model)
+        check_share(how, self.model)
         if self._buffers is not None:
             self._buffers.share(how)
 
@@ -370,7 +370,7 @@ class DistributedOptimizer(OptimizerAround):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the inner optimizer's state and the method's, of this rank or as it was gathered. It never waits."""
-        return self._checkpoints.saved()
+        return self.checkpoints.saved()
 
     def gather_state(self, rank: int | None = None) -> dict[str, Any]:
         """Gather the state of all ranks, on `rank` or on every one; until the next step, `state_dict()` returns it too.
@@ -378,7 +378,7 @@ class DistributedOptimizer(OptimizerAround):
         It needs memory for what all ranks keep; the other ranks get their own state. Collective. Raises ValueError for
         a wrong rank, RuntimeError if one cannot be saved now, PeerLostError.
         """
-        self._checkpoints.gather(rank)
+        self.checkpoints.gather(rank)
         return self.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -390,7 +390,7 @@ class DistributedOptimizer(OptimizerAround):
         Raises PeerLostError, and ValueError for a state of another algorithm, model or round, or with values that
         cannot be: then nothing has changed on any rank.
         """
-        self._checkpoints.load(state_dict)
+        self.checkpoints.load(state_dict)
         self.replica_check.is_start = True
 
 

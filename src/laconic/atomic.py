@@ -42,6 +42,16 @@ def write_bytes(path: Path, data: bytes) -> None:
             raise
 
 
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder be on disk: those of new files, and of files that were renamed."""
+    with named_in_errors(folder), contextlib.suppress(PermissionError):  # Windows opens no folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 @contextlib.contextmanager
 def named_in_errors(path: Path) -> Iterator[None]:
     """Let every OSError of the block name `path`: the system names no file where a write fails."""

@@ -1,0 +1,177 @@
+"""Where checkpoints are: a folder for each, within one folder of a run.
+
+A checkpoint is written under a name that begins with a dot, and renamed once all its files are on disk. So a name such
+as `000012-step-1200`, the 12th save at step 1200, is that of a complete one, whatever was killed and when.
+"""
+
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from laconic import __version__
+from laconic.atomic import sync_folder, write_bytes
+from laconic.checkpoint.parts import FORMAT, ReadPart, check_format, file_of, read_part
+from laconic.checkpoint.sealed import check_content, sealed, unsealed
+from laconic.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"(\d{6,18})-step-(\d{1,18})")
+_UNFINISHED = re.compile(r"\.\d{6,18}-step-\d{1,18}\.unfinished")
+_NUMBER = range(1 << 62)
+_CONTENT = {
+    "format": int, "laconic": str, "torch": str, "step": _NUMBER, "save": _NUMBER,
+    "parts": [{"file": str, "bytes": _NUMBER, "checksum": str}],
+}  # fmt: skip
+
+
+def saved_in(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, the newest at the front; none if there is no such folder."""
+    found = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for path in folder.iterdir():
+            if (name := _NAME.fullmatch(path.name)) and path.is_dir():
+                found[int(name[1])] = path
+    return [found[save] for save in sorted(found, reverse=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """A checkpoint that is being written."""
+
+    folder: Path
+    save: int
+    step: int
+
+    @classmethod
+    def begin(cls, folder: Path, step: int) -> "Writing":
+        """Make room for the next checkpoint of a folder, and remove what a process that was killed has begun.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if _UNFINISHED.fullmatch(path.name):
+                shutil.rmtree(path)
+        numbers = [_number_of(path) for path in saved_in(folder)]
+        writing = cls(folder=folder, save=max(numbers, default=0) + 1, step=step)
+        writing.unfinished.mkdir()
+        return writing
+
+    @property
+    def unfinished(self) -> Path:
+        """Where its files are written."""
+        return self.folder / f".{self.save:06}-step-{self.step}.unfinished"
+
+    @property
+    def path(self) -> Path:
+        """Where they are in the end."""
+        return self.folder / f"{self.save:06}-step-{self.step}"
+
+    def write_part(self, rank: int, data: bytes) -> None:
+        """Write a rank's file. Raises OSError."""
+        write_bytes(self.unfinished / file_of(rank), data)
+
+    def finish(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Make the checkpoint complete, once all its files are written.
+
+        Args:
+            parts: by rank, the "bytes" and the "checksum" of its file.
+
+        Raises:
+            OSError: a file is not there, or the manifest cannot be written.
+        """
+        listed = [{"file": file_of(rank), **part} for rank, part in enumerate(parts)]
+        for part in listed:
+            path = self.unfinished / str(part["file"])
+            if not path.is_file() or path.stat().st_size != part["bytes"]:
+                raise OSError(f"{path} is not there as its rank has written it; all ranks must see one folder")
+        content = {
+            "format": FORMAT, "laconic": __version__, "torch": torch.__version__, "step": self.step, "save": self.save,
+            "parts": listed,
+        }  # fmt: skip
+        write_bytes(self.unfinished / MANIFEST, sealed(content))
+        sync_folder(self.unfinished)
+        self.unfinished.rename(self.path)
+        sync_folder(self.folder)
+
+    def give_up(self) -> None:
+        """Remove what was written."""
+        shutil.rmtree(self.unfinished, ignore_errors=True)
+
+
+def remove_older(folder: Path, keep: int) -> None:
+    """Remove all but the newest checkpoints of a folder. Raises OSError."""
+    for path in saved_in(folder)[keep:]:
+        removed = path.with_name(f".{path.name}.unfinished")  # at once; a kill leaves no half of one by its name
+        path.rename(removed)
+        shutil.rmtree(removed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a checkpoint consists of."""
+
+    path: Path
+    content: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> "Manifest":
+        """Read the manifest of the checkpoint in a folder. Raises CheckpointError."""
+        with _named(path / MANIFEST):
+            content = unsealed(_bytes_of(path / MANIFEST))
+            check_format(content)
+            check_content(content, _CONTENT)
+            names = [part["file"] for part in content["parts"]]
+            if not names or names != [file_of(rank) for rank in range(len(names))]:
+                raise CheckpointError("its description does not list the files of ranks 0, 1, ...")
+        return cls(path=path, content=content)
+
+    @property
+    def n_ranks(self) -> int:
+        """How many ranks have saved."""
+        return len(self.content["parts"])
+
+    def part(self, rank: int) -> ReadPart:
+        """Read a rank's file, and check all of it. Raises CheckpointError."""
+        listed = self.content["parts"][rank]
+        file = self.path / listed["file"]
+        with _named(file):
+            data = _bytes_of(file)
+            if len(data) != listed["bytes"]:
+                raise CheckpointError(
+                    f"it has {len(data)} bytes of {listed['bytes']}; it is truncated or of another save"
+                )
+            part = read_part(data, rank, listed["checksum"])
+            own = {"rank": rank, "ranks": self.n_ranks, "step": self.content["step"], "save": self.content["save"]}
+            if any(part.description[key] != value for key, value in own.items()):
+                raise CheckpointError("it is of another save than the manifest")
+            return part
+
+
+def _number_of(path: Path) -> int:
+    name = _NAME.fullmatch(path.name)
+    assert name is not None
+    return int(name[1])
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"it cannot be read: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Let every CheckpointError of the block begin with the file."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise type(error)(f"{file}: {error}") from error

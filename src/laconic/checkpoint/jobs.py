@@ -1,0 +1,122 @@
+"""What is saved and loaded, over ranks or in one process: a `DistributedOptimizer` or a `Simulation`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import nn
+
+from laconic.drivers.distributed.state_exchange import show
+from laconic.drivers.gathered import Schema
+from laconic.training.distributed_optimizer import DistributedOptimizer
+from laconic.training.saved_job import OTHERS
+from laconic.training.simulation import Simulation
+from laconic.training.state_dict import KEY, split
+
+INNER = "inner"
+_PURPOSE = "for a checkpoint"
+_MAX_BYTES = 1 << 18
+
+State = Mapping[str, Any]
+"""Of one rank: the inner optimizer's state as "inner", the method's as "laconic"."""
+
+
+class Job(Protocol):
+    """What trains, as one rank sees it."""
+
+    rank: int
+    size: int
+    model: nn.Module | None
+
+    def gather(self, value: Any, schema: Schema) -> list[Any]:  # noqa: ANN401 - JSON
+        """Return the values of all ranks, by rank. Collective."""
+
+    def show(self, data: bytes | None, n_bytes: int) -> bytes:
+        """Return rank 0's bytes on every rank. Collective."""
+
+    def own(self) -> dict[str, Any]:
+        """Return this rank's state. Raises RuntimeError if it cannot be saved now."""
+
+    def wanted(self, n_saved: int) -> Sequence[int]:
+        """Return the ranks whose states this one reads, of those that have saved; its model is that of the first."""
+
+    def load(self, states: Mapping[int, State]) -> None:
+        """Go on from the states that were wanted. Collective. Raises ValueError; nothing has changed then."""
+
+
+class OverRanks:
+    """One rank of a `DistributedOptimizer`."""
+
+    def __init__(self, opt: DistributedOptimizer) -> None:
+        """Save and load `opt`."""
+        self._opt = opt
+        self._channel = opt.driver.channel
+        self.rank, self.size, self.model = self._channel.rank, self._channel.size, opt.model
+
+    def gather(self, value: Any, schema: Schema) -> list[Any]:  # noqa: ANN401 - JSON
+        """Return the values of all ranks, by rank."""
+        return self._channel.gather(value, _PURPOSE, schema, _MAX_BYTES)
+
+    def show(self, data: bytes | None, n_bytes: int) -> bytes:
+        """Return rank 0's bytes on every rank."""
+        return show(self._channel, data, 0, n_bytes, _PURPOSE)
+
+    def own(self) -> dict[str, Any]:
+        """Return this rank's state."""
+        inner, part = self._opt.checkpoints.own()
+        return {INNER: inner, KEY: part}
+
+    def wanted(self, n_saved: int) -> Sequence[int]:
+        """Return the ranks whose states this one reads: all ranks together read all of them."""
+        return range(self.rank, n_saved, self.size) or [self.rank % n_saved]
+
+    def load(self, states: Mapping[int, State]) -> None:
+        """Go on from the states that were wanted."""
+        own, *others = states
+        part = {**states[own][KEY], **({OTHERS: {rank: states[rank][KEY] for rank in others}} if others else {})}
+        self._opt.load_state_dict({**states[own][INNER], KEY: part})
+
+
+class InOneProcess:
+    """All workers of a `Simulation`."""
+
+    rank, size = 0, 1
+
+    def __init__(self, simulation: Simulation) -> None:
+        """Save and load `simulation`."""
+        self._simulation = simulation
+        self.model: nn.Module | None = simulation.model
+
+    def gather(self, value: Any, schema: Schema) -> list[Any]:  # noqa: ANN401 - JSON
+        """Return the value."""
+        return [value]
+
+    def show(self, data: bytes | None, n_bytes: int) -> bytes:
+        """Return the bytes."""
+        assert data is not None
+        return data
+
+    def own(self) -> dict[str, Any]:
+        """Return the state of all workers."""
+        inner, part = split(self._simulation.state_dict())
+        return {INNER: inner, KEY: part}
+
+    def wanted(self, n_saved: int) -> Sequence[int]:
+        """Return all ranks that have saved."""
+        return range(n_saved)
+
+    def load(self, states: Mapping[int, State]) -> None:
+        """Go on from the states that were wanted."""
+        others = {rank: {**state[KEY], INNER: state[INNER]} for rank, state in states.items() if rank}
+        part = {**states[0][KEY], **({OTHERS: others} if others else {})}
+        self._simulation.load_state_dict({**states[0][INNER], KEY: part})
+
+
+def job_of(opt: object) -> Job:
+    """Return a job. Raises TypeError for what is none."""
+    if isinstance(opt, DistributedOptimizer):
+        return OverRanks(opt)
+    if isinstance(opt, Simulation):
+        return InOneProcess(opt)
+    raise TypeError(
+        f"checkpoint: opt is a {type(opt).__name__}; it must be a laconic.DistributedOptimizer or a laconic.Simulation"
+    )
