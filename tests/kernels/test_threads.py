@@ -51,6 +51,7 @@ def made_by_every_kernel():
     few = torch.ones(D).index_fill_(0, torch.arange(50), 2.0)
     for values in (vector, vector.double(), torch.sinh(3 * vector), vector.sign(), few, vector * torch.arange(D)):
         made += [kernels.top_k(values, k) for k in (1, D // 1000, D // 100, D // 10, D // 2)]
+        made.append(kernels.top_k_by_chunk(values, 4096, 64, 1))
     for bits in (1, 3, 4, 6):
         packed, means = kernels.fractional_codes(vector, bits)
         made += [packed, means, kernels.fractional_dense(packed, means, D, bits)]

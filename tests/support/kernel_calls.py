@@ -99,6 +99,7 @@ def _calls() -> list[Call]:
     add("add_up", "sums", vectors=lambda: [_floats(), _floats(seed=1), _floats(seed=2)], out=_floats, divisor=3)
     add("all_finite", "finite", vector=_floats)
     add("top_k", "top_k", vector=_floats, k=30)
+    add("top_k_by_chunk", "chunks", vector=_floats, size=100, k=7, last_k=3)
     add("ascending", "position_streams", positions=_indices, count=D)
     add("put_numbers", "position_streams", numbers=_indices, width=9)
     add("take_numbers", "position_streams", k=67, width=9,

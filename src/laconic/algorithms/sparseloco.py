@@ -14,12 +14,14 @@ workers' packets; here the answer is their mean. Positions are coded and counted
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
+
+import torch
 
 from laconic.compressors import Selection, dense, fractional
 from laconic.contract import Algorithm, Exchange, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import take_at
+from laconic.kernels.api import union_sum
 from laconic.wire import Packet, Sparse, paper_position_bits
 
 
@@ -57,20 +59,25 @@ class SparseLoCo(Selection, Algorithm):
         return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
 
     def work(self, me: Worker) -> Step:
-        corrected = me.change_plus(me.memory["residual"] * self.decay)
+        corrected = me.change_plus(torch.mul(me.memory["residual"], self.decay, out=me.scratch()))
         sent = self.take(corrected, me.spec, me.offset)
         if self.bits < 32:
             sent = replace(sent, values=fractional(sent.values.dense(), bits=self.bits))
         reply = yield sent
         me.memory["residual"] = sent.unsent_of(corrected) if reply.delivered else corrected
-        return reply.dense()
+        is_one = len(reply.parts) == 1 and reply.packet.count == me.count  # not one of several slices
+        return cast("Sparse", reply.packet) if is_one else reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> Sparse:
+        packets, dtype = [cast("Sparse", packet) for packet in inbox.values()], server.memory.dtype
+        values = [packet.values.dense().to(dtype) for packet in packets]
+        union, total = union_sum([packet.indices for packet in packets], values, dtype)
         # By all workers: what was not delivered stays in its worker's residual.
-        step = inbox.sum().div_(inbox.n_workers / self.outer_lr)
-        indices = step.nonzero().flatten()
-        values = dense(take_at(step, indices))
-        return Sparse(indices=indices, values=values, count=server.count, offset=server.offset, code=self.code)
+        step = total.div_(inbox.n_workers / self.outer_lr)
+        moves = step != 0
+        return Sparse(
+            indices=union[moves], values=dense(step[moves]), count=server.count, offset=server.offset, code=self.code
+        )
 
     def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
         k = packet.indices.numel() if isinstance(packet, Sparse) else 0

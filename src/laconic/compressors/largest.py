@@ -4,12 +4,11 @@ import functools
 import math
 from fractions import Fraction
 
-import torch
 from torch import Tensor
 
 from laconic.compressors.compressor import block_lengths
 from laconic.contract import ModelSpec
-from laconic.kernels.api import top_k_by_block
+from laconic.kernels.api import top_k_by_block, top_k_by_chunk
 
 
 @functools.lru_cache(maxsize=1024)  # fractions are slow, and methods ask several times a round
@@ -93,33 +92,7 @@ def chosen(
         ValueError: As `n_selected_in` does, for "vector".
     """
     by_block = n_selected_by_block(vector.numel(), density=density, k=k, blocks=blocks, spec=spec)
-    found = []
-    start = 0
-    if blocks not in ("vector", "layer") and len(by_block) > 2:  # all but the last are alike
-        length, n_selected = by_block[0]
-        start = length * (len(by_block) - 1)
-        found.append(_chosen_in_rows(vector[:start].view(-1, length), n_selected))
-        by_block = by_block[-1:]
-    if not found:
-        return top_k_by_block(vector, by_block)
-    found.append(top_k_by_block(vector[start:], by_block) + start)
-    return torch.cat(found)
-
-
-def _chosen_in_rows(rows: Tensor, k: int) -> Tensor:
-    """Return the indices of the k largest magnitudes in each row, as `top_k` chooses them.
-
-    Args:
-        rows: (n, size) float32 or float64.
-        k: Number of elements of each row, 1 .. size.
-
-    Returns:
-        (n k,) int64, ascending, counted over all rows.
-    """
-    integer = torch.int32 if rows.dtype == torch.float32 else torch.int64
-    magnitudes = rows.view(integer) & torch.iinfo(integer).max  # in the order of the numbers, NaN above infinity
-    threshold = magnitudes.topk(k, sorted=False).values.amin(1, keepdim=True)
-    taken = magnitudes > threshold
-    ties = magnitudes == threshold
-    taken |= ties & (ties.cumsum(1, dtype=torch.int32) <= k - taken.sum(1, keepdim=True))
-    return taken.view(-1).nonzero().flatten()
+    if blocks not in ("vector", "layer") and len(by_block) > 1:  # all but the last are alike
+        (size, n_selected), (_, n_last) = by_block[0], by_block[-1]
+        return top_k_by_chunk(vector, size, n_selected, n_last)
+    return top_k_by_block(vector, by_block)

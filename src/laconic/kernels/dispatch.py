@@ -19,6 +19,7 @@ _REFERENCE_ON_GPUS = (
     "votes",
     "sums",
     "scaled_answers",
+    "chunks",
 )  # files without kernels in Triton
 
 

@@ -75,6 +75,32 @@ def top_k_by_block(vector: Tensor, blocks: Sequence[tuple[int, int]]) -> Tensor:
     return made
 
 
+def top_k_by_chunk(vector: Tensor, size: int, k: int, last_k: int) -> Tensor:
+    """Return the indices of the largest magnitudes of each chunk of a size; see `reference/chunks.py`.
+
+    Args:
+        vector: (d,) float32 or float64, d at least 1.
+        size: Elements of every chunk but the last one, which has the rest.
+        k: How many to take of every chunk but the last one, 1 .. size.
+        last_k: How many to take of the last one, at most its elements.
+
+    Returns:
+        (n,) int64, ascending, counted over all chunks.
+
+    Raises:
+        TypeError: The vector has another type or shape.
+        ValueError: A number is outside its range.
+    """
+    checks.vector("top_k_by_chunk", "vector", vector, checks.FLOATS)
+    d = vector.numel()
+    checks.number("top_k_by_chunk", "length of the vector", d, 1, checks.MAX_COUNT)
+    checks.number("top_k_by_chunk", "size", size, 1, checks.MAX_COUNT)
+    checks.number("top_k_by_chunk", "k", k, 1, size)
+    checks.number("top_k_by_chunk", "last_k", last_k, 1, (d - 1) % size + 1)
+    made: Tensor = fastest("chunks", vector.device).top_k_by_chunk(vector, size, k, last_k)
+    return made
+
+
 def ascending(positions: Tensor, count: int) -> bool:
     """Return whether positions ascend, each once, within 0 .. count - 1; see `reference/position_streams.py`."""
     checks.vector("ascending", "positions", positions, checks.INDICES)

@@ -1,0 +1,32 @@
+"""The largest magnitudes of each chunk of a vector: the reference, in torch."""
+
+import torch
+from torch import Tensor
+
+
+def top_k_by_chunk(vector: Tensor, size: int, k: int, last_k: int) -> Tensor:
+    """Return the indices of the largest magnitudes of each chunk, as `reference.top_k.top_k` chooses them.
+
+    Args:
+        vector: (d,) float32 or float64.
+        size: Elements of every chunk but the last one, which has the rest: 1 .. size.
+        k: How many to take of every chunk but the last one.
+        last_k: How many to take of the last one.
+
+    Returns:
+        (n,) int64, ascending, counted over all chunks.
+    """
+    start = (vector.numel() - 1) // size * size  # of the last chunk
+    last = _of_rows(vector[start:][None], last_k) + start
+    return torch.cat([_of_rows(vector[:start].reshape(-1, size), k), last]) if start else last
+
+
+def _of_rows(rows: Tensor, k: int) -> Tensor:
+    """Return the indices of the k largest magnitudes of each row (n, size), counted over all rows: (n k,)."""
+    integer = torch.int32 if rows.dtype == torch.float32 else torch.int64
+    magnitudes = rows.view(integer) & torch.iinfo(integer).max  # in the order of the numbers, NaN above infinity
+    threshold = magnitudes.topk(k, sorted=False).values.amin(1, keepdim=True)
+    taken = magnitudes > threshold
+    ties = magnitudes == threshold
+    taken |= ties & (ties.cumsum(1, dtype=torch.int32) <= k - taken.sum(1, keepdim=True))
+    return taken.view(-1).nonzero().flatten()

@@ -1,0 +1,51 @@
+"""The largest magnitudes of each chunk: compiled code and the reference choose the same ones."""
+
+import pytest
+import torch
+
+from laconic.kernels import api as kernels
+from laconic.kernels.reference import chunks as reference_chunks
+from laconic.kernels.reference import top_k as reference_top_k
+from support.inputs import over_inputs
+
+SHAPES = [(777, 7, 2), (777, 64, 64), (777, 500, 3), (777, 1, 1), (9000, 4096, 64), (9000, 4096, 4095), (8192, 4096, 1)]
+
+
+def vectors(d: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(d)
+    normal = torch.randn(d, generator=generator, dtype=dtype)
+    ties = torch.randint(-2, 3, (d,), generator=generator).to(dtype)
+    lone = torch.zeros(d, dtype=dtype)
+    lone[d // 2] = -1e-40
+    all_bits = torch.full((d,), -1, dtype=torch.int32 if dtype == torch.float32 else torch.int64).view(dtype)
+    return {
+        "normal": normal, "few values": ties, "zeros": torch.zeros(d, dtype=dtype), "one that is not zero": lone,
+        "widest range": torch.exp2(40 * normal).clamp(max=3e38), "chunks unlike each other": normal.cumsum(0) ** 3,
+        "inf and NaN": torch.where(ties == 2, torch.nan, torch.where(ties == 1, -torch.inf, normal)),
+        "the largest NaN": all_bits,
+    }  # fmt: skip
+
+
+@over_inputs("dtype", [torch.float32, torch.float64])
+@over_inputs(("d", "size", "k"), SHAPES)
+def test_compiled_code_chooses_what_the_reference_chooses(d, size, k, dtype):
+    rest = (d - 1) % size + 1
+    for name, vector in vectors(d, dtype).items():
+        for last_k in {1, min(k, rest)}:
+            expected = reference_chunks.top_k_by_chunk(vector, size, k, last_k)
+            assert torch.equal(kernels.top_k_by_chunk(vector, size, k, last_k), expected), name
+
+
+def test_the_reference_chooses_chunk_by_chunk_what_the_exact_top_k_does():
+    for vector in vectors(777, torch.float32).values():
+        chunks = [*[(64, 3)] * 12, (9, 2)]
+        expected = reference_top_k.top_k_by_block(vector, chunks)
+        assert torch.equal(reference_chunks.top_k_by_chunk(vector, 64, 3, 2), expected)
+
+
+@over_inputs(
+    ("numbers", "message"), [((0, 1, 1), "size=0"), ((4, 5, 1), "k=5"), ((4, 0, 1), "k=0"), ((4, 1, 3), "last_k=3")]
+)
+def test_numbers_that_do_not_fit_are_refused(numbers, message):
+    with pytest.raises(ValueError, match=rf"^top_k_by_chunk: {message} must be in 1 \.\. "):
+        kernels.top_k_by_chunk(torch.ones(10), *numbers)
