@@ -50,9 +50,13 @@ def _try(call, made):
             return result  # the face answers this itself
         named, expected = True, call.reference(again)
         means = dict.fromkeys(("mean_signs", "correct_signs", "momentum_correct_signs", "answer_scaled_signs"), 2**-22)
-        tolerance = {"norms": 2**-40, "fractional_codes": kernels.MEAN_TOLERANCE[torch.float32], **means}.get(
-            call.name, 0.0
-        )
+        tolerance = {
+            "norms": 2**-40,
+            "squared_distance": 2**-40,
+            "gather_distance": 2**-40,
+            "fractional_codes": kernels.MEAN_TOLERANCE[torch.float32],
+            **means,
+        }.get(call.name, 0.0)
         if call.name == "put_numbers":  # the face refuses what does not ascend
             expected = expected[0]
         if call.name in ("error_feedback_step", "error_feedback_total"):  # may write the mask down, or not

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from laconic.kernels.api import add_up, squared_distance, squared_norm, weighted_sum
+from laconic.kernels.api import add_up, weighted_sum
 from laconic.kernels.cpu import sums as cpu_sums
 from laconic.kernels.reference import sums as reference_sums
 from support.inputs import over_inputs
@@ -56,15 +56,3 @@ def test_a_weighted_sum_has_the_bits_of_sums_over_full_vectors():
     for vector, weight in zip(vectors, weights, strict=True):
         expected.add_(vector, alpha=weight)
     assert torch.equal(weighted_sum(vectors, weights, torch.empty(D)), expected)
-
-
-@over_inputs("dtype", [torch.float32, torch.float64])
-def test_a_squared_distance_is_the_squared_norm_of_the_difference_bit_for_bit(dtype):
-    random = torch.Generator().manual_seed(0)
-    for size in (1, D):
-        one, other = (torch.randn(size, generator=random, dtype=dtype) for _ in range(2))
-        assert squared_distance(one, other, torch.empty_like(one)) == squared_norm(one - other)
-    far = torch.full((D,), 1e30)
-    assert (
-        squared_distance(far, -far, torch.empty(1 << 16)) == squared_norm(far - -far) < float("inf")
-    )  # in float32, a square overflows

@@ -91,6 +91,10 @@ def _calls() -> list[Call]:
         add("scatter", "flatten", vector=lambda d=dtype: _floats(D, d), tensors=lambda d=dtype: _tensors(d))
     add("gather_change", "flatten", tensors=_tensors, start=_floats, out=_floats, plus=_floats)
     add("gather_scaled", "flatten", tensors=_tensors, factors=(1.0, 2.0, 3.0, 4.0, 5.0), out=_floats, plus=_floats)
+    add("gather_distance", "distances", tensors=_tensors, other=_floats, out=_floats)
+    add("squared_distance", "distances", tensors=_tensors, others=lambda: [_floats()])
+    add("gather_top_k", "gathered_top_k", tensors=_tensors, factors=(1.0, 2.0, 3.0, 4.0, 5.0), out=_floats,
+        plus=_floats, blocks=((100, 3), (233, 50)), guesses=kernels.Guesses)  # fmt: skip
     add("add_into", "flatten", tensors=_tensors, indices=_indices, values=lambda: _floats(67))
     add("take_at", "indexing", vector=_floats, indices=_indices)
     add("add_at", "indexing", vector=_floats, indices=_indices, values=lambda: _floats(67))

@@ -46,7 +46,7 @@ class LAG(Lazy):
 
     def work(self, me: Worker) -> Step:
         threshold = self.watch(me)
-        skip = not self.must_send(me) and has_stayed(me, me.memory["uploaded"], threshold)
+        skip = not self.must_send(me) and has_stayed([me.gradient], [me.memory["uploaded"]], threshold)
         sent = None if skip else dense(me.gradient, offset=me.offset)
         reply = yield sent
         uploaded = sent is not None and reply.delivered

@@ -75,9 +75,9 @@ class LASG(Lazy):
         if threshold == 0 or self.must_send(me):
             skip = False
         elif news is not None:
-            skip = squared_distance(news, me.memory["uploaded_difference"], me.scratch()) <= threshold
+            skip = squared_distance([news], [me.memory["uploaded_difference"]]) <= threshold
         elif self.rule == "wk2":
-            skip = has_stayed(me, me.gradient_at(me.memory["uploaded_parameters"]), threshold)
+            skip = has_stayed([me.gradient], me.gradient_tensors_at(me.memory["uploaded_parameters"]), threshold)
         else:
             skip = self._moved_little(me, threshold)
         sent = None if skip else dense(me.gradient, offset=me.offset)
@@ -98,13 +98,13 @@ class LASG(Lazy):
 
     def _moved_little(self, me: Worker, threshold: float) -> bool:
         """PS and PSE: return whether L^2 ||x - x at the last upload||^2 is small. PSE measures L whenever it sends."""
-        moved = squared_distance(me.memory["previous_parameters"], me.memory["uploaded_parameters"], me.scratch())
+        moved = squared_distance([me.memory["previous_parameters"]], [me.memory["uploaded_parameters"]])
         measured = self.rule == "pse"
         smoothness = me.memory.number("smoothness", 0) if measured else self.smoothness
         if smoothness > 0 and threshold > 0 and smoothness**2 * moved <= threshold:
             return True
         if measured and moved > 0:
-            gap = squared_distance(me.gradient, me.gradient_at(me.memory["uploaded_parameters"]), me.scratch())
+            gap = squared_distance([me.gradient], me.gradient_tensors_at(me.memory["uploaded_parameters"]))
             if math.isfinite(gap):
                 me.memory.set_number("smoothness", max(smoothness, (gap / moved) ** 0.5))
         return False

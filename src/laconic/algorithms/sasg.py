@@ -25,7 +25,7 @@ import torch
 from laconic.algorithms.sparse import Parts, SparseUploads
 from laconic.contract import Exchange, Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import clear_at, gather_scaled
+from laconic.kernels.api import clear_at
 from laconic.policies.lazy_aggregation import Lazy, has_stayed
 from laconic.wire import Packet, Sparse
 
@@ -37,6 +37,7 @@ class SASG(SparseUploads, Lazy):
 
     source: ClassVar[str] = "Deng, Li, Sun & Lu, SASG, Algorithm 1"
     tolerates_absence: ClassVar[bool] = True
+    takes_gradient_tensors: ClassVar[bool] = True
     test_settings: ClassVar[dict[str, float]] = {"density": 0.25, "alpha": 0.05}
 
     skip_error: str = hyperparameter(
@@ -76,20 +77,20 @@ class SASG(SparseUploads, Lazy):
         threshold = self.watch(me)
         skip = False
         if threshold > 0 and not self.must_send(me):
-            skip = has_stayed(me, me.gradient_at(me.memory["uploaded_parameters"]), threshold)  # (6)
+            other = me.gradient_tensors_at(me.memory["uploaded_parameters"])
+            skip = has_stayed(me.gradient_tensors, other, threshold)  # (6)
         if skip:
-            residual = me.memory["residual"]
+            stays = me.memory["residual"]
             if self.skip_error == "corrected":  # before it is sent, so that an overflow aborts the round
-                me.memory["residual"] = torch.add(residual, me.memory["unsent"], out=me.scratch())
+                me.memory["residual"] = torch.add(stays, me.memory["unsent"], out=me.scratch())
             reply = yield None
             self.note(me, uploaded=False)
             if self.skip_error == "corrected" and not reply.delivered:  # the stored upload was not used
-                me.memory["residual"] = residual
+                me.memory["residual"] = stays
             return self.direction(me, reply)
-        corrected = me.gradient  # at the learning rate 0 the residual waits
-        if me.lr:
-            gather_scaled([corrected], [me.lr], corrected, me.memory["residual"])  # in place of the gradient
-        sent = self.take(corrected, me.spec, me.offset)
+        corrected = me.scratch()
+        residual = me.memory["residual"] if me.lr else None  # at the learning rate 0 it waits
+        sent = self.gather_and_take(me, me.lr or 1.0, corrected, residual)
         reply = yield sent
         if reply.delivered:
             clear_at(corrected, sent.indices)

@@ -39,7 +39,7 @@ from laconic.contract import (
     algorithm,
 )
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import add_at, clear_at, gather_scaled, union_sum
+from laconic.kernels.api import add_at, clear_at, union_sum
 from laconic.wire import Dense, Packet, Sparse
 
 Parts = tuple[Tensor, Tensor]  # of an upload: positions (k,) int64 and values (k,)
@@ -112,10 +112,9 @@ class SparseSGD(SparseUploads, Algorithm):
         return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
 
     def work(self, me: Worker) -> Step:
-        corrected, factors = me.scratch(), [me.lr or 1.0] * len(me.gradient_tensors)
+        corrected = me.scratch()
         residual = me.memory["residual"] if me.lr else None  # at the learning rate 0 it waits
-        me.require(gather_scaled(me.gradient_tensors, factors, corrected, residual))
-        sent = self.take(corrected, me.spec, me.offset)
+        sent = self.gather_and_take(me, me.lr or 1.0, corrected, residual)
         reply = yield sent
         if reply.delivered:
             clear_at(corrected, sent.indices)

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from laconic.compressors.compressor import as_values, check_blocks
 from laconic.compressors.largest import chosen, n_selected_by_block
-from laconic.contract import DENSE, Accept, ModelSpec
+from laconic.contract import DENSE, Accept, ModelSpec, Worker
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import take_at
+from laconic.kernels.api import gather_scaled, gather_top_k, take_at
 from laconic.wire import POSITION_CODES, Dense, FractionalValues, Sparse
 
 
@@ -65,5 +65,27 @@ class Selection:
         """
         values = as_values(vector)
         indices = chosen(values, density=self.density, k=self.k, blocks=self.blocks, spec=spec)
+        return self._sparse(values, indices, offset)
+
+    def gather_and_take(self, me: Worker, factor: float, out: Tensor, residual: Tensor | None) -> Sparse:
+        """Return `take` of factor * gradient + residual, in one pass.
+
+        Args:
+            me: The worker; of its gradient, the tensors.
+            factor: Factor of the gradient.
+            out: (d,), overwritten with the sum. One that is not finite aborts the round.
+            residual: (d,); None for 0.
+        """
+        spec, factors = me.spec, [factor] * len(me.gradient_tensors)
+        if self.blocks not in ("vector", "layer"):  # there may be many, which are chosen side by side
+            me.require(gather_scaled(me.gradient_tensors, factors, out, residual))
+            return self.take(out, spec, me.offset)
+        blocks = n_selected_by_block(spec.d, density=self.density, k=self.k, blocks=self.blocks, spec=spec)
+        is_finite, indices = gather_top_k(me.gradient_tensors, factors, out, residual, blocks, me.guesses)
+        me.require(is_finite)
+        return self._sparse(out, indices, me.offset)
+
+    def _sparse(self, values: Tensor, indices: Tensor, offset: int) -> Sparse:
+        """Return the packet of elements at indices (k,)."""
         largest = Dense(values=take_at(values, indices))
         return Sparse(indices=indices, values=largest, count=values.numel(), offset=offset, code=self.code)

@@ -11,6 +11,7 @@ from torch import Tensor
 from laconic.contract.memory import Memory, Scratch
 from laconic.contract.model_spec import ModelSpec
 from laconic.errors import ContractError, NonFiniteError
+from laconic.kernels.api import Guesses
 from laconic.random_keys import Role, make_key, shared_key, uniform
 
 
@@ -75,13 +76,24 @@ class Worker(Side):
     """The gradient as one tensor for each parameter tensor, if the algorithm `takes_gradient_tensors`."""
     read_change: Callable[[Tensor | None], Tensor] = field(default=lambda plus: torch.empty(0))
     read_parameters: Callable[[], Tensor] = field(default=lambda: torch.empty(0))
+    read_parameters_from: Callable[[Tensor], tuple[Tensor, float]] = field(default=lambda other: (torch.empty(0), 0.0))
     gradient_at: Callable[[Tensor], Tensor] = field(default=lambda parameters: _no_second_gradient())
     """Returns the gradient (d,) of this round's mini-batch at other parameters (d,)."""
+    gradient_tensors_at: Callable[[Tensor], Sequence[Tensor]] = field(
+        default=lambda parameters: [_no_second_gradient()]
+    )
+    """Returns the same as tensors of d elements in all, which need not be copied."""
+    guesses: Guesses = field(default_factory=Guesses)
+    """Where selections of the largest elements begin. They change no result, and are not saved."""
 
     @property
     def parameters(self) -> Tensor:
         """The parameters at the start of the round, (d,)."""
         return self.read_parameters()
+
+    def parameters_and_distance(self, other: Tensor) -> tuple[Tensor, float]:
+        """Return `parameters`, and their squared distance from `other` (d,), in one pass where possible."""
+        return self.read_parameters_from(other)
 
     @property
     def change(self) -> Tensor:

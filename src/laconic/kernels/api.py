@@ -34,7 +34,8 @@ from laconic.kernels.packed import (
 from laconic.kernels.reference.ans_gaps import SHARE_BITS, AnsWords, Bytes, Numbers
 from laconic.kernels.reference.flatten import slice_tensors
 from laconic.kernels.reference.fractional import MEAN_TOLERANCE
-from laconic.kernels.reference.hashing import keep_mask, squared_distance, squared_norm
+from laconic.kernels.reference.gathered_top_k import Guesses
+from laconic.kernels.reference.hashing import keep_mask
 from laconic.kernels.reference.low_rank import orthonormal, outer_sum
 from laconic.kernels.reference.powers_of_two import EXPONENT_BITS, INTEGERS, MANTISSA_BITS, exponent_codes
 from laconic.kernels.reference.signs import ALL_SELECTED
@@ -79,6 +80,7 @@ from laconic.kernels.sparse import (
     are_in,
     ascending,
     bottom_k,
+    gather_top_k,
     hash_at,
     put_numbers,
     put_runs,
@@ -101,8 +103,10 @@ from laconic.kernels.vectors import (
     divide,
     gather,
     gather_change,
+    gather_distance,
     gather_scaled,
     scatter,
+    squared_distance,
     take_at,
 )
 
@@ -119,6 +123,7 @@ __all__ = [
     "BlockLengths",
     "Bytes",
     "CheckedTensors",
+    "Guesses",
     "Numbers",
     "absolute_maxima",
     "absolute_maximum",
@@ -156,7 +161,9 @@ __all__ = [
     "fractional_dense",
     "gather",
     "gather_change",
+    "gather_distance",
     "gather_scaled",
+    "gather_top_k",
     "grid_positions",
     "hash_at",
     "keep_mask",
@@ -200,7 +207,6 @@ __all__ = [
     "slice_bits",
     "slice_tensors",
     "squared_distance",
-    "squared_norm",
     "take_at",
     "take_numbers",
     "take_runs",

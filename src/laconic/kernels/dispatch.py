@@ -20,6 +20,7 @@ _REFERENCE_ON_GPUS = (
     "sums",
     "scaled_answers",
     "chunks",
+    "distances",
 )  # files without kernels in Triton
 
 

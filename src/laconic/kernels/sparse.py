@@ -11,6 +11,8 @@ from torch import Tensor
 from laconic.kernels import checks
 from laconic.kernels.dispatch import fastest
 from laconic.kernels.reference.ans_gaps import SHARE_BITS, AnsWords, Codes, Numbers
+from laconic.kernels.reference.gathered_top_k import Guesses
+from laconic.kernels.vectors import gather_scaled
 
 _MAX_VOTES = 1 << 24  # of one coordinate, by as many workers
 
@@ -64,15 +66,39 @@ def top_k_by_block(vector: Tensor, blocks: Sequence[tuple[int, int]]) -> Tensor:
         ValueError: The lengths do not add up, or a number is outside 1 .. length.
     """
     checks.vector("top_k_by_block", "vector", vector, checks.FLOATS)
+    _check_blocks("top_k_by_block", blocks, vector.numel())
+    made: Tensor = fastest("top_k", vector.device).top_k_by_block(vector, blocks)
+    return made
+
+
+def gather_top_k(
+    tensors: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None,
+    blocks: Sequence[tuple[int, int]], guesses: Guesses,
+) -> tuple[bool, Tensor]:  # fmt: skip
+    """Do what `gather_scaled` does, and return what `top_k_by_block` chooses of the result; in one pass on the CPU.
+
+    See `reference/gathered_top_k.py`. Exceptions as of those two.
+    """
+    checks.output("gather_top_k", "out", out, checks.FLOATS)
+    checks.number("gather_top_k", "number of factors", len(factors), len(tensors), len(tensors))
+    if plus is not None:
+        checks.vector("gather_top_k", "plus", plus, checks.ALL_FLOATS, out.numel(), out.device)
+    checks.tensors("gather_top_k", tensors, out.numel())
+    _check_blocks("gather_top_k", blocks, out.numel())
+    if not out.is_cpu:
+        return gather_scaled(tensors, factors, out, plus), top_k_by_block(out, blocks)
+    made: tuple[bool, Tensor] = fastest("gathered_top_k").gather_top_k(tensors, factors, out, plus, blocks, guesses)
+    return made
+
+
+def _check_blocks(call: str, blocks: Sequence[tuple[int, int]], d: int) -> None:
     total = 0
     for length, k in blocks:
         if not 1 <= k <= length:
-            raise ValueError(f"top_k_by_block: k={k} must be in 1 .. {length}, the length of its block")
+            raise ValueError(f"{call}: k={k} must be in 1 .. {length}, the length of its block")
         total += length
-    if total != vector.numel() or not blocks:
-        raise ValueError(f"top_k_by_block: blocks of {total} elements in all for a vector of {vector.numel()}")
-    made: Tensor = fastest("top_k", vector.device).top_k_by_block(vector, blocks)
-    return made
+    if total != d or not blocks:
+        raise ValueError(f"{call}: blocks of {total} elements in all for a vector of {d}")
 
 
 def top_k_by_chunk(vector: Tensor, size: int, k: int, last_k: int) -> Tensor:

@@ -108,6 +108,23 @@ def gather_scaled(tensors: Sequence[Tensor], factors: Sequence[float], out: Tens
     return made
 
 
+def gather_distance(tensors: Sequence[Tensor], other: Tensor, out: Tensor) -> float:
+    """Copy tensors into `out` (d,); return its squared distance from `other`. See `reference/distances.py`."""
+    checks.output("gather_distance", "out", out, checks.FLOATS)
+    checks.vector("gather_distance", "other", other, (out.dtype,), out.numel(), out.device)
+    checks.tensors("gather_distance", tensors, out.numel())
+    made: float = fastest("distances", out.device).gather_distance(tensors, other, out)
+    return made
+
+
+def squared_distance(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+    """Return ||v - w||^2, where tensors make v and others make w. See `reference/distances.py`."""
+    checks.number("squared_distance", "number of tensors", len(tensors), 1, checks.MAX_COUNT)
+    checks.tensors("squared_distance", others, checks.tensors("squared_distance", tensors))
+    made: float = fastest("distances", tensors[0].device).squared_distance(tensors, others)
+    return made
+
+
 def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
     """Add `values` (k,) to tensors at indices (k,) int64 of the vector that they make."""
     d = checks.tensors("add_into", tensors, written=True)

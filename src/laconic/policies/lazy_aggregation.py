@@ -6,7 +6,7 @@ gap, is small compared with the movement of the model:
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -80,12 +80,13 @@ class Lazy(Algorithm):
 
     def watch(self, me: Worker) -> float:
         """Record the model's movement since the last round; return this round's threshold. Call it once per round."""
-        here = me.parameters
         moves = me.memory["squared_steps"] if "squared_steps" in me.memory else torch.zeros(0, dtype=torch.float64)
         if "previous_parameters" in me.memory:
-            step = squared_distance(here, me.memory["previous_parameters"], me.scratch())
+            here, step = me.parameters_and_distance(me.memory["previous_parameters"])
             step = min(step, sys.float_info.max)  # in float64, a square may overflow
             moves = torch.cat([torch.tensor([step], dtype=torch.float64), moves])[: self.window]
+        else:
+            here = me.parameters
         me.memory["previous_parameters"] = here
         me.memory["squared_steps"] = moves
         if not me.lr:
@@ -126,6 +127,6 @@ class Lazy(Algorithm):
         return n_workers if self.lr_convention == "mean" else 1
 
 
-def has_stayed(me: Worker, other: Tensor, threshold: float) -> bool:
-    """Return whether ||gradient - other||^2, with `other` (d,), allows a skip. A threshold of 0 allows none."""
-    return threshold > 0 and squared_distance(me.gradient, other, me.scratch()) <= threshold
+def has_stayed(gradient: Sequence[Tensor], other: Sequence[Tensor], threshold: float) -> bool:
+    """Return whether ||g - h||^2, of which tensors make g and h, allows a skip. A threshold of 0 allows none."""
+    return threshold > 0 and squared_distance(gradient, other) <= threshold

@@ -1,12 +1,13 @@
 """How a worker's gradient or change gets to its method: it is written once, and no earlier than it is needed."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 from torch import Tensor
 
 from laconic.contract import Algorithm, Worker
-from laconic.kernels.api import absolute_maximum, all_finite, divide
+from laconic.kernels.api import absolute_maximum, all_finite, divide, gather_distance, squared_distance
 from laconic.protocol.abort import Abort
 from laconic.protocol.round_inputs import Inputs, VectorSource
 
@@ -42,8 +43,10 @@ class InputReader:
         self._limit, self.exceeds = limit, False
         me, vector, gradient_at, self._share = self._me, inputs.vector, inputs.gradient_at, None
         me.read_parameters = partial(self._vector, inputs.parameters)
+        me.read_parameters_from = partial(self._vector_and_distance, inputs.parameters)
         if gradient_at is not None:
             me.gradient_at = lambda parameters: self._vector(gradient_at(parameters))
+            me.gradient_tensors_at = lambda parameters: self._tensors(gradient_at(parameters))
         if isinstance(vector, Tensor):
             return Abort.unless(self._take(vector) or sum_is_checked or self._is_finite(vector))
         if self._algorithm.consumes == "change":
@@ -99,6 +102,19 @@ class InputReader:
         out = self._me.scratch()
         vector.into(out, 0, self._me.count)
         return out
+
+    def _vector_and_distance(self, vector: Tensor | VectorSource, other: Tensor) -> tuple[Tensor, float]:
+        """Return the same, and its squared distance from `other` (d,)."""
+        tensors = () if isinstance(vector, Tensor) else vector.tensors()
+        if not tensors:
+            out = self._vector(vector)
+            return out, squared_distance([out], [other])
+        out = self._me.scratch()
+        return out, gather_distance(tensors, other, out)
+
+    def _tensors(self, vector: Tensor | VectorSource) -> Sequence[Tensor]:
+        """Return a vector (d,) as tensors; see `_vector`."""
+        return (() if isinstance(vector, Tensor) else vector.tensors()) or [self._vector(vector)]
 
     def _read_change(self, plus: Tensor | None) -> Tensor:
         """Return the change (d,), plus another vector (d,) if one is given."""

@@ -27,7 +27,7 @@ from laconic.kernels.cpu.threads import in_chunks, is_split
 Keys = NDArray[Any]  # int32 for float32, int64 for float64
 Positions = NDArray[np.int64]
 
-_MIN_SAMPLE, _MAX_SAMPLE = 1 << 11, 1 << 15
+_MIN_SAMPLE, MAX_SAMPLE = 1 << 11, 1 << 15
 _BIN_BITS = 11
 
 
@@ -56,27 +56,27 @@ def top_k_by_block(vector: Tensor, blocks: Sequence[tuple[int, int]]) -> Tensor:
     sizes = np.array(blocks, np.int64)
     n = int(sizes[:, 1].sum())
     positions = torch.empty(n + 1, dtype=torch.int64)
-    capacity = int(_max_candidates(sizes[:, 0], sizes[:, 1]).max()) + 64
-    buffers = np.empty(_MAX_SAMPLE, integer), np.empty(capacity, np.int64), np.empty(capacity, integer)
+    capacity = int(max_candidates(sizes[:, 0], sizes[:, 1]).max()) + 64
+    buffers = np.empty(MAX_SAMPLE, integer), np.empty(capacity, np.int64), np.empty(capacity, integer)
     _by_block(keys, integer(np.iinfo(integer).max), sizes, positions.numpy(), *buffers)
     return positions[:n]
 
 
-def _max_candidates(lengths: Any, k: Any) -> Any:  # noqa: ANN401 - numbers, or arrays of them
+def max_candidates(lengths: Any, k: Any) -> Any:  # noqa: ANN401 - numbers, or arrays of them
     """Return how many candidates of a sampled threshold there may be."""
-    return 3 * k + 32 * (lengths // np.clip(lengths // 64, _MIN_SAMPLE, _MAX_SAMPLE))
+    return 3 * k + 32 * (lengths // np.clip(lengths // 64, _MIN_SAMPLE, MAX_SAMPLE))
 
 
 def _by_sample(keys: Keys, mask: Any, positions: Positions) -> bool:  # noqa: ANN401 - a scalar of keys' type
     """Write indices to all of `positions` but the last element. Returns False if the sample misled."""
     k = positions.size - 1
-    sample = np.empty(min(max(keys.size // 64, _MIN_SAMPLE), _MAX_SAMPLE), keys.dtype)
+    sample = np.empty(min(max(keys.size // 64, _MIN_SAMPLE), MAX_SAMPLE), keys.dtype)
     threshold = keys.dtype.type(_sampled_threshold(keys, mask, k, sample))
-    max_candidates = int(_max_candidates(keys.size, k))
+    most = int(max_candidates(keys.size, k))
     parts: dict[int, tuple[Keys, Positions, bool]] = {}  # by first element; whether the buffers were long enough
 
     def collect(start: int, stop: int) -> None:
-        capacity = min(max_candidates, stop - start + 64)
+        capacity = min(most, stop - start + 64)
         indices, found = np.empty(capacity, np.int64), np.empty(capacity, keys.dtype)
         n = _collect(keys[start:stop], start, mask, threshold, indices, found)
         parts[start] = found[: max(n, 0)], indices[: max(n, 0)], n >= 0
@@ -89,7 +89,7 @@ def _by_sample(keys: Keys, mask: Any, positions: Positions) -> bool:  # noqa: AN
     found, indices, _ = collected[0]
     if len(collected) > 1:
         found, indices = (np.concatenate([part[kind] for part in collected]) for kind in (0, 1))
-    _take(found, mask, indices, positions)
+    take_candidates(found, mask, indices, positions)
     return True
 
 
@@ -110,29 +110,42 @@ def _by_block(
         mask: All bits but the sign.
         sizes: (blocks, 2), the length of each block and how many indices to write of it.
         positions: Overwritten with indices.
-        sample: (_MAX_SAMPLE,), a buffer.
+        sample: (MAX_SAMPLE,), a buffer.
         indices: A buffer for the candidates of a block.
         found: A buffer for their keys.
     """
     start, at = 0, 0
     for block in range(sizes.shape[0]):
         length, k = sizes[block, 0], sizes[block, 1]
-        part, into = keys[start : start + length], positions[at : at + k + 1]
-        n = -1
-        if length >= 4 * _MIN_SAMPLE and k <= length // 8:
-            threshold = keys.dtype.type(
-                _sampled_threshold(part, mask, k, sample[: min(max(length // 64, _MIN_SAMPLE), _MAX_SAMPLE)])
-            )
-            n = _collect(part, 0, mask, threshold, indices, found)
-        if n >= k:
-            _take(found[:n], mask, indices[:n], into)
-        else:
-            threshold_of_all, n_ties = _kth_largest(part, mask, k)
-            _take_all(part, mask, threshold_of_all, n_ties, into)
+        into = positions[at : at + k + 1]
+        largest_of(keys[start : start + length], mask, k, into, sample, indices, found)
         for i in range(k):
             into[i] += start
         start += length
         at += k
+
+
+@kernel
+def largest_of(
+    keys: Keys, mask: Any, k: int, positions: Positions, sample: Keys, indices: Positions, found: Keys,  # noqa: ANN401
+) -> Any:  # noqa: ANN401  # fmt: skip
+    """Write the indices of the k largest magnitudes to all of `positions` but the last element.
+
+    Buffers as for `_by_block`.
+
+    Returns:
+        The k-th largest magnitude.
+    """
+    n = -1
+    if keys.size >= 4 * _MIN_SAMPLE and k <= keys.size // 8:
+        sampled = sample[: min(max(keys.size // 64, _MIN_SAMPLE), MAX_SAMPLE)]
+        threshold = keys.dtype.type(_sampled_threshold(keys, mask, k, sampled))
+        n = _collect(keys, 0, mask, threshold, indices, found)
+    if n >= k:
+        return take_candidates(found[:n], mask, indices[:n], positions)
+    last, n_ties = _kth_largest(keys, mask, k)
+    _take_all(keys, mask, last, n_ties, positions)
+    return last
 
 
 @kernel
@@ -259,8 +272,12 @@ def _collect(keys: Keys, offset: int, mask: Any, threshold: Any, positions: Posi
 
 
 @kernel
-def _take(keys: Keys, mask: Any, candidates: Positions, positions: Positions) -> None:  # noqa: ANN401
-    """Write the indices of the k largest candidates to all of `positions` but the last element."""
+def take_candidates(keys: Keys, mask: Any, candidates: Positions, positions: Positions) -> Any:  # noqa: ANN401
+    """Write the indices of the k largest candidates to all of `positions` but the last element.
+
+    Returns:
+        The k-th largest magnitude.
+    """
     threshold, n_ties = _kth_largest(keys, mask, positions.size - 1)
     n = uint64(0)
     for i in range(keys.size):
@@ -268,6 +285,7 @@ def _take(keys: Keys, mask: Any, candidates: Positions, positions: Positions) ->
         positions[n] = candidates[i]
         n += uint64(key > threshold) | (uint64(key == threshold) & uint64(n_ties > 0))
         n_ties -= key == threshold
+    return threshold
 
 
 @kernel

@@ -3,8 +3,6 @@
 Shapes: d parameters, k selected, b packed bytes. `wire/FORMAT.md`, section 3.2, defines the hash.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -127,29 +125,3 @@ def scatter_signs(negative: Tensor, mask: Tensor | None, dtype: torch.dtype) -> 
     if mask is None:
         return signs
     return torch.zeros(mask.numel(), dtype=dtype, device=mask.device).masked_scatter_(mask, signs)
-
-
-_CHUNK = 1 << 16
-
-
-def squared_distance(one: Tensor, other: Tensor, buffer: Tensor) -> float:
-    """Return ||v - w||^2 of vectors (d,): `squared_norm` of their difference, of which a cache holds a part at a time.
-
-    Args:
-        one: (d,).
-        other: (d,) of the same type.
-        buffer: (d,) of the same type, or (65536,) if that is shorter; overwritten.
-    """
-    parts = zip(torch.split(one, _CHUNK), torch.split(other, _CHUNK), strict=True)
-    differences = (torch.sub(part, less, out=buffer[: part.numel()]) for part, less in parts)
-    total = math.fsum(float(torch.dot(difference, difference)) for difference in differences)
-    return total if math.isfinite(total) else squared_norm(one - other)
-
-
-def squared_norm(vector: Tensor) -> float:
-    """Return ||v||^2 of a vector (d,). The squared norms of chunks of 65,536 elements are added in float64.
-
-    Where that of a chunk of float32 overflows, it is computed in float64.
-    """
-    total = math.fsum(float(torch.dot(chunk, chunk)) for chunk in torch.split(vector, _CHUNK))
-    return total if math.isfinite(total) or vector.dtype == torch.float64 else squared_norm(vector.double())
