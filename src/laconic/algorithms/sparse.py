@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
-import torch
 from torch import Tensor
 
 from laconic.compressors import Selection, dense
@@ -39,7 +38,7 @@ from laconic.contract import (
     algorithm,
 )
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import add_at, clear_at, union_sum
+from laconic.kernels.api import clear_at, union_sum
 from laconic.wire import Dense, Packet, Sparse
 
 Parts = tuple[Tensor, Tensor]  # of an upload: positions (k,) int64 and values (k,)
@@ -61,21 +60,18 @@ class SparseUploads(Selection):
 
     def answered(self, server: Server, uploads: Sequence[Parts], divisor: int) -> Dense | Sparse:
         """Return the sum of the uploads, added in their order, divided by `divisor`."""
-        if self.answer == "dense":
-            total = server.scratch().zero_()
-            for positions, values in uploads:
-                add_at(total, positions, values)
-            return dense(total.div_(divisor), offset=server.offset)
         lists, values_of_all = [positions for positions, _ in uploads], [values for _, values in uploads]
         union, sums = union_sum(lists, values_of_all, server.memory.dtype)
-        mean = dense(sums.div_(divisor))
-        return Sparse(indices=union, values=mean, count=server.count, offset=server.offset, code=self.code)
+        mean = sums.div_(divisor)
+        if self.answer == "dense":
+            return Dense.of_elements(union, mean, server.scratch(), server.offset)
+        return Sparse(indices=union, values=dense(mean), count=server.count, offset=server.offset, code=self.code)
 
     def direction(self, me: Worker, reply: Reply) -> Tensor:
         """Return the answer divided by the learning rate, (d,)."""
         lr = me.lr or 1.0
         if self.answer == "dense":
-            return torch.div(reply.dense(), lr, out=me.scratch())
+            return reply.divided(lr)
         out = me.scratch().zero_()
         for part in reply.parts:
             sparse, start = cast("Sparse", part), part.offset - me.offset

@@ -151,3 +151,19 @@ class Reply:
             start = part.offset - self.offset
             part.put_into(full[start : start + part.count])
         return full
+
+    def divided(self, divisor: float) -> Tensor:
+        """Return `dense()` divided by a number, in one pass where possible: a vector that nobody else has."""
+        full, n_sent = self.empty(), 0
+        for part in self.parts:
+            n_sent += part.count
+        if n_sent < self.count:
+            full.zero_()
+        for part in self.parts:
+            out = full[part.offset - self.offset :][: part.count]
+            if type(part) is Dense and self.home == (part.values.dtype, part.values.device):
+                torch.div(part.values, divisor, out=out)
+            else:
+                part.put_into(out)
+                out.div_(divisor)
+        return full

@@ -93,6 +93,8 @@ def gather_top_k(
 
 def _check_blocks(call: str, blocks: Sequence[tuple[int, int]], d: int) -> None:
     total = 0
+    if not all(isinstance(block, tuple) and len(block) == 2 for block in blocks):
+        raise TypeError(f"{call}: blocks must be pairs: the length of each, and how many elements to take of it")
     for length, k in blocks:
         if not 1 <= k <= length:
             raise ValueError(f"{call}: k={k} must be in 1 .. {length}, the length of its block")

@@ -35,6 +35,21 @@ class Dense(Packet):
     offset: int = 0
     """Number of the first coordinate."""
 
+    @classmethod
+    def of_elements(cls, indices: Tensor, values: Tensor, out: Tensor, offset: int = 0) -> Self:
+        """Return the packet of a vector that is zero but for some elements, whose maximum is then known.
+
+        Args:
+            indices: (k,) int64, each once.
+            values: (k,), the elements there.
+            out: (count,), overwritten with the vector.
+            offset: Number of the first coordinate.
+        """
+        out.zero_().index_copy_(0, indices.to(out.device), values.to(out))
+        packet = cls(values=out, offset=offset)
+        packet.__dict__["absolute_maximum"] = absolute_maximum(values)  # the cached property
+        return packet
+
     @property
     def count(self) -> int:  # type: ignore[override]
         return self.values.numel()
