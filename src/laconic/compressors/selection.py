@@ -9,7 +9,7 @@ from laconic.compressors.compressor import as_values, check_blocks
 from laconic.compressors.largest import chosen, n_selected_by_block
 from laconic.contract import DENSE, Accept, ModelSpec, Worker
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import gather_scaled, gather_top_k, take_at
+from laconic.kernels.api import Guesses, gather_scaled, gather_top_k, take_at
 from laconic.wire import POSITION_CODES, Dense, FractionalValues, Sparse
 
 
@@ -81,7 +81,8 @@ class Selection:
             me.require(gather_scaled(me.gradient_tensors, factors, out, residual))
             return self.take(out, spec, me.offset)
         blocks = n_selected_by_block(spec.d, density=self.density, k=self.k, blocks=self.blocks, spec=spec)
-        is_finite, indices = gather_top_k(me.gradient_tensors, factors, out, residual, blocks, me.guesses)
+        guesses = me.guesses.setdefault("largest", Guesses())
+        is_finite, indices = gather_top_k(me.gradient_tensors, factors, out, residual, blocks, guesses)
         me.require(is_finite)
         return self._sparse(out, indices, me.offset)
 

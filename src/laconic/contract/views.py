@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +11,6 @@ from torch import Tensor
 from laconic.contract.memory import Memory, Scratch
 from laconic.contract.model_spec import ModelSpec
 from laconic.errors import ContractError, NonFiniteError
-from laconic.kernels.api import Guesses
 from laconic.random_keys import Role, make_key, shared_key, uniform
 
 
@@ -83,8 +82,8 @@ class Worker(Side):
         default=lambda parameters: [_no_second_gradient()]
     )
     """Returns the same as tensors of d elements in all, which need not be copied."""
-    guesses: Guesses = field(default_factory=Guesses)
-    """Where selections of the largest elements begin. They change no result, and are not saved."""
+    guesses: dict[str, Any] = field(default_factory=dict)
+    """By name, what makes a round fast and changes no result, such as where a selection begins; it is not saved."""
 
     @property
     def parameters(self) -> Tensor:

@@ -72,11 +72,11 @@ def _by_sample(keys: Keys, mask: Any, positions: Positions) -> bool:  # noqa: AN
     k = positions.size - 1
     sample = np.empty(min(max(keys.size // 64, _MIN_SAMPLE), MAX_SAMPLE), keys.dtype)
     threshold = keys.dtype.type(_sampled_threshold(keys, mask, k, sample))
-    most = int(max_candidates(keys.size, k))
+    maximum = int(max_candidates(keys.size, k))
     parts: dict[int, tuple[Keys, Positions, bool]] = {}  # by first element; whether the buffers were long enough
 
     def collect(start: int, stop: int) -> None:
-        capacity = min(most, stop - start + 64)
+        capacity = min(maximum, stop - start + 64)
         indices, found = np.empty(capacity, np.int64), np.empty(capacity, keys.dtype)
         n = _collect(keys[start:stop], start, mask, threshold, indices, found)
         parts[start] = found[: max(n, 0)], indices[: max(n, 0)], n >= 0
