@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "drivers": {"faults", "protocol", "contract", "telemetry", "network", "wire", "kernels"},
     "training": {"drivers", "faults", "protocol", "contract", "telemetry", "network", "kernels"},
     "checkpoint": {"", "training", "drivers"},
+    "ddp": {"training", "drivers", "protocol", "contract", "telemetry", "kernels"},
     "": {"training", "faults", "algorithms", "policies", "contract", "compressors", "telemetry", "network", "gossip",
          "kernels"},
     "lab": {"", "training", "drivers", "faults", "protocol", "contract", "telemetry", "network", "kernels"},

@@ -59,6 +59,7 @@ OF_TORCH = {  # what that file imports from torch, and no other may
     "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks", "_wrapped_by_lr_sched",
     "_global_optimizer_pre_hooks", "_global_optimizer_post_hooks", "_disable_dynamo", "_orig_mod", "_is_flat_param",
     "_fsdp_flattened", "_per_optimizer_states", "_C", "_dynamo", "_set_grad_enabled",
+    "_comm_hooks", "_current_graph_task_id", "_execution_engine", "_step_supports_amp_scaling",
 }  # fmt: skip
 OTHERS = {
     "_replace",

@@ -218,7 +218,15 @@ _MODULES = {  # the module of each name; editors and type checkers read the impo
     "observe": "laconic.telemetry.observing",
     "set_kernel_threads": "laconic.kernels.api",
 }
-_FACES = ("checkpoint", "compressors", "contract", "kernels", "network", "wire")  # packages whose names are public too
+_FACES = (  # packages whose names are public too
+    "checkpoint",
+    "compressors",
+    "contract",
+    "ddp",
+    "kernels",
+    "network",
+    "wire",
+)
 
 
 def _load(name: str) -> Any:  # noqa: ANN401 - an object of any type

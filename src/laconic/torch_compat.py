@@ -17,11 +17,13 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 
 if dist.is_available():
     # As in torch.distributed, where type checkers do not see them. Since 1.8.
+    from torch._C._distributed_c10d import GradBucket as GradBucket
     from torch._C._distributed_c10d import PrefixStore as PrefixStore
     from torch._C._distributed_c10d import Store as Store
     from torch._C._distributed_c10d import TCPStore as TCPStore
@@ -250,8 +252,36 @@ class ScaledOptimizer(Optimizer):
     _step_supports_amp_scaling = True
 
 
+def let_scale(optimizer: Optimizer, itself: bool) -> None:
+    """Let GradScaler leave it to an optimizer's `step` to unscale gradients and to skip, or do that itself again."""
+    # As above, for an optimizer that is not ours.
+    if itself:
+        optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]
+    else:
+        vars(optimizer).pop("_step_supports_amp_scaling", None)
+
+
 def wait_until(work: dist.Work | None, deadline: float) -> None:
     """Wait for any group's work until time.monotonic() is `deadline`. Raises RuntimeError where it fails."""
     # No page of torch's names the argument for the time. Since 1.6.
     assert work is not None
     work.wait(datetime.timedelta(seconds=max(0.001, deadline - time.monotonic())))
+
+
+def at_end_of_backward(function: Callable[[], None]) -> None:
+    """Call a function at the end of the backward pass that is running, before it returns; now if none is running.
+
+    What it raises, the call of `backward` raises. Functions are called in the order in which they were given.
+    """
+    # DistributedDataParallel waits for its futures in such a function too, given after the last bucket; what it raises
+    # for a future that has failed is another error. Since 1.0; the number of the pass since 2.0.
+    if torch._C._current_graph_task_id() == -1:
+        function()
+    else:
+        torch.autograd.Variable._execution_engine.queue_callback(function)
+
+
+def hooks_of(ddp: DistributedDataParallel) -> list[tuple[Any, Any]]:
+    """Return the state and the function of the communication hooks that were registered, at most one."""
+    # torch refuses a second one, but has no function that returns the first. Since 2.3.
+    return [(state, hook) for hook, state in ddp._comm_hooks]

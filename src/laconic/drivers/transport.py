@@ -151,6 +151,10 @@ class Scheduler:
         """Start a round; its result, or what it raised, can be awaited."""
         return self._thread.submit(carry_out, requests, self._transport)
 
+    def call(self, function: Callable[[], T]) -> Future[T]:
+        """Call a function when all that was started before it is over; it may use the transport itself."""
+        return self._thread.submit(function)
+
     def close(self) -> None:
         """Wait for all rounds that were started."""
         self._thread.shutdown()

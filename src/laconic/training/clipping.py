@@ -26,6 +26,18 @@ class Clipping:
     order: Sequence[int]
     """The places of the parameters in the order of the model: the norm is added up in it."""
 
+    def clip_in_place(self, gradients: Sequence[Tensor | None]) -> None:
+        """Clip the gradients of all parameters, given in their order, in place; None where one has none."""
+        used = [gradient for place in self.order if (gradient := gradients[place]) is not None]
+        if self.value is not None:
+            for gradient in used:
+                gradient.clamp_(-self.value, self.value)
+        if self.norm is not None:
+            factor = self.norm / (_norm_of(used) + 1e-6)
+            if factor < 1:
+                for gradient in used:
+                    gradient.mul_(factor)
+
     def clip(self, parameters: Sequence[Tensor]) -> None:
         """Clip the gradients of all parameters that have one. They are replaced; methods may hold the old tensors."""
         used = [parameters[place] for place in self.order if parameters[place].grad is not None]

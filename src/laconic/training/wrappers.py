@@ -28,7 +28,18 @@ _REMEDIES = {  # by module, where a framework makes the wrapper
     "ray.train": "Ray: ray.train.torch.prepare_model(model, parallel_strategy=None)",
 }
 _known: "WeakSet[nn.Module]" = WeakSet()
+_ours: "WeakSet[nn.Module]" = WeakSet()
 _is_watching = False
+
+
+def hand_over(wrapper: DistributedDataParallel) -> None:
+    """Take note that a wrapper leaves gradients as they are, since its communication hook is ours."""
+    _ours.add(wrapper)
+
+
+def take_back(wrapper: DistributedDataParallel) -> None:
+    """Take note that a wrapper averages gradients again."""
+    _ours.discard(wrapper)
 
 
 def refuse_wrappers(parameters: Sequence[Tensor], model: nn.Module | None, group: dist.ProcessGroup | None) -> None:
@@ -43,9 +54,9 @@ def refuse_wrappers(parameters: Sequence[Tensor], model: nn.Module | None, group
         if reason := _reason(module, group):
             raise ValueError(f"model: it is in a {reason}; {remedy()}")
     ids = {id(parameter) for parameter in parameters}
-    if _any_reason(_wrappers_of(ids), group):
+    if _any_reason(wrappers_of(ids), group):
         gc.collect()  # one that nobody holds reduces nothing
-        if reason := _any_reason(_wrappers_of(ids), group):
+        if reason := _any_reason(wrappers_of(ids), group):
             raise ValueError(f"inner: its parameters are in a {reason}; {remedy()}")
 
 
@@ -59,7 +70,7 @@ def remedy() -> str:
     return "; ".join([text, *of_frameworks])
 
 
-def _wrappers_of(ids: set[int]) -> list[nn.Module]:
+def wrappers_of(ids: set[int]) -> list[nn.Module]:
     """Return the wrappers that have one of these parameters.
 
     The first call looks for all in this process, and sees to it that later ones are known.
@@ -105,6 +116,8 @@ def _any_reason(wrappers: Sequence[nn.Module], group: dist.ProcessGroup | None) 
 
 def _reason(module: nn.Module, group: dist.ProcessGroup | None) -> str:
     """Return a wrapper's name and why it cannot be trained; empty for a module that can."""
+    if module in _ours:
+        return ""
     if isinstance(module, DistributedDataParallel):
         return "" if _averages_over_others(module, group) else f"DistributedDataParallel, which {REDUCES}"
     for kind in _kinds():

@@ -53,6 +53,19 @@ class Kernels(Protocol):
         """Compile them, or wait until another process of this machine has. It may take minutes."""
 
 
+class Part(Protocol):
+    """What has state between two rounds."""
+
+    def saved(self) -> dict[str, Any]:
+        """Return it."""
+
+    def check(self, saved: Mapping[str, Any]) -> None:
+        """Raise ValueError for a state that does not fit."""
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Continue from a state that was checked."""
+
+
 class Processes:
     """This rank's part of the job: a worker session, a server session, or both."""
 
@@ -124,10 +137,9 @@ class Processes:
             self.channel.close()
             raise
         self.pool = VectorPool(spec.d, parameters.dtype, parameters.device)
-        self.sessions = RankSessions(
-            self.job, self.channel.rank, descend, pool=self.pool, active=active, participation=participation
-        )
-        self.worker, self.servers = self.sessions.worker, self.sessions.servers
+        parts = self._make_sessions(descend, active, participation)
+        self.sessions = parts[0]
+        self.worker, self.servers = self.sessions.worker, [server for part in parts for server in part.servers]
         self.rounds = 0
         self.aborted_rounds = 0
         self.replica_syncs = 0
@@ -135,11 +147,10 @@ class Processes:
         self.may_wait = False
         """Whether a worker has to request admission before it computes."""
         self.seconds = Seconds()
-        workers = [] if self.worker is None else [self.worker]
         self.recorder = Recorder(
-            [each.meter for each in workers],
+            [] if self.worker is None else [self.worker.meter],
             self.seconds,
-            partial(residual_norm, [worker.me.memory for worker in workers]),
+            partial(residual_norm, [part.worker.me.memory for part in parts if part.worker is not None]),
             voting=self._counting_votes(),
         )
         if are_distinct([each.get("gpu") or None for each in shown]):
@@ -147,10 +158,26 @@ class Processes:
         # When this object or the process ends; in processes that multiprocessing starts, `atexit` runs nothing.
         multiprocessing.util.Finalize(self, self.channel.end, exitpriority=_AT_EXIT_PRIORITY)
 
+    def _make_sessions(
+        self, descend: Callable[[Tensor], Tensor] | None, active: Active | None, participation: Participation | None
+    ) -> Sequence[RankSessions]:
+        """Return this rank's sessions, for each slice of the vector that has rounds of its own."""
+        return [
+            RankSessions(
+                self.job, self.channel.rank, descend, pool=self.pool, active=active, participation=participation
+            )
+        ]
+
     def _counting_votes(self) -> Sequence[ServerSession]:
         """Return the servers whose counts add up to those of all votes; of equal ones rank 0's alone."""
         counts = not self.job.algorithm.is_asynchronous and (self.layout.has_server or self.channel.rank == 0)
         return self.servers if counts else ()
+
+    @property
+    def _own_worker(self) -> Part:
+        """What has the state of this rank's worker."""
+        assert self.worker is not None
+        return self.worker
 
     @property
     def causes(self) -> list[int]:
@@ -194,7 +221,7 @@ class Processes:
         return {
             "rounds": self.rounds, "aborted_rounds": self.aborted_rounds,
             "control_bytes": self.channel.control_bytes, "replica_syncs": self.replica_syncs,
-            "worker": None if self.worker is None else self.worker.saved(),
+            "worker": None if self.worker is None else self._own_worker.saved(),
             "servers": [session.saved() for session in self.servers],
             "served": self.sessions.meter.saved() if self.worker is None else None,
         }  # fmt: skip
@@ -204,7 +231,7 @@ class Processes:
         check_counts(saved, COUNTS | {"control_bytes": NUMBER})
         if self.worker is not None:
             check_worker(saved["worker"])
-            self.worker.check(saved["worker"])
+            self._own_worker.check(saved["worker"])
         check_meter(saved.get("served"))
         for server in saved["servers"]:
             check_server(server)
@@ -218,7 +245,7 @@ class Processes:
         self.channel.rounds = self.rounds
         self.channel.control_bytes += saved["control_bytes"]  # the restart has sent some too
         if self.worker is not None:
-            self.worker.restore(saved["worker"])
+            self._own_worker.restore(saved["worker"])
         elif saved.get("served") is not None:
             self.sessions.meter.restore(saved["served"])
         for session in self.servers:
@@ -261,13 +288,17 @@ class Processes:
         except BaseException:
             abandon_round([] if self.worker is None else [self.worker], self.servers)
             raise
-        if result.aborted is not Abort.SET_DIFFERS:  # the ranks repeat that round
-            if self.recorder.observers:
-                self.recorder.round_ended(self.rounds, aborted=bool(result.aborted))
-            self.rounds += 1
-            self.channel.rounds = self.rounds
-            self.aborted_rounds += bool(result.aborted)
+        self._count_round(result.aborted)
         return result
+
+    def _count_round(self, aborted: Abort) -> None:
+        if aborted is Abort.SET_DIFFERS:  # the ranks repeat that round
+            return
+        if self.recorder.observers:
+            self.recorder.round_ended(self.rounds, aborted=bool(aborted))
+        self.rounds += 1
+        self.channel.rounds = self.rounds
+        self.aborted_rounds += bool(aborted)
 
     @property
     def traffic(self) -> Traffic:

@@ -1,0 +1,4 @@
+"""Methods for models in DistributedDataParallel: `attach`."""
+
+from laconic.ddp.attach import attach as attach
+from laconic.ddp.handle import Handle as Handle

@@ -1,0 +1,127 @@
+"""A method that is carried by the communication hook: its rounds run while the backward pass goes on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from laconic.contract import Algorithm
+from laconic.ddp.bucket_rounds import BucketRounds
+from laconic.ddp.replaced_step import Closure, ReplacedStep
+from laconic.ddp.settings import Settings
+from laconic.ddp.slices import slices_of
+from laconic.ddp.trampoline import Trampoline
+from laconic.drivers.distributed.sliced_rounds import SlicedProcesses
+from laconic.torch_compat import note_step
+from laconic.training.active_parameters import ActiveParameters
+from laconic.training.agreed_settings import agreed_settings
+from laconic.training.claims import Claim
+from laconic.training.clipping import clipping_of
+from laconic.training.flat_parameters import FlatParameters
+from laconic.training.kernel_preparation import KernelPreparation
+from laconic.training.learning_rates import LearningRates
+from laconic.training.parameter_checks import check_parameters
+from laconic.training.state_dict import Part, check_identity, check_parts, identity_of, with_names
+
+
+class HookCarrier:
+    """The rounds of a method in the backward passes of a model."""
+
+    def __init__(
+        self, ddp: DistributedDataParallel, trampoline: Trampoline, algorithm: Algorithm, settings: Settings
+    ) -> None:
+        """Make the ranks agree, and begin to take the model's buckets. Collective."""
+        trained = [parameter for parameter in ddp.module.parameters() if parameter.requires_grad]
+        listed = torch.optim.SGD(trained, lr=1.0)  # never steps: it lists the parameters in the model's order
+        check_parameters(listed, ddp.module, refuse_sparse=True)
+        self._flat = flat = FlatParameters(listed, ddp.module)
+        self.algorithm = algorithm
+        self._claim = Claim(flat, ddp.process_group)
+        self._claim.check()
+        clipping = clipping_of(settings.clip_norm, settings.clip_value, algorithm, flat, ddp.module)
+        optimizer = settings.optimizer
+        learning_rates = None if optimizer is None else LearningRates(optimizer, algorithm, "kept")
+        self.overlap = algorithm.over_slices == "exact" if settings.overlap is None else settings.overlap
+        slices = self._slices(ddp)
+        self.n_slices = len(slices)
+        self._active = ActiveParameters(flat.sizes, self._gather_used)
+        parameters = flat.values_by_torch()
+        self.driver = SlicedProcesses(
+            algorithm, bounds=[0, *accumulate(sum(flat.sizes[place] for place in run) for run in slices)],
+            parameters=parameters, spec=flat.spec, group=ddp.process_group, active=self._active,
+            layout=settings.layout, seed=settings.seed, timeout_s=settings.timeout_s,
+            agreed=agreed_settings(listed, flat, ()) | settings.agreed(),
+            kernels=KernelPreparation(
+                algorithm=algorithm, flat=flat, local_steps=1, clip=(settings.clip_norm, settings.clip_value),
+                speaks=not dist.get_rank(ddp.process_group),
+            ),
+        )  # fmt: skip
+        flat.set_values(parameters)
+        lr = _one if learning_rates is None else learning_rates.now
+        self.rounds = BucketRounds(self.driver, flat, self._active, slices, lr=lr, clipping=clipping)
+        self._step = None if optimizer is None else ReplacedStep(optimizer, self._step_unless_aborted)
+        self._claim.take()
+        trampoline.rounds = self.rounds
+
+    def _slices(self, ddp: DistributedDataParallel) -> list[range]:
+        flat = self._flat
+        if not self.overlap:
+            return [range(len(flat.parameters))]
+        n_bytes = [parameter.nbytes for parameter in flat.parameters]
+        return slices_of(n_bytes, flat.sizes, ddp.bucket_bytes_cap, from_front=ddp.find_unused_parameters)
+
+    def _gather_used(self, indices: list[int]) -> Sequence[object]:
+        n, what = len(self._flat.sizes), f"for its list of used parameters, round {self.driver.rounds}"
+        return self.driver.channel.gather(indices, what, [range(n)], max_bytes=2 + 12 * n)
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the last round was aborted."""
+        return self.rounds.aborted
+
+    def saved(self) -> dict[str, Any]:
+        """Return this rank's state between two backward passes, as tensors and data that JSON can hold."""
+        return {**self._identity(), "driver": self.driver.saved(), "active": self._active.saved()}
+
+    def _identity(self) -> dict[str, Any]:
+        identity = identity_of(self.driver.job, local_steps=1, rank=self.driver.channel.rank)
+        return identity | {"slices": [part.job.spec.offset for part in self.driver.sliced.slices]}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `saved` has returned.
+
+        Raises:
+            ValueError: for what does not fit. Nothing has changed then.
+        """
+        state = with_names(state, self._flat.spec.names)
+        check_identity(state, self._identity(), "attach the same method with the same settings to the same model")
+        parts: dict[str, Part] = {"driver": self.driver, "active": self._active}
+        check_parts(state, parts)
+        for name, part in parts.items():
+            part.restore(state[name])
+
+    def _step_unless_aborted(self, closure: Closure, step: Callable[..., Any]) -> Any:  # noqa: ANN401
+        """Take the optimizer's step, unless the round was aborted, so that the gradients are NaN."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if not self.aborted:
+            step()
+        elif self._step is not None:
+            note_step(self._step.optimizer)
+        return loss
+
+    def close(self) -> None:
+        """Leave the group. Not collective."""
+        self.driver.close()
+        if self._step is not None:
+            self._step.restore()
+        self._claim.lost = "the method is detached"
+
+
+def _one() -> float:
+    return 1.0

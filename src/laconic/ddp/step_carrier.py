@@ -1,0 +1,98 @@
+"""A method that is carried by the optimizer's step: DistributedDataParallel leaves each rank its own gradient.
+
+The optimizer stays the user's own, with schedules and scalers around it. Its `step` is replaced by one that runs a
+`DistributedOptimizer`, which steps it in turn.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from laconic.contract import Algorithm
+from laconic.ddp.replaced_step import ReplacedStep
+from laconic.ddp.settings import Settings
+from laconic.ddp.trampoline import Trampoline
+from laconic.drivers.distributed.rounds import Processes
+from laconic.torch_compat import LOSS_SCALE, OVERFLOW, GradBucket, let_scale
+from laconic.training.distributed_optimizer import DistributedOptimizer
+from laconic.training.state_dict import KEY
+from laconic.training.wrappers import hand_over, take_back
+
+
+class LocalGradients:
+    """Leaves each rank the gradients that it has computed."""
+
+    def take(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+        """Return the bucket's values as they are."""
+        future: torch.futures.Future[Tensor] = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+
+class StepCarrier:
+    """The rounds of a method in the steps of a user's optimizer."""
+
+    overlap = False
+    n_slices = 1
+
+    def __init__(
+        self, ddp: DistributedDataParallel, trampoline: Trampoline, algorithm: Algorithm, settings: Settings
+    ) -> None:
+        """Make the ranks agree, and replace the optimizer's step. Collective."""
+        assert settings.optimizer is not None
+        self._ddp, self._optimizer, self.algorithm = ddp, settings.optimizer, algorithm
+        hand_over(ddp)
+        try:
+            self.wrapped = DistributedOptimizer(
+                settings.optimizer, algorithm, model=ddp.module, group=ddp.process_group, buffers="local", lr="kept",
+                **settings.of_step(),
+            )  # fmt: skip
+        except BaseException:
+            take_back(ddp)
+            raise
+        self._step = ReplacedStep(settings.optimizer, self._exchange)
+        let_scale(settings.optimizer, True)
+        trampoline.rounds = LocalGradients()
+        self._n_aborted = 0
+
+    @property
+    def driver(self) -> Processes:
+        """What moves the packets."""
+        return self.wrapped.driver
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the last round was aborted."""
+        return self._n_aborted < self.driver.aborted_rounds
+
+    def _exchange(self, closure: Callable[[], Any] | None, step: Callable[..., Any]) -> Any:  # noqa: ANN401
+        """Take a step of all ranks, with what GradScaler has set in the user's optimizer."""
+        inner, outer = vars(self._optimizer), vars(self.wrapped)
+        given = {name: inner.pop(name) for name in (LOSS_SCALE, OVERFLOW) if name in inner}
+        self._n_aborted = self.driver.aborted_rounds
+        outer.update(given)
+        try:
+            return self.wrapped.step(closure)
+        finally:
+            for name in given:
+                del outer[name]
+            inner.update(given)
+
+    def saved(self) -> dict[str, Any]:
+        """Return this rank's state between two steps, as tensors and data that JSON can hold."""
+        part: dict[str, Any] = self.wrapped.state_dict()[KEY]
+        return part
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `saved` has returned. Collective; see `DistributedOptimizer.load_state_dict`."""
+        self.wrapped.load_state_dict(self._optimizer.state_dict() | {KEY: dict(state)})
+
+    def close(self) -> None:
+        """Leave the group, and give the optimizer its own step again. Not collective."""
+        self.wrapped.close()
+        self._step.restore()
+        let_scale(self._optimizer, False)
+        take_back(self._ddp)
