@@ -90,7 +90,7 @@ def test_both_write_and_add_scaled_signs_alike(d, dtype):
 @over_inputs("dtype", DTYPES)
 @over_inputs("d", COUNTS)
 def test_a_servers_answer_is_that_of_a_sum_in_memory(d, dtype):
-    for lengths, (n, divisor, decay) in itertools.product(lengths_of(d), [(1, 1, 1.0), (3, 4, 0.7), (2, 3, 0.0)]):
+    for lengths, (n, divisor, decay) in itertools.product(lengths_of(d), [(1, 1, 1.0), (4, 1, 0.7), (2, 3, 0.0)]):
         residual, *sent = vectors(1 + n, d, dtype)
         packets = [reference_residuals.mean_signs(vector, lengths) for vector in sent]
         packed, scales = [signs for signs, _ in packets], [means for _, means in packets]
@@ -106,6 +106,41 @@ def test_a_servers_answer_is_that_of_a_sum_in_memory(d, dtype):
         same(made[1], expected[1])
         cpu_residuals.add_scaled_signs(made[0], -made[1], lengths, total)
         same(left, total)
+
+
+def test_the_residual_of_two_senders_who_cancel_is_zeros_without_a_sign():
+    packed, scales = cpu_residuals.mean_signs(torch.ones(200), (200,))
+    for residual in (torch.zeros(200), -torch.zeros(200)):
+        left = torch.ones(200)
+        cpu_answers.answer_scaled_signs(
+            [~packed, packed], [scales, scales], residual, left, (200,), divisor=2, decay=1.0
+        )
+        same(left, torch.zeros(200))
+
+
+@over_inputs("size", [1e-44, 1e-38, 3e38])
+def test_magnitudes_of_any_size_add_up(size):
+    vector = torch.full((1000,), size)
+    for number in range(2):
+        vector[number::7] *= -0.5
+    expected = reference_residuals.mean_signs(vector, (1000,))
+    alike(cpu_residuals.mean_signs(vector, (1000,)), expected)
+    none = cpu_residuals.mean_signs(torch.zeros(1000), (1000,))
+    left = torch.empty(1000)
+    for senders in (2, 3):
+        packed, scales = zip(*[none] * senders, strict=True)
+        made = cpu_answers.answer_scaled_signs(packed, scales, vector, left, (1000,), divisor=senders, decay=1.0)
+        alike(made, expected)
+
+
+def test_what_is_no_number_shows_in_an_answers_mean():
+    none = cpu_residuals.mean_signs(torch.zeros(200), (200,))
+    for place, bad in itertools.product((0, 63, 64, 199), (float("nan"), float("inf"), -float("inf"))):
+        residual, left = torch.ones(200), torch.empty(200)
+        residual[place] = bad
+        packed, scales = zip(none, none, strict=True)
+        _, means = cpu_answers.answer_scaled_signs(packed, scales, residual, left, (200,), divisor=2, decay=1.0)
+        assert not means.isfinite(), (place, bad)
 
 
 @over_inputs("scales_type", [*DTYPES, torch.bfloat16])

@@ -21,7 +21,7 @@ from laconic.kernels.checks import FLOATS
 from laconic.kernels.cpu.block_edges import block_at, edge_of
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.flatten import is_long
-from laconic.kernels.cpu.llvm.residuals import correct_run, correct_run_past_caches, scaled_run
+from laconic.kernels.cpu.llvm.residuals import BEYOND, correct_run, correct_run_past_caches, scaled_run
 from laconic.kernels.cpu.llvm.vectors import Words
 from laconic.kernels.cpu.mask_streams import bit_buffer, padded, trimmed, words_of
 from laconic.kernels.cpu.threads import in_chunks
@@ -196,7 +196,7 @@ def _tiles(
                 )
             else:
                 added = correct_run(words, vector, residual, momentum, new_momentum, at, max(n, 1), *scalars, by)
-            if n > 0:
+            if n > 0 and added < BEYOND:
                 total += added
             else:
                 for i in range(at, until):

@@ -19,7 +19,8 @@ from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.cpu.block_edges import block_at, edge_of
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.flatten import is_long, pointer_to
-from laconic.kernels.cpu.llvm.residuals import mean_left, mean_left_past_caches, mean_measured
+from laconic.kernels.cpu.llvm.residuals import BEYOND
+from laconic.kernels.cpu.llvm.scaled_answers import mean_left, mean_left_past_caches, mean_measured
 from laconic.kernels.cpu.llvm.vectors import Words
 from laconic.kernels.cpu.mask_streams import bit_buffer, trimmed, words_of
 from laconic.kernels.cpu.residuals import (
@@ -55,7 +56,7 @@ def answer_scaled_signs(
     before, after = residual.contiguous().numpy(), new_residual.numpy()
     stream, size, edges = bit_buffer(count), blocks.size, blocks.sparse_edges
     words, sums, carried = words_of(stream), np.zeros(len(blocks)), np.zeros(-(-count // TILE))
-    numbers, by = np.array([divisor, decay], before.dtype), divisor_of(divisor, before.dtype)
+    numbers, by = np.array([divisor, decay], before.dtype), _divisor_behind(len(signs), divisor, before.dtype)
     in_chunks(
         count,
         lambda start, stop: _measure(
@@ -77,6 +78,11 @@ def answer_scaled_signs(
     return trimmed(stream, count), torch.from_numpy(means)
 
 
+def _divisor_behind(n_voters: int, divisor: int, dtype: Any) -> Any:  # noqa: ANN401
+    """Return the divisor of a sum as `llvm/scaled_answers.py` takes it: None where `_sums_of_two` has all, divided."""
+    return None if n_voters <= 2 else divisor_of(divisor, dtype) or (dtype.type(0), dtype.type(1))
+
+
 @kernel
 def _measure(
     words: Words, voters: Words, sizes: Array, residual: Array, numbers: Array, by: Any, size: int,  # noqa: ANN401
@@ -91,7 +97,7 @@ def _measure(
         sizes: (blocks, voters), the scales of each packet.
         residual: (d,), residual before the step.
         numbers: The divisor of the sum, and the factor of the residual.
-        by: The divisor, from `divisor_of`.
+        by: From `_divisor_behind`.
         size: The size of all blocks but the last; 0 where `edges` has them.
         edges: (blocks + 1,) int64, where blocks begin and end; empty where there is a size.
         sums: (blocks,) float64, 0; what the tile in which a block begins adds up for it.
@@ -108,10 +114,15 @@ def _measure(
         while at < last:
             n = (min(end, last) - at) // 64
             if n > 0:
-                total += mean_measured(
-                    words, voters, sizes[block], residual, residual, at, n, n_voters, by, numbers[1],
-                    numbers[0],
+                added = mean_measured(
+                    words, voters, sizes[block], residual, residual, at, n, n_voters,
+                    _sums_of_two(sizes[block], numbers), by, numbers[1], numbers[0],
                 )  # fmt: skip
+                if added >= BEYOND:
+                    added = 0.0
+                    for i in range(at, at + 64 * n):
+                        added += np.float64(abs(_corrected(voters, sizes, block, residual[i], numbers, i)))
+                total += added
                 at += 64 * n
             else:
                 word = uint64(0)
@@ -155,13 +166,13 @@ def _write_unsent(
         n = (min(end, stop) - at) // 64
         if n > 0 and past_caches:
             mean_left_past_caches(
-                words, voters, sizes[block], residual, out, at, n, n_voters, by, numbers[1],
-                means[block],
+                words, voters, sizes[block], residual, out, at, n, n_voters,
+                _sums_of_two(sizes[block], numbers), by, numbers[1], means[block],
             )  # fmt: skip
         elif n > 0:
             mean_left(
-                words, voters, sizes[block], residual, out, at, n, n_voters, by, numbers[1],
-                means[block],
+                words, voters, sizes[block], residual, out, at, n, n_voters,
+                _sums_of_two(sizes[block], numbers), by, numbers[1], means[block],
             )  # fmt: skip
         else:
             for i in range(at, min(at + 64, stop)):
@@ -174,6 +185,17 @@ def _write_unsent(
         if at == end and at < stop:
             block += 1
             end = edge_of(block + 1, size, edges, count)
+
+
+@kernel
+def _sums_of_two(sizes: Array, numbers: Array) -> Any:  # noqa: ANN401 - a tuple of numba's own scalars
+    """Return what two voters' signs stand for where they agree, and where they differ and the first one is positive.
+
+    Both are the first one's size where there is no other, and divided where there are no more than two.
+    """
+    one, other = sizes[0], sizes[1 % sizes.size]
+    total, difference = (one + other, one - other) if sizes.size > 1 else (one, one)
+    return (total, difference) if sizes.size > 2 else (total / numbers[0], difference / numbers[0])
 
 
 @kernel

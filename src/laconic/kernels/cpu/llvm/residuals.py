@@ -20,6 +20,7 @@ from laconic.kernels.cpu.llvm.vectors import (
     cgutils,
     has_feature,
     intrinsic,
+    part,
     register_lanes,
     same,
     splat,
@@ -27,47 +28,130 @@ from laconic.kernels.cpu.llvm.vectors import (
     vector_at,
 )
 
+BEYOND = 2.0**128
+"""Sums of magnitudes below are right; from here on one of them may have been inf or NaN."""
 _CHAINS = 16  # of the sum of magnitudes, whatever the registers' width
 _WORDS, _VECTOR, _RESIDUAL, _MOMENTUM, _NEW_MOMENTUM = range(5)  # of the intrinsic's arguments
 
 
-def _magnitudes(builder: Any, lanes: Any) -> Any:  # noqa: ANN401
-    """Return the magnitudes of floats, as float64."""
-    # lanes: bits without the sign, then widened to float64
-    width = 32 if isinstance(lanes.type.element, ir.FloatType) else 64
-    integers = ir.VectorType(ir.IntType(width), lanes.type.count)
-    bits = builder.and_(builder.bitcast(lanes, integers), same(integers, (1 << (width - 1)) - 1))
-    magnitudes = builder.bitcast(bits, lanes.type)
-    return builder.fpext(magnitudes, ir.VectorType(ir.DoubleType(), lanes.type.count)) if width == 32 else magnitudes
+class Magnitudes:
+    """Adds up magnitudes in float64, in 16 chains: element i goes to chain i modulo 16.
+
+    The bits of a float32 in the upper part of a float64 are the same number times 2**-896, also for those below the
+    normal range: so shifts do what a conversion would, in fewer instructions. Infinities and NaN become numbers from
+    2**128 on (`BEYOND`), after which callers must add up again.
+    """
+
+    def __init__(self, builder: Any, real: Any, width: int) -> None:  # noqa: ANN401
+        self._builder, self._width, self._is_single = builder, width, isinstance(real, ir.FloatType)
+        # pairs of stack variables, which LLVM turns into registers: chains of the even lanes, and of the odd ones
+        self._pairs = ir.VectorType(ir.DoubleType(), width // 2)
+        self._chains = [[cgutils.alloca_once(builder, self._pairs) for _ in range(2)] for _ in range(_CHAINS // width)]
+        for chain in [chain for pair in self._chains for chain in pair]:
+            builder.store(same(self._pairs, 0.0), chain)
+
+    def add(self, lanes: Any, number: int) -> None:  # noqa: ANN401
+        """Add a register of elements, the one of this number in its group."""
+        chains = self._chains[number % len(self._chains)]
+        for chain, magnitudes in zip(chains, self._widened(lanes), strict=True):
+            self._builder.store(self._builder.fadd(self._builder.load(chain), magnitudes), chain)
+
+    def _widened(self, lanes: Any) -> tuple[Any, Any]:  # noqa: ANN401
+        builder, half = self._builder, self._width // 2
+        integers = ir.VectorType(WORD, half)
+        if not self._is_single:
+            # lanes: bits without the sign; the first half, then the second
+            parts = [builder.bitcast(part(builder, lanes, start, half), integers) for start in (0, half)]
+            one, other = (builder.and_(bits, same(integers, (1 << 63) - 1)) for bits in parts)
+        else:
+            # pairs of lanes -> their even ones, and their odd ones, each without its sign at the top of a float64
+            bits = builder.bitcast(lanes, integers)
+            one = builder.shl(builder.and_(bits, same(integers, (1 << 31) - 1)), same(integers, 29))
+            other = builder.and_(builder.lshr(bits, same(integers, 3)), same(integers, ((1 << 31) - 1) << 29))
+        return builder.bitcast(one, self._pairs), builder.bitcast(other, self._pairs)
+
+    def total(self) -> Any:  # noqa: ANN401
+        """Return the sum, float64: the chains, added from 0.0 in their order."""
+        builder, half = self._builder, self._width // 2
+        order = ir.Constant(
+            ir.VectorType(U32, self._width), [lane // 2 + half * (lane % 2) for lane in range(self._width)]
+        )
+        total = ir.Constant(ir.DoubleType(), 0.0)
+        for evens, odds in self._chains:
+            lanes = builder.shuffle_vector(builder.load(evens), builder.load(odds), order)
+            total = reduced(builder, "fadd", lanes, total)
+        return builder.fmul(total, ir.Constant(ir.DoubleType(), 2.0**896)) if self._is_single else total
 
 
-class _SignedSizes:
-    """Sizes with the signs that words say: the bit of an element moves to the sign's place, exclusive or its size."""
+class Signs:
+    """What the bits of words say about lanes. Words are read in pieces, of as many bits as a register has lanes.
+
+    Without masks in registers, a table has the lanes of each byte, all 0 but the sign. A load from it costs less than
+    to take a byte apart with shifts, which wait for the same few units as the arithmetic.
+    """
 
     def __init__(self, context: Any, builder: Any, real: Any) -> None:  # noqa: ANN401
-        width, self._has_masks = register_lanes(context), has_feature(context, "avx512f")
-        self._builder, self._reals = builder, ir.VectorType(real, width)
-        self._size = 32 if isinstance(real, ir.FloatType) else 64
-        self._integers = ir.VectorType(ir.IntType(self._size), width)
-        # constants: how far the bit of each lane is from the sign's bit, and that bit
-        self._left = ir.Constant(self._integers, [self._size - 1 - lane for lane in range(width)])
-        self._top = same(self._integers, 1 << (self._size - 1))
+        self._width, self._builder = register_lanes(context), builder
+        size = 32 if isinstance(real, ir.FloatType) else 64
+        self._reals, self._integers = ir.VectorType(real, self._width), ir.VectorType(ir.IntType(size), self._width)
+        self._table = None if has_feature(context, "avx512f") else _table_of_signs(builder.module, self._integers)
 
-    def of(self, word: Any, lane: int, sizes: Any) -> Any:  # noqa: ANN401
-        """Return lanes of sizes, negative where the word's bits from `lane` on are set."""
+    def read(self, pointer: Any) -> list[Any]:  # noqa: ANN401
+        """Return the word at an address."""
+        # memory -> scalars of a few bits each
         builder = self._builder
-        if self._has_masks:  # which choose between lanes in one instruction
-            bits = builder.trunc(builder.lshr(word, ir.Constant(WORD, lane)), ir.IntType(self._reals.count))
-            mask = builder.bitcast(bits, ir.VectorType(ir.IntType(1), self._reals.count))
-            return builder.select(mask, builder.fneg(sizes), sizes)
-        # scalar word -> lanes of its bits at the sign's place -> exclusive or with the sizes
-        bits = builder.lshr(word, ir.Constant(WORD, lane))
-        bits = bits if self._size == 64 else builder.trunc(bits, ir.IntType(self._size))
-        flips = builder.and_(builder.shl(splat(builder, bits, self._reals.count), self._left), self._top)
-        return builder.bitcast(builder.xor(builder.bitcast(sizes, self._integers), flips), self._reals)
+        start = builder.bitcast(pointer, ir.IntType(self._width).as_pointer())
+        addresses = [builder.gep(start, [ir.Constant(U32, number)]) for number in range(LANES // self._width)]
+        return [builder.load(address, align=1) for address in addresses]
+
+    def are_set(self, bits: Any) -> Any:  # noqa: ANN401
+        """Return lanes of 1 bit."""
+        builder = self._builder
+        if self._table is None:
+            return builder.bitcast(bits, ir.VectorType(ir.IntType(1), self._width))
+        return builder.icmp_signed("<", self._at_sign(bits), same(self._integers, 0))
+
+    def of(self, bits: Any, sizes: Any) -> Any:  # noqa: ANN401
+        """Return lanes of sizes, negative where bits are set."""
+        builder = self._builder
+        if self._table is None:  # masks choose between lanes in one instruction
+            return builder.select(self.are_set(bits), builder.fneg(sizes), sizes)
+        # lanes: bits at the sign's place, exclusive or with the sizes
+        return builder.bitcast(builder.xor(builder.bitcast(sizes, self._integers), self._at_sign(bits)), self._reals)
+
+    def _at_sign(self, bits: Any) -> Any:  # noqa: ANN401
+        # scalar -> the table's lanes of that number
+        number = self._builder.zext(bits, U32)
+        return self._builder.load(self._builder.gep(self._table, [ir.Constant(U32, 0), number]))
 
 
-def _division(builder: Any, kind: Any, divisor: Any, width: int) -> Callable[[Any], Any]:  # noqa: ANN401
+def _table_of_signs(module: Any, lanes: Any) -> Any:  # noqa: ANN401
+    """Return a table in the program: lanes that are 0 but for the sign, which is set as the bits of a byte are."""
+    top = 1 << (lanes.element.width - 1)
+    rows = [ir.Constant(lanes, [top * (byte >> lane & 1) for lane in range(lanes.count)]) for byte in range(256)]
+    return cgutils.global_constant(module, ".signs_of_bytes", ir.Constant(ir.ArrayType(lanes, 256), rows))
+
+
+class Word:
+    """Collects lanes of 1 bit of one register after the other in a word, from its lowest bit on."""
+
+    def __init__(self, builder: Any) -> None:  # noqa: ANN401
+        self._builder = builder
+        self._pairs = [ir.Constant(WORD, 0)] * 2  # of every second register: of neighbors LLVM would make bytes first
+
+    def add(self, bits: Any, lane: int) -> None:  # noqa: ANN401
+        """Put lanes of 1 bit into the word, from bit `lane` on."""
+        # lanes of 1 bit -> scalar, shifted to its place
+        builder, number = self._builder, lane // bits.type.count % 2
+        wide = builder.zext(builder.bitcast(bits, ir.IntType(bits.type.count)), WORD)
+        self._pairs[number] = builder.or_(self._pairs[number], builder.shl(wide, ir.Constant(WORD, lane)))
+
+    def value(self) -> Any:  # noqa: ANN401
+        """Return the word."""
+        return self._builder.or_(*self._pairs)
+
+
+def division(builder: Any, kind: Any, divisor: Any, width: int) -> Callable[[Any], Any]:  # noqa: ANN401
     """Return what divides lanes by a number, by one over a power of two, (0, factor), or by nothing."""
     # lanes / divisor; a division takes longer than reading the lanes, so a power of two is multiplied: the same bits
     if isinstance(kind, types.NoneType):
@@ -79,7 +163,7 @@ def _division(builder: Any, kind: Any, divisor: Any, width: int) -> Callable[[An
     return lambda lanes: builder.fdiv(lanes, by)
 
 
-def _word_at(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> tuple[Any, int]:  # noqa: ANN401
+def word_at(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> tuple[Any, int]:  # noqa: ANN401
     """Return a pointer to the word about the 64 elements from `at` on, and its alignment."""
     number = builder.lshr(at, ir.Constant(at.type, LANES.bit_length() - 1))
     pointer, align = vector_at(context, builder, array_type, array, number, 1)
@@ -109,14 +193,14 @@ def _run(past: bool) -> Any:  # noqa: ANN401
             divisor: The divisor of the vector, where there is no momentum; None for 1.
 
         Returns:
-            float64, the sum of the magnitudes.
+            float64, the sum of the magnitudes, if it is below `BEYOND`.
         """
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
             words_, vector_, residual_, momentum_, new_momentum_, place, n, *scalars = args
             width = register_lanes(context)
             mu, decay = (splat(builder, scalar, width) for scalar in scalars[:2])
-            divided = _division(builder, signature.args[-1], scalars[2], width)
+            divided = division(builder, signature.args[-1], scalars[2], width)
 
             def corrected(block: Any) -> Any:  # noqa: ANN401
                 """Return a few corrected elements; they and their new momentum go to memory."""
@@ -135,32 +219,20 @@ def _run(past: bool) -> Any:  # noqa: ANN401
                 block.write(value, vector_, _VECTOR)
                 return value
 
-            # 16 chains: stack variables, which LLVM turns into registers
-            doubles = ir.VectorType(ir.DoubleType(), width)
-            chains = [cgutils.alloca_once(builder, doubles) for _ in range(_CHAINS // width)]
-            for chain in chains:
-                builder.store(same(doubles, 0.0), chain)
+            magnitudes = Magnitudes(builder, context.get_data_type(signature.args[_VECTOR].dtype), width)
             with cgutils.for_range(builder, n) as loop:
                 at = builder.add(place, builder.mul(loop.index, ir.Constant(place.type, LANES)))
                 block = Block(context, builder, signature.args, at, width)
-                word = ir.Constant(WORD, 0)
+                word = Word(builder)
                 for lane in range(0, LANES, width):
                     block.lane = lane
                     lanes = corrected(block)
-                    # signs into the word, from bit `lane` on; magnitudes into the chains
-                    negative = builder.fcmp_ordered("<", lanes, same(lanes.type, 0.0))
-                    bits = builder.zext(builder.bitcast(negative, ir.IntType(width)), WORD)
-                    word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, lane)))
-                    chain = chains[lane // width % len(chains)]
-                    builder.store(builder.fadd(builder.load(chain), _magnitudes(builder, lanes)), chain)
+                    word.add(builder.fcmp_ordered("<", lanes, same(lanes.type, 0.0)), lane)
+                    magnitudes.add(lanes, lane // width)
                 # word -> memory, at the group's number
-                pointer, size = _word_at(context, builder, signature.args[_WORDS], words_, at)
-                builder.store(word, pointer, align=size)
-            # 16 chains -> one float64, added from 0.0 in the order of the lanes
-            total = ir.Constant(ir.DoubleType(), 0.0)
-            for chain in chains:
-                total = reduced(builder, "fadd", builder.load(chain), total)
-            return total
+                pointer, size = word_at(context, builder, signature.args[_WORDS], words_, at)
+                builder.store(word.value(), pointer, align=size)
+            return magnitudes.total()
 
         kind = vector.dtype
         return types.float64(
@@ -187,7 +259,7 @@ def scaled_run(typing: Any, words: Any, out: Any, sizes: Any, place: Any, start:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
         words_, out_, sizes_, place, start, n, _ = args
         width, real = register_lanes(context), context.get_data_type(signature.args[1].dtype)
-        signed = _SignedSizes(context, builder, real)
+        signs = Signs(context, builder, real)
         is_array = isinstance(signature.args[2], types.Array)
         alike = None if is_array else splat(builder, sizes_, width)
         with cgutils.for_range(builder, n) as loop:
@@ -195,12 +267,12 @@ def scaled_run(typing: Any, words: Any, out: Any, sizes: Any, place: Any, start:
             at = builder.add(place, ahead)
             block = Block(context, builder, signature.args, at, width)
             own = Block(context, builder, signature.args, builder.add(start, ahead), width)
-            pointer, align = _word_at(context, builder, signature.args[0], words_, at)
-            word = builder.load(pointer, align=align)
+            pointer, _ = word_at(context, builder, signature.args[0], words_, at)
+            word = signs.read(pointer)
             for lane in range(0, LANES, width):
                 block.lane = own.lane = lane
                 # lanes: signed sizes, added to what is there -> out
-                value = signed.of(word, lane, own.read(sizes_, 2) if is_array else alike)
+                value = signs.of(word[lane // width], own.read(sizes_, 2) if is_array else alike)
                 if not isinstance(signature.args[6], types.NoneType):
                     value = builder.fadd(block.read(out_, 1), value)
                 block.write(value, out_, 1)
@@ -209,98 +281,4 @@ def scaled_run(typing: Any, words: Any, out: Any, sizes: Any, place: Any, start:
     return types.none(words, out, sizes, types.intp, types.intp, types.intp, sign), codegen
 
 
-def _mean(is_second: bool, past: bool) -> Any:  # noqa: ANN401
-    """Return the intrinsic of one of a server's two passes; past: it stores past the caches.
-
-    Args:
-        is_second: Write what is unsent of the answer, otherwise measure what it is made of.
-        past: Store past the caches.
-    """
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def mean_run(
-        typing: Any, words: Any, voters: Any, sizes: Any, residual: Any, out: Any, place: Any, n: Any,  # noqa: ANN401
-        n_voters: Any, divisor: Any, decay: Any, answer: Any,  # noqa: ANN401
-    ) -> Codegen:  # fmt: skip
-        """Add up signed sizes of voters, divide, and add the residual, on n groups of 64 elements.
-
-        Args:
-            words: (groups,) uint64; the first pass writes the signs of the sums to it.
-            voters: (n_voters,) uint64, the address of the bytes of each voter's signs.
-            sizes: (n_voters,), what a sign of each stands for; all numbers are of one type.
-            residual: (d,), residual before the step.
-            out: (d,); the second pass writes the new residual to it.
-            place: Index of the first element, a multiple of 64.
-            n: Number of groups.
-            n_voters: Number of voters.
-            divisor: The divisor of the sum.
-            decay: Factor of the residual.
-            answer: What a sign of the answer stands for, for the second pass.
-
-        Returns:
-            float64, the sum of the magnitudes, of the first pass.
-        """
-
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-            words_, voters_, sizes_, residual_, out_, place, n, n_voters, *scalars = args
-            width, real = register_lanes(context), context.get_data_type(signature.args[3].dtype)
-            lanes, doubles = ir.VectorType(real, width), ir.VectorType(ir.DoubleType(), width)
-            divided = _division(builder, signature.args[-3], scalars[0], width)
-            decay, plus = (splat(builder, scalar, width) for scalar in scalars[1:])
-            minus, signed = builder.fneg(plus), _SignedSizes(context, builder, real)
-            # stack variables, which LLVM turns into registers: 64 sums, and the chains of magnitudes
-            sums = [cgutils.alloca_once(builder, lanes) for _ in range(LANES // width)]
-            chains = [cgutils.alloca_once(builder, doubles) for _ in range(_CHAINS // width)]
-            for chain in chains:
-                builder.store(same(doubles, 0.0), chain)
-            with cgutils.for_range(builder, n) as loop:
-                at = builder.add(place, builder.mul(loop.index, ir.Constant(place.type, LANES)))
-                block = Block(context, builder, signature.args, at, width)
-                for total in sums:
-                    builder.store(same(lanes, 0.0), total)
-                with cgutils.for_range(builder, n_voters) as inner:
-                    # one voter: its word and size -> 64 signed sizes, added to the sums
-                    pointer, align = vector_at(context, builder, signature.args[1], voters_, inner.index, 1)
-                    address = builder.extract_element(builder.load(pointer, align=align), ir.Constant(U32, 0))
-                    address = builder.add(address, builder.lshr(at, ir.Constant(at.type, 3)))
-                    word = builder.load(builder.inttoptr(address, WORD.as_pointer()), align=1)
-                    pointer, align = vector_at(context, builder, signature.args[2], sizes_, inner.index, 1)
-                    size = builder.extract_element(builder.load(pointer, align=align), ir.Constant(U32, 0))
-                    size = splat(builder, size, width)
-                    for number, total in enumerate(sums):
-                        vote = signed.of(word, number * width, size)
-                        builder.store(builder.fadd(builder.load(total), vote), total)
-                word = ir.Constant(WORD, 0)
-                for number, total in enumerate(sums):
-                    block.lane = number * width
-                    # lanes: sum / divisor + decay * residual, and its sign
-                    carried = builder.fmul(decay, block.read(residual_, 3))
-                    value = builder.fadd(divided(builder.load(total)), carried)
-                    negative = builder.fcmp_ordered("<", value, same(lanes, 0.0))
-                    if is_second:
-                        # lanes: less the answer -> out
-                        left = builder.fsub(value, builder.select(negative, minus, plus))
-                        block.write(left, out_, 4, past_caches=past)
-                    else:
-                        # signs into the word, magnitudes into the chains
-                        bits = builder.zext(builder.bitcast(negative, ir.IntType(width)), WORD)
-                        word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, block.lane)))
-                        chain = chains[number % len(chains)]
-                        builder.store(builder.fadd(builder.load(chain), _magnitudes(builder, value)), chain)
-                if not is_second:
-                    pointer, align = _word_at(context, builder, signature.args[0], words_, at)
-                    builder.store(word, pointer, align=align)
-            total = ir.Constant(ir.DoubleType(), 0.0)
-            for chain in chains:
-                total = reduced(builder, "fadd", builder.load(chain), total)
-            return total
-
-        kind, index = residual.dtype, types.intp
-        return types.float64(words, voters, sizes, residual, out, index, index, index, divisor, kind, kind), codegen
-
-    return mean_run
-
-
-mean_measured = _mean(False, False)
-mean_left, mean_left_past_caches = _mean(True, False), _mean(True, True)
 correct_run, correct_run_past_caches = _run(False), _run(True)
