@@ -54,7 +54,7 @@ pins:
 	$(PYTHON) -m venv build/pins
 	build/pins/bin/pip --disable-pip-version-check install --quiet uv
 	$(UV) pyproject.toml pins/torch-and-build.in --output-file pins/run.txt
-	$(UV) pyproject.toml pins/torch-and-build.in --extra test --extra site --constraint pins/run.txt --output-file pins/test.txt
+	$(UV) pyproject.toml pins/torch-and-build.in --extra test --extra site --extra prometheus --constraint pins/run.txt --output-file pins/test.txt
 
 # The fast tests with the oldest versions that pyproject.toml names, and with the newest that there are.
 oldest:

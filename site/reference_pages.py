@@ -1,5 +1,7 @@
 """Pages of the public names, grouped by the package that holds them; their texts are the docstrings."""
 
+from importlib import import_module
+
 import laconic
 
 TITLES = {
@@ -16,6 +18,11 @@ TITLES = {
     "errors": "Errors",
     "statements": "Warnings",
 }
+DOORS = {
+    "ddp": "Inside DistributedDataParallel",
+    "checkpoint": "Files of state",
+    "traffic": "What any program sends",
+}  # modules that re-export what is used by their name
 
 
 def reference_pages() -> dict[str, str]:
@@ -28,4 +35,7 @@ def reference_pages() -> dict[str, str]:
     for group, title in TITLES.items():
         names = "\n\n".join(f"::: {name}" for name in groups[group])
         pages[f"reference/{group}.md"] = f"# {title}\n\n{names}\n"
+    for door, title in DOORS.items():
+        names = "\n\n".join(f"::: laconic.{door}.{name}" for name in import_module(f"laconic.{door}").__all__)
+        pages[f"reference/{door}.md"] = f"# {title}\n\nIn `laconic.{door}`.\n\n{names}\n"
     return pages

@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "ddp": {"training", "drivers", "protocol", "contract", "telemetry", "kernels"},
     "": {"training", "faults", "algorithms", "policies", "contract", "compressors", "telemetry", "network", "gossip",
          "kernels"},
+    "traffic": {"telemetry"},
     "lab": {"", "training", "drivers", "faults", "protocol", "contract", "telemetry", "network", "kernels"},
     "reproduce": {"lab", "training", "drivers", "protocol", "algorithms", "contract", "compressors", "telemetry",
                   "network", "wire", "gossip"},

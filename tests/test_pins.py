@@ -39,7 +39,7 @@ def test_all_that_is_installed_has_a_version_and_hashes_but_for_torch(file):
     named = PROJECT["project"]["dependencies"] + PROJECT["build-system"]["requires"]
     if file == "test.txt":
         extras = PROJECT["project"]["optional-dependencies"]
-        named = named + extras["test"] + extras["site"]
+        named = named + extras["test"] + extras["site"] + extras["prometheus"]
     assert names_of(named) - pins_of(file).keys() == {"torch"}
 
 
@@ -52,7 +52,8 @@ def test_the_versions_are_those_that_were_chosen_and_the_tests_run_what_users_ru
 def test_no_requirement_has_a_lowest_version_above_the_chosen_one():
     project = PROJECT["project"]
     extras = project["optional-dependencies"]
-    named = project["dependencies"] + extras["test"] + extras["site"] + PROJECT["build-system"]["requires"]
+    named = project["dependencies"] + PROJECT["build-system"]["requires"]
+    named = named + extras["test"] + extras["site"] + extras["prometheus"]
     for requirement in named:
         found = re.fullmatch(r"([\w.-]+)(?:\[\w+\])?>=([\d.]+)(; .*)?", requirement)
         assert found, requirement

@@ -40,7 +40,7 @@ MIXINGS = [
     laconic.Mixing.from_text("shift-one", 4, 1),
     laconic.Mixing.over_cycle("shift-one", 4),
 ]
-WITH_STATE = {"DistributedOptimizer", "RunLog", "Simulation"}
+WITH_STATE = {"DistributedOptimizer", "PrometheusEndpoint", "RunLog", "Simulation"}
 WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
     "Link": [
         ({"bytes_per_s": "100Mbit"}, "bytes_per_s='100Mbit' must be a number.*units.bandwidth"),

@@ -91,10 +91,17 @@ class Bed:
 
     def sent_bytes(self) -> list[int]:
         """Return the bytes that each interface has sent, with the headers of all layers."""
+        return self._sent("bytes")
+
+    def sent_packets(self) -> list[int]:
+        """Return the packets that each interface has sent; one of them may be as large as 64 KB."""
+        return self._sent("packets")
+
+    def _sent(self, what: str) -> list[int]:
         counted = []
         for name in self.names:
             (details,) = json.loads(_run("ip", "-n", name, "-s", "-j", "link", "show", "dev", INTERFACE))
-            counted.append(int(details["stats64"]["tx"]["bytes"]))
+            counted.append(int(details["stats64"]["tx"][what]))
         return counted
 
     def close(self) -> None:

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from laconic.telemetry.logs.run_log import RunLog
     from laconic.telemetry.meter import Count
     from laconic.telemetry.observing import observe
+    from laconic.telemetry.prometheus import PrometheusEndpoint
     from laconic.telemetry.recorder import RoundStats
     from laconic.telemetry.traffic import Traffic
     from laconic.training.consensus import mean_parameters
@@ -115,6 +116,7 @@ __all__ = [
     "Never",
     "PeerLostError",
     "PowerSGD",
+    "PrometheusEndpoint",
     "Quantized",
     "RandomSkips",
     "ReplicaError",
@@ -188,6 +190,7 @@ _MODULES = {  # the module of each name; editors and type checkers read the impo
     "Never": "laconic.policies.skip_policies",
     "PeerLostError": "laconic.errors",
     "PowerSGD": "laconic.algorithms.powersgd",
+    "PrometheusEndpoint": "laconic.telemetry.prometheus",
     "Quantized": "laconic.compressors",
     "RandomSkips": "laconic.policies.skip_policies",
     "ReplicaError": "laconic.errors",
@@ -218,13 +221,14 @@ _MODULES = {  # the module of each name; editors and type checkers read the impo
     "observe": "laconic.telemetry.observing",
     "set_kernel_threads": "laconic.kernels.api",
 }
-_FACES = (  # packages whose names are public too
+_FACES = (  # packages and modules whose names are public too
     "checkpoint",
     "compressors",
     "contract",
     "ddp",
     "kernels",
     "network",
+    "traffic",
     "wire",
 )
 

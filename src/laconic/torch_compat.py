@@ -219,6 +219,41 @@ def caller_named(function: str) -> FrameType | None:
     return None
 
 
+def on_collectives(notify: Callable[[str, Sequence[Any]], None]) -> Callable[[], None]:
+    """Call `notify(name, arguments)` at every operator of c10d in this process; return the function that ends this.
+
+    The names are those of the operators, such as "allreduce_". What `notify` raises reaches whoever called.
+    """
+    # DistributedDataParallel, FSDP and compiled programs call collectives from C++, where no function of Python can be
+    # replaced. All end in operators of c10d, and no public function tells of them. `BackendSelect` is a key that every
+    # call has, under `inference_mode` too. `with_keyset` since 2.1.
+    library = torch.library.Library("c10d", "IMPL")  # type: ignore[no-untyped-call]
+    below = torch._C._dispatch_keyset_full_after(torch._C.DispatchKey.BackendSelect)
+
+    def telling(name: str, operator: Any) -> Callable[..., Any]:  # noqa: ANN401
+        def call(keys: Any, *arguments: Any) -> Any:  # noqa: ANN401
+            notify(name, arguments)
+            return operator.redispatch(keys & below, *arguments)
+
+        return call
+
+    for full_name in torch._C._dispatch_get_all_op_names():
+        namespace, _, name = full_name.partition("::")
+        if namespace == "c10d" and "." not in name:
+            operator = getattr(torch.ops.c10d, name).default
+            library.impl(name, telling(name, operator), "BackendSelect", with_keyset=True)  # type: ignore[no-untyped-call]
+    return library._destroy
+
+
+def group_of_call(arguments: Sequence[Any]) -> dist.ProcessGroup:
+    """Return the process group among the arguments of an operator of c10d."""
+    # They hold it in a box of TorchScript. Since 2.0.
+    found: dist.ProcessGroup = next(
+        dist.ProcessGroup.unbox(one) for one in arguments if isinstance(one, torch.ScriptObject)
+    )
+    return found
+
+
 _CHECKPOINTS = "torch.distributed.checkpoint.state_dict"
 _DEEPEST = 12  # wrappers of torch's and of a scheduler's lie between
 
