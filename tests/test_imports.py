@@ -19,7 +19,6 @@ GROUND = {
     "units",
     "hyperparameters",
     "random_keys",
-    "random_streams",
     "buffer_pool",
     "torch_compat",
 }
@@ -61,8 +60,7 @@ FACES = {
     "kernels": "kernels.api",
 }
 # Neither algorithms nor what they import use drivers, clocks or processes.
-NO_IO = {"algorithms", "contract", "compressors", "policies", "gossip", "kernels", "hyperparameters", "random_keys",
-         "random_streams"}  # fmt: skip
+NO_IO = {"algorithms", "contract", "compressors", "policies", "gossip", "kernels", "hyperparameters", "random_keys"}
 DOES_IO = {"laconic.kernels.cpu.cache", "laconic.kernels.cpu.private_folder"}  # keep machine code on disk
 IO = ("torch.distributed", "socket", "time", "multiprocessing", "subprocess", "random", "os")
 
