@@ -56,7 +56,7 @@ def imported(tree: ast.Module) -> set[str]:
 OF_TORCH = {  # what that file imports from torch, and no other may
     "_get_backend", "_new_process_group_helper", "_world",
     "_get_default_store", "_source_rank", "_timeout", "_version", "_opt_called",
-    "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks", "_wrapped_by_lr_sched",
+    "_post_accumulate_grad_hooks", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks", "_wrapped_by_lr_sched",
     "_global_optimizer_pre_hooks", "_global_optimizer_post_hooks", "_disable_dynamo", "_orig_mod", "_is_flat_param",
     "_fsdp_flattened", "_per_optimizer_states", "_C", "_dynamo", "_set_grad_enabled",
     "_comm_hooks", "_current_graph_task_id", "_execution_engine", "_step_supports_amp_scaling",

@@ -129,6 +129,12 @@ def has_step_hooks(inner: Optimizer) -> bool:
     return bool(own or optimizers._global_optimizer_pre_hooks or optimizers._global_optimizer_post_hooks)
 
 
+def has_gradient_hooks(parameter: Tensor) -> bool:
+    """Return whether hooks of the user run after each accumulation of its gradient."""
+    # torch has a function to register hooks, but none to list them. Since 2.1.
+    return bool(parameter._post_accumulate_grad_hooks)
+
+
 def apply_as_step(inner: Optimizer, apply: Callable[[], None]) -> None:
     """Call `apply`, which stands for a step of `inner`, between the hooks of the user."""
     # torch wraps each class's `step` by this function, which no page names. Since 1.5.

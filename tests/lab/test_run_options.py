@@ -83,6 +83,11 @@ REFUSED = {
     "decays that are no numbers": ({"lr_schedule": "step", "decay_at": "half"}, "decay_at='half' must be rising"),
     "no kernel thread": ({"kernel_threads": 0}, "kernel_threads=0 must be at least 1"),
     "more kernel threads than cores": ({"kernel_threads": 10**6}, "kernel_threads=1000000 must be at most"),
+    "threads for models that differ": (
+        {"algorithm": "dsgd", "side_by_side": 2}, "side_by_side=2: the workers of dsgd have models of their own"),
+    "threads for processes": (
+        {"driver": "processes", "side_by_side": 2},
+        "side_by_side=2 is for driver='simulated'; processes compute at once anyway"),
     "an unknown schedule": ({"lr_schedule": "stpe"}, "did you mean step"),
 }  # fmt: skip
 
@@ -93,6 +98,13 @@ def test_options_that_cannot_be_are_refused_by_name(mistake):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the words are looked at below
         replace(SMALL, **options)
     assert words in str(caught.value)
+
+
+def test_gradients_in_threads_give_the_same_record():
+    small = replace(SMALL, epochs=1, algorithm="compskip")
+    one, other = (run_simulated(replace(small, side_by_side=n), ignore_progress) for n in (None, 2))
+    assert [row.train_loss for row in one.rows] == [row.train_loss for row in other.rows]
+    assert one.traffic.as_data() == other.traffic.as_data()
 
 
 def test_a_run_sets_the_kernel_threads_of_its_process(monkeypatch):

@@ -28,7 +28,7 @@ from laconic.reproduce.judging import Found
 from laconic.reproduce.later_options import without_later
 from laconic.reproduce.measures import FinishedRun
 
-_OF_THIS_MACHINE = ("data", "test_data", "faults", "threads", "kernel_threads", "timeout_s")
+_OF_THIS_MACHINE = ("data", "test_data", "faults", "threads", "kernel_threads", "side_by_side", "timeout_s")
 _KEY_LENGTH = 12
 
 

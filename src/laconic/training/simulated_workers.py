@@ -19,6 +19,7 @@ from laconic.training.flat_parameters import FlatParameters
 from laconic.training.initial_gradient import LAST_TRY, hash_of_gradient, warn_of_equal
 from laconic.training.second_gradient import SecondGradient
 from laconic.training.server_model import ServerModel
+from laconic.training.side_by_side import Forward, SideBySide
 
 
 class SimulatedWorkers:
@@ -32,8 +33,13 @@ class SimulatedWorkers:
         active: ActiveParameters,
         driver: Simulated,
         server_model: ServerModel | None,
+        *,
+        side_by_side: int = 1,
     ) -> None:
-        """Start all workers from the model's parameters and buffers, and from the optimizer's state."""
+        """Start all workers from the model's parameters and buffers, and from the optimizer's state.
+
+        `side_by_side` backward passes run at once, as `check_side_by_side` admits.
+        """
         self._inner = inner
         self._flat = flat
         self._active = active
@@ -52,11 +58,14 @@ class SimulatedWorkers:
         self._local: dict[int, Tensor] = {}  # by worker, its parameters between two exchanges
         self._loss_of: Callable[[int], Tensor] = _no_loss
         self._second: SecondGradient | None = None  # of the worker that computed last
+        self._passes = SideBySide(side_by_side, model, flat.parameters, self._forward) if side_by_side > 1 else None
         self._initial: dict[int, str] | None = {} if len(ranks) > 1 else None  # hashes, until compared
 
     def begin_step(self, loss_of: Callable[[int], Tensor]) -> None:
         """Start a step, in which `loss_of(rank)` returns the loss of a worker at the current model."""
         self._loss_of = loss_of
+        if self._passes is not None:
+            self._passes.drop()
         if not self._driver.pulled:  # else a worker that is ahead does not compute
             self.losses = [math.nan for _ in self.losses]
 
@@ -73,6 +82,29 @@ class SimulatedWorkers:
 
     def compute(self, rank: int) -> None:
         """Run the forward and backward passes of worker `rank`, with its own buffers."""
+        if self._passes is not None:
+            self._take_gradients(self._passes, rank)
+        else:
+            self._compute_gradients(rank)
+        if self._initial is not None:
+            self._note_initial(rank)
+        self._active.note(self._flat.has_gradient())
+
+    def _take_gradients(self, passes: SideBySide, rank: int) -> None:
+        forward, gradients = passes.take(rank, lambda: self.present)
+        self.losses[rank], self.buffers[rank] = float(forward.loss.detach()), forward.buffers
+        for parameter, gradient in zip(self._flat.parameters, gradients, strict=True):
+            parameter.grad = gradient
+
+    def _forward(self, rank: int) -> Forward:
+        assert self._passes is not None
+        for buffer, own in zip(self._shown_buffers, self.buffers[rank], strict=True):
+            self._passes.load(buffer, own)
+        with torch.enable_grad():
+            loss = self._loss_of(rank)
+        return Forward(loss=loss, buffers=[buffer.clone() for buffer in self._shown_buffers])
+
+    def _compute_gradients(self, rank: int) -> None:
         if self._driver.pulled:
             self._flat.set_values(self._driver.pulled[rank])
         for buffer, own in zip(self._shown_buffers, self.buffers[rank], strict=True):
@@ -83,10 +115,7 @@ class SimulatedWorkers:
         self._flat.drop_gradients()
         with torch.enable_grad():
             self.losses[rank] = _backward(self._loss_of, rank)
-        if self._initial is not None:
-            self._note_initial(rank)
         self.buffers[rank] = [buffer.clone() for buffer in self._shown_buffers]
-        self._active.note(self._flat.has_gradient())
 
     def accept_equal_gradients(self) -> None:
         """Compare no first gradients."""

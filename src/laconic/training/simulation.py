@@ -28,6 +28,7 @@ from laconic.training.optimizer_arguments import check_model, check_seed
 from laconic.training.replaced_tensors import HeldModel
 from laconic.training.second_gradient import called_twice
 from laconic.training.server_model import ServerModel
+from laconic.training.side_by_side import check_side_by_side
 from laconic.training.simulated_state import as_simulation
 from laconic.training.simulated_workers import SimulatedWorkers
 from laconic.training.state_dict import (
@@ -76,6 +77,7 @@ class Simulation:
         lr: Choice | None = None,
         sparse_gradients: str = "refuse",
         clients_per_round: int | None = None,
+        side_by_side: int = 1,
     ) -> None:
         """Set up the simulated workers.
 
@@ -100,6 +102,9 @@ class Simulation:
             sparse_gradients: "refuse" them, or make them "dense", as layers with sparse=False would have them.
             clients_per_round: how many workers take part in a round, chosen anew in each by the seed; None for all. The
                 method divides by this number. The others compute nothing, and their losses are NaN.
+            side_by_side: how many workers' backward passes run at once, on a core each, with the same bits. Then
+                `loss_of` is called for the next workers before a worker's gradient is used, still in rank order. All
+                must start from one model: methods whose models differ, second gradients and local steps are refused.
 
         Raises:
             TypeError: for wrong arguments.
@@ -111,6 +116,7 @@ class Simulation:
         check_model(inner, model, None, sparse_gradients)
         check_seed(seed)
         workers, local_steps, seed = plain_number(workers, "workers", int), int(local_steps), int(seed)
+        side_by_side = plain_number(side_by_side, "side_by_side", int)
         if isinstance(compute_s, str) or not isinstance(compute_s, Mapping | ComputeTime):
             compute_s = plain_number(compute_s, "compute_s")
         loaded = take_part(inner)
@@ -135,11 +141,17 @@ class Simulation:
             self.driver = SimulatedArrivals(algorithm, parameters=self.flat.values(), **options)
         else:
             self.driver = Simulated(algorithm, sparse_results=True, **options)
-        self._workers = SimulatedWorkers(model, inner, self.flat, active, self.driver, self.server_model)
+        self._workers = SimulatedWorkers(
+            model, inner, self.flat, active, self.driver, self.server_model, side_by_side=side_by_side
+        )
         self.training = TrainingStep(
             algorithm, inner, local_steps, self.flat, active, self.driver, self._workers,
             learning_rates=learning_rates, clipping=clipping,
         )  # fmt: skip
+        steps_before = self.training.local.are_taken and not self.training.local.is_known_in(0)
+        check_side_by_side(
+            side_by_side, algorithm, local_steps, steps_before=steps_before, device=self.flat.device.type
+        )
         state_once(learning_rates.statement())
         state_once(called_twice(algorithm))
 

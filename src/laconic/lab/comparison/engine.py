@@ -175,7 +175,9 @@ class ComparisonRun:
             "root": self.folder, "cells": [(each.settings, each.folder) for each in group], "plugins": self._plugins,
             "logs": LogPlan(kinds=self._logs, name=cell.name) if self._logs else None, "save_every_s": save_every_s,
         }  # fmt: skip
+        settings = cell.settings
+        n_threads = settings.threads * max(settings.kernel_threads, settings.side_by_side or 1)
         return CellWork(
             names=tuple(each.name for each in group), kind=cell.kind, work=train_cells, arguments=arguments,
-            estimated_bytes=estimated_bytes, threads=cell.settings.threads * cell.settings.kernel_threads,
+            estimated_bytes=estimated_bytes, threads=n_threads,
         )  # fmt: skip

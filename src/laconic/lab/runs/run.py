@@ -161,6 +161,7 @@ def _simulation_of(experiment: Experiment) -> Simulation:
         experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, layout=settings.layout,
         local_steps=settings.local_steps, seed=settings.seed, link=settings.link(), compute_s=settings.compute_s(),
         faults=settings.fault_plan, lr="kept", clients_per_round=settings.clients_per_round,
+        side_by_side=settings.side_by_side or 1,
     )  # fmt: skip
     simulation.training.weights = experiment.weights()
     if not experiment.task.has_batches:

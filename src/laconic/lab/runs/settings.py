@@ -35,6 +35,7 @@ OF_DATA = (
 )  # fmt: skip
 """Options that say which examples there are, and which worker has them."""
 SIMULATED_ONLY = ("bandwidth", "latency", "compute", "faults")
+_WHY_SIMULATED = dict.fromkeys(SIMULATED_ONLY, "use real links") | {"side_by_side": "compute at once anyway"}
 
 
 def _rising_shares(text: str) -> tuple[float, ...]:
@@ -146,6 +147,9 @@ class RunSettings(MethodAndData):
     kernel_threads: int = option(
         1, "The number of threads per process within a compiled kernel.", within="[1, inf)", unit="threads"
     )
+    side_by_side: int | None = option(
+        None, "The number of threads for the gradients of a simulation.", within="[1, inf)", unit="threads", shown="1"
+    )
     timeout_s: float = option(
         60.0, "The number of seconds that a rank waits for another.", within="(0, inf)", unit="seconds"
     )
@@ -199,12 +203,10 @@ class RunSettings(MethodAndData):
     def _check_driver(self) -> None:
         """Refuse options of the other driver."""
         if self.driver == "processes":
-            for name in SIMULATED_ONLY:
-                if getattr(self, name) is not None:
-                    raise OptionError(
-                        Named(name, getattr(self, name)), " is for ", Named("driver", "simulated"),
-                        "; processes use real links",
-                    )  # fmt: skip
+            for name, why in _WHY_SIMULATED.items():
+                if (value := getattr(self, name)) is not None:
+                    parts = Named(name, value), " is for ", Named("driver", "simulated"), f"; processes {why}"
+                    raise OptionError(*parts)
         elif self.record_times:
             raise OptionError(
                 Named("record_times", True), " is for ", Named("driver", "processes"),
@@ -247,8 +249,10 @@ class RunSettings(MethodAndData):
         from laconic.contract import ModelSpec
         from laconic.lab.inner_optimizers import check_momentum
         from laconic.training.local_steps import check_local_steps
+        from laconic.training.side_by_side import check_side_by_side
 
         check_local_steps(self.method, self.local_steps)
+        check_side_by_side(self.side_by_side or 1, self.method, self.local_steps, device=self.device)
         check_momentum(self.inner_kind, self.method)
         spec = ModelSpec.of_sizes(10**6)  # data are not read yet
         layout = choose_layout(self.layout, self.method, spec, n_nodes=self.n_processes)
