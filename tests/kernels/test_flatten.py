@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from laconic.kernels import api as kernels
-from laconic.kernels.api import add_into, gather, gather_change, gather_scaled, scatter
+from laconic.kernels.api import add_into, equals, gather, gather_change, gather_largest, gather_scaled, scatter
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.reference import flatten as reference_flatten
 from support.inputs import failing_at, over_inputs
@@ -53,6 +53,33 @@ def test_both_gather_alike(shapes, dtype):
     assert torch.equal(_bits([made]), _bits(tensors))
 
 
+@over_inputs(("shapes", "dtype"), KINDS)
+def test_both_find_the_largest_magnitude_while_they_gather(shapes, dtype):
+    tensors, d = _segments(shapes, dtype)
+    made, expected = torch.empty(2, d, dtype=dtype)
+    assert gather_largest(tensors, made) == reference_flatten.gather_largest(tensors, expected) == made.abs().max()
+    assert torch.equal(_bits([made]), _bits(tensors))
+    tensors[-1].view(-1)[-1] = torch.nan
+    assert all(
+        take(tensors, made) != take(tensors, made) for take in (gather_largest, reference_flatten.gather_largest)
+    )
+
+
+@over_inputs(("shapes", "dtype"), KINDS)
+def test_tensors_equal_a_vector_until_one_element_or_the_sign_of_a_zero_differs(shapes, dtype):
+    tensors, d = _segments(shapes, dtype)
+    vector = torch.empty(d, dtype=dtype)
+    gather(tensors, vector)
+    for compare in (equals, reference_flatten.equals):
+        assert compare(tensors, vector)
+        for at in (0, d // 2, d - 1):
+            other = vector.clone()
+            other[at] = 5.0
+            assert not compare(tensors, other)
+        with_zero = [torch.zeros(3, dtype=dtype)]
+        assert not compare(with_zero, torch.tensor([0.0, -0.0, 0.0], dtype=dtype))
+
+
 @over_inputs("divisor", [2, 7])
 @over_inputs(("shapes", "dtype"), KINDS)
 def test_both_gather_shares_alike(shapes, dtype, divisor):
@@ -89,6 +116,14 @@ def test_both_gather_scaled_tensors_alike(shapes, dtype):
         assert torch.equal(_bits([made]), _bits([expected]))
         by_hand = torch.cat([tensor.view(-1) * by for tensor, by in zip(tensors, factors, strict=True)])
         assert torch.equal(_bits([made]), _bits([by_hand + (0.0 if more is None else more)]))
+        assert gather_scaled(tensors, factors, made, more, divisor=3)
+        assert reference_flatten.gather_scaled(tensors, factors, expected, more, divisor=3)
+        assert torch.equal(_bits([made]), _bits([expected]))
+        assert torch.equal(_bits([made]), _bits([(by_hand + (0.0 if more is None else more)) / 3]))
+    for add in (gather_scaled, reference_flatten.gather_scaled):
+        sizes = [tensor.numel() for tensor in tensors]
+        assert add(tensors, factors, made, plus.split(sizes))
+        assert torch.equal(_bits([made]), _bits([by_hand + plus]))
 
 
 @over_inputs(("shapes", "dtype"), [(SHAPES, torch.float32), (LARGE, torch.float32), (SHAPES, torch.float64)])
@@ -150,6 +185,8 @@ def test_a_share_too_large_to_be_added_up_is_seen():
                 with failing_at(number=number, element=element, sign=sign, take=take.__module__):
                     assert take(tensors, out)
                     assert not take(tensors, out, divisor=3)
+                    scaled = (kernels if take is gather else reference_flatten).gather_scaled
+                    assert not scaled(tensors, [1.0] * len(tensors), out, torch.zeros(d), divisor=3)
         flat[element] = right
 
 

@@ -29,9 +29,19 @@ def test_a_sum_adds_in_order_and_is_divided(kernels, n, d, dtype, from_zero):
         expected = expected + vector
     for divisor in (1, 3):
         out = torch.full((d,), torch.nan, dtype=dtype)
-        kernels.add_up(vectors, out, divisor=divisor, from_zero=from_zero)
+        assert kernels.add_up(vectors, out, divisor=divisor, from_zero=from_zero) == torch.inf
         assert torch.equal(out, expected / divisor)
         assert torch.equal(out.signbit(), expected.signbit())
+
+
+@over_inputs("kernels", [reference_sums, cpu_sums])
+def test_a_sum_returns_its_largest_magnitude(kernels):
+    for at, value in ((0, -7.5), (9000, 8.0), (9999, torch.nan)):
+        vectors = [torch.ones(10_000), torch.ones(10_000)]
+        vectors[1][at] = value
+        out = torch.empty(10_000)
+        largest = kernels.add_up(vectors, out, divisor=2)
+        assert largest == float(out.abs().max()) or (value != value and largest != largest)
 
 
 def test_the_sum_may_overwrite_its_initial_vector():
@@ -56,3 +66,14 @@ def test_a_weighted_sum_has_the_bits_of_sums_over_full_vectors():
     for vector, weight in zip(vectors, weights, strict=True):
         expected.add_(vector, alpha=weight)
     assert torch.equal(weighted_sum(vectors, weights, torch.empty(D)), expected)
+
+
+@over_inputs("n", [1, 2, 3, 5])
+@over_inputs("dtype", [torch.float32, torch.float64])
+def test_both_add_up_weighted_vectors_alike(n, dtype):
+    vectors, weights = vectors_of(n, 10_007, dtype), [0.1 + 0.3 * number for number in range(n)]
+    made, expected = torch.full((2, 10_007), torch.nan, dtype=dtype)
+    assert cpu_sums.weighted_sum(vectors, weights, made) is made
+    reference_sums.weighted_sum(vectors, weights, expected)
+    assert torch.equal(made, expected)
+    assert torch.equal(made.signbit(), expected.signbit())

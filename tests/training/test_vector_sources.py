@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from laconic.training.flat_parameters import ChangeOfStep, ChangeSince, Unscaled, VectorCopy
+from laconic.training.vector_sources import ChangeOfStep, ChangeSince, Unscaled, VectorCopy
 from support.inputs import over_inputs
 
 SHAPES = ((3, 4), (), (5,), (2, 2, 2), (0,))
@@ -43,11 +43,12 @@ def sources(dtype):
 @pytest.mark.parametrize("name", sources(torch.float32))
 @over_inputs("dtype", (torch.float32, torch.float64))
 @over_inputs("divisor", (1, 3))
-@over_inputs("adds", (False, True))
+@over_inputs("adds", ("nothing", "a vector", "tensors"))
 def test_any_slice_is_that_of_the_vector(name, dtype, divisor, adds):
     source, vector = sources(dtype)[name]
-    plus = torch.randn(D, generator=torch.Generator().manual_seed(2)).to(dtype) if adds else None
-    expected = vector / divisor + (0 if plus is None else plus)
+    more = tensors(dtype, seed=2)
+    plus = {"nothing": None, "a vector": joined(more), "tensors": more}[adds]
+    expected = (vector + (0 if plus is None else joined(more))) / divisor
     for start, stop in SLICES:
         out = torch.full((D,), 7.0, dtype=dtype)
         assert source.into(out, start, stop, divisor=divisor, plus=plus)

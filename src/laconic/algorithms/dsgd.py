@@ -88,7 +88,7 @@ class DSGD(Algorithm):
         return Mixing.from_text(self.graph, n_workers, round_).neighbors(rank)
 
     def work(self, me: Worker) -> Step:
-        updated = me.change_plus(me.parameters)
+        updated = me.updated
         if self.mixing == "choco":
             return (yield from self._choco(me, updated))
         if self.mixing == "difference":

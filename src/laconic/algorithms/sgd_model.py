@@ -34,10 +34,10 @@ class ModelAveraging(Algorithm):
         return "exact"
 
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
-        return (Exchange(count=spec.d, offset=spec.offset, adds=True),)
+        return (Exchange(count=spec.d, offset=spec.offset, adds=True, as_given=True),)
 
     def work(self, me: Worker) -> Step:
-        reply = yield dense(me.change_plus(me.parameters), offset=me.offset)
+        reply = yield dense(me.updated, offset=me.offset)
         return reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:

@@ -56,7 +56,9 @@ class Exchange:
     place: what was yielded must not be used again.
     """
     as_given: bool = False
-    """Whether the packet is the gradient unchanged, so that an all-reduce may begin before the gradient is complete."""
+    """Whether the packet is `me.gradient` or `me.updated` unchanged, so that an all-reduce may begin before it is
+    complete.
+    """
 
     def __post_init__(self) -> None:
         """Refuse a name that moves the cursor or hides: tables and pages of traffic show it."""

@@ -76,6 +76,7 @@ class Worker(Side):
     read_change: Callable[[Tensor | None], Tensor] = field(default=lambda plus: torch.empty(0))
     read_parameters: Callable[[], Tensor] = field(default=lambda: torch.empty(0))
     read_parameters_from: Callable[[Tensor], tuple[Tensor, float]] = field(default=lambda other: (torch.empty(0), 0.0))
+    read_updated: Callable[[], Tensor] = field(default=lambda: torch.empty(0))
     gradient_at: Callable[[Tensor], Tensor] = field(default=lambda parameters: _no_second_gradient())
     """Returns the gradient (d,) of this round's mini-batch at other parameters (d,)."""
     gradient_tensors_at: Callable[[Tensor], Sequence[Tensor]] = field(
@@ -105,6 +106,14 @@ class Worker(Side):
         A sum that is not finite aborts the round.
         """
         return self.read_change(other)
+
+    @property
+    def updated(self) -> Tensor:
+        """The parameters after the local steps, (d,): `change` plus `parameters`, in one pass. Read it once per round.
+
+        A sum that is not finite aborts the round.
+        """
+        return self.read_updated()
 
     def require(self, is_finite: bool) -> None:
         """Abort the round unless the result computed from `gradient_tensors` is finite; they are not checked before."""

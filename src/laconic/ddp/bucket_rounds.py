@@ -23,7 +23,8 @@ from laconic.protocol.round_result import RoundResult
 from laconic.torch_compat import GradBucket, at_end_of_backward
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.clipping import Clipping
-from laconic.training.flat_parameters import FlatParameters, VectorCopy
+from laconic.training.flat_parameters import FlatParameters
+from laconic.training.vector_sources import VectorCopy
 
 
 @dataclass(kw_only=True)

@@ -48,7 +48,6 @@ from laconic.kernels.reference.stochastic_rounding import (
     powers_and_fractions,
     shortened,
 )
-from laconic.kernels.reference.sums import weighted_sum
 from laconic.kernels.residuals import (
     add_scaled_signs,
     answer_scaled_signs,
@@ -101,13 +100,16 @@ from laconic.kernels.vectors import (
     all_finite,
     clear_at,
     divide,
+    equals,
     gather,
     gather_change,
     gather_distance,
+    gather_largest,
     gather_scaled,
     scatter,
     squared_distance,
     take_at,
+    weighted_sum,
 )
 
 __all__ = [
@@ -154,6 +156,7 @@ __all__ = [
     "count_selected",
     "dequantize",
     "divide",
+    "equals",
     "error_feedback_step",
     "error_feedback_total",
     "exponent_codes",
@@ -162,6 +165,7 @@ __all__ = [
     "gather",
     "gather_change",
     "gather_distance",
+    "gather_largest",
     "gather_scaled",
     "gather_top_k",
     "grid_positions",

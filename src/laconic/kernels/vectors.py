@@ -34,14 +34,31 @@ def clear_at(vector: Tensor, indices: Tensor) -> None:
     fastest("indexing", vector.device).clear_at(vector, indices)
 
 
-def add_up(vectors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, from_zero: bool = True) -> None:
-    """Write the sum of `vectors`, (d,) each, divided by `divisor`, to `out` (d,); see `reference/sums.py`."""
+def add_up(vectors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, from_zero: bool = True) -> float:
+    """Write the sum of `vectors`, (d,) each, divided by `divisor`, to `out` (d,), and return its largest magnitude.
+
+    See `reference/sums.py`.
+    """
     checks.output("add_up", "out", out, checks.ALL_FLOATS)
     checks.number("add_up", "number of vectors", len(vectors), 1, checks.MAX_COUNT)
     checks.number("add_up", "divisor", divisor, 1, checks.MAX_COUNT)
     for number, vector in enumerate(vectors):
         checks.vector("add_up", f"vector {number}", vector, (out.dtype,), out.numel(), out.device)
-    fastest("sums", out.device).add_up(vectors, out, divisor=divisor, from_zero=from_zero)
+    made: float = fastest("sums", out.device).add_up(vectors, out, divisor=divisor, from_zero=from_zero)
+    return made
+
+
+def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], out: Tensor) -> Tensor:
+    """Write the sum of `vectors`, (d,) each, times their `weights` to `out` (d,), and return it.
+
+    See `reference/sums.py`.
+    """
+    checks.output("weighted_sum", "out", out, checks.ALL_FLOATS)
+    checks.number("weighted_sum", "number of weights", len(weights), len(vectors), len(vectors))
+    for number, vector in enumerate(vectors):
+        checks.vector("weighted_sum", f"vector {number}", vector, (out.dtype,), out.numel(), out.device)
+    made: Tensor = fastest("sums", out.device).weighted_sum(vectors, weights, out)
+    return made
 
 
 def divide(vector: Tensor, n: int) -> bool:
@@ -86,6 +103,24 @@ def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: f
     return made
 
 
+def gather_largest(tensors: Sequence[Tensor], out: Tensor) -> float:
+    """Copy tensors into `out` (d,); return the largest magnitude, NaN if it has one. See `reference/flatten.py`."""
+    checks.output("gather_largest", "out", out, checks.ALL_FLOATS, strided=True)
+    if type(tensors) is not CheckedTensors:
+        tensors = CheckedTensors(tensors)
+    checks.tensors("gather_largest", tensors, out.numel())
+    made: float = fastest("flatten", out.device).gather_largest(tensors, out)
+    return made
+
+
+def equals(tensors: Sequence[Tensor], vector: Tensor) -> bool:
+    """Return whether tensors have the values of `vector` (d,), and its zeros' signs. See `reference/flatten.py`."""
+    checks.vector("equals", "vector", vector, checks.ALL_FLOATS)
+    checks.tensors("equals", tensors, vector.numel())
+    made: bool = fastest("flatten", vector.device).equals(tensors, vector)
+    return made
+
+
 def gather_change(tensors: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
     """Write tensors less `start` (d,), plus `plus` (d,), to `out`; return whether all elements are finite."""
     checks.output("gather_change", "out", out, checks.ALL_FLOATS, strided=True)
@@ -97,14 +132,28 @@ def gather_change(tensors: Sequence[Tensor], start: Tensor, out: Tensor, plus: T
     return made
 
 
-def gather_scaled(tensors: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
-    """Write each tensor times its factor, plus `plus` (d,), to `out`; return whether all elements are finite."""
+def gather_scaled(
+    tensors: Sequence[Tensor],
+    factors: Sequence[float],
+    out: Tensor,
+    plus: Tensor | Sequence[Tensor] | None = None,
+    *,
+    divisor: int = 1,
+) -> bool:
+    """Write each tensor times its factor, plus `plus`, divided, to `out` (d,); return whether all is finite.
+
+    `plus` is (d,), or tensors of the same sizes. See `reference/flatten.py`.
+    """
     checks.output("gather_scaled", "out", out, checks.ALL_FLOATS, strided=True)
     checks.number("gather_scaled", "number of factors", len(factors), len(tensors), len(tensors))
-    if plus is not None:
+    checks.number("gather_scaled", "divisor", divisor, 1, checks.MAX_COUNT)
+    if isinstance(plus, Tensor):
         checks.vector("gather_scaled", "plus", plus, checks.ALL_FLOATS, out.numel(), out.device)
+    elif plus is not None:
+        checks.number("gather_scaled", "number of tensors to add", len(plus), len(tensors), len(tensors))
+        checks.tensors("gather_scaled", plus, out.numel())
     checks.tensors("gather_scaled", tensors, out.numel())
-    made: bool = fastest("flatten", out.device).gather_scaled(tensors, factors, out, plus)
+    made: bool = fastest("flatten", out.device).gather_scaled(tensors, factors, out, plus, divisor=divisor)
     return made
 
 

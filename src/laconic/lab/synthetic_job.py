@@ -11,7 +11,7 @@ from laconic.contract import Algorithm, ModelSpec
 from laconic.drivers.simulated.arrivals import SimulatedArrivals
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.protocol.round_inputs import Inputs
-from laconic.training.flat_parameters import VectorCopy
+from laconic.training.vector_sources import VectorCopy
 
 N_GRADIENTS = 3  # used in turn
 _LR = 0.01

@@ -23,6 +23,7 @@ class InputReader:
         self.exceeds = False
         """Whether the gradient or change of this round has a magnitude above the limit."""
         self._limit: float | None = None
+        self._plus: Tensor | Sequence[Tensor] | None = None  # what `write_share` adds to what is unread
         self._share: Abort | None = None  # what `write_share` returns, if the full share is already written
 
     def begin(
@@ -33,20 +34,22 @@ class InputReader:
         Args:
             inputs: what the worker brings to the round.
             sum_is_checked: whether inf and NaN are found in the sum over all workers.
-            as_given: whether that is the sum of the gradients unchanged.
+            as_given: whether that is the sum of the gradients, or of the updated parameters, unchanged.
             overlaps: whether `write_share` is called while the gradient still exists.
             limit: the magnitude to look for, see `exceeds`; None to look for none.
 
         Returns:
             Whether inf or NaN was found.
         """
-        self._limit, self.exceeds = limit, False
+        self._limit, self.exceeds, self._plus = limit, False, None
         me, vector, gradient_at, self._share = self._me, inputs.vector, inputs.gradient_at, None
         me.read_parameters = partial(self._vector, inputs.parameters)
         me.read_parameters_from = partial(self._vector_and_distance, inputs.parameters)
         if gradient_at is not None:
             me.gradient_at = lambda parameters: self._vector(gradient_at(parameters))
             me.gradient_tensors_at = lambda parameters: self._tensors(gradient_at(parameters))
+        waits = sum_is_checked and as_given and overlaps and not isinstance(vector, Tensor)
+        me.read_updated = partial(self._read_updated, inputs.parameters, waits=waits)
         if isinstance(vector, Tensor):
             return Abort.unless(self._take(vector) or sum_is_checked or self._is_finite(vector))
         if self._algorithm.consumes == "change":
@@ -116,7 +119,18 @@ class InputReader:
         """Return a vector (d,) as tensors; see `_vector`."""
         return (() if isinstance(vector, Tensor) else vector.tensors()) or [self._vector(vector)]
 
-    def _read_change(self, plus: Tensor | None) -> Tensor:
+    def _read_updated(self, parameters: Tensor | VectorSource, *, waits: bool) -> Tensor:
+        """Return the change plus the parameters, (d,): not yet written where it `waits` for `write_share`."""
+        consecutive = () if isinstance(parameters, Tensor) else parameters.tensors()
+        if self.unread is None or not consecutive:
+            return self._me.change_plus(self._vector(parameters))
+        plus = consecutive[0] if len(consecutive) == 1 and consecutive[0].dim() == 1 else consecutive
+        if not waits:
+            return self._read_change(plus)
+        self._plus = plus
+        return self._me.scratch()
+
+    def _read_change(self, plus: Tensor | Sequence[Tensor] | None) -> Tensor:
         """Return the change (d,), plus another vector (d,) if one is given."""
         source, self.unread = self.unread, None
         assert source is not None, f"{self._algorithm.name} reads the change more often than once a round"
@@ -131,5 +145,5 @@ class InputReader:
         if self._share is not None:
             return self._share
         if self.unread is not None:
-            return Abort.unless(self.unread.into(values, start, stop, divisor=self._me.n_workers))
+            return Abort.unless(self.unread.into(values, start, stop, divisor=self._me.n_workers, plus=self._plus))
         return Abort.unless(divide(values[start:stop], self._me.n_workers))

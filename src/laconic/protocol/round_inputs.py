@@ -22,17 +22,17 @@ class VectorSource(Protocol):
         stop: int,
         *,
         divisor: int = 1,
-        plus: Tensor | None = None,
+        plus: Tensor | Sequence[Tensor] | None = None,
         limit: float | None = None,
     ) -> bool:
-        """Write elements start .. stop-1, divided by `divisor`, plus those of `plus`, to the same place in `out`.
+        """Write elements start .. stop-1, plus those of `plus`, divided by `divisor`, to the same place in `out`.
 
         Args:
             out: the vector to write to, (d,).
             start: index of the first element to write.
             stop: index behind the last one.
             divisor: the divisor.
-            plus: a vector to add, (d,), if any.
+            plus: a vector to add, (d,), or consecutive tensors of d elements in all, if any.
             limit: the magnitude to look for, with neither divisor nor `plus`.
 
         Returns:

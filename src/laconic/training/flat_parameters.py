@@ -1,9 +1,7 @@
 """The trainable parameters of an optimizer as one flat vector, in the order of its parameter groups."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,15 +13,11 @@ from laconic.kernels.api import (
     absolute_maximum,
     add_at,
     add_into,
-    all_finite,
-    divide,
     gather,
-    gather_change,
-    gather_scaled,
     scatter,
-    slice_tensors,
 )
 from laconic.training.parameter_names import names_of
+from laconic.training.vector_sources import ChangeOfStep, ChangeSince, Unscaled, VectorCopy
 
 
 class FlatParameters:
@@ -275,125 +269,3 @@ def _n_listed_in(optimizer: Optimizer) -> int:
     for group in optimizer.param_groups:  # of every step
         n += len(group["params"])
     return n
-
-
-@dataclass(eq=False)
-class _Source(ABC):
-    """Tensors of d elements in all, from which a vector (d,) is read. It implements `VectorSource`."""
-
-    reads: Sequence[Tensor]
-
-    def into(
-        self,
-        out: Tensor,
-        start: int,
-        stop: int,
-        *,
-        divisor: int = 1,
-        plus: Tensor | None = None,
-        limit: float | None = None,
-    ) -> bool:
-        """See `VectorSource`."""
-        place = slice(start, stop)
-        if stop - start == out.numel():
-            part, added, tensors = out, plus, self.reads
-        else:
-            part, added = out[place], None if plus is None else plus[place]
-            tensors = slice_tensors(self.reads, start, stop)
-        if limit is not None:
-            return self._write_within(part, tensors, place, limit)
-        if divisor == 1:
-            return self._write(part, tensors, place, added)
-        finite = self._write_share(part, tensors, place, divisor)
-        return finite if added is None else finite and all_finite(part.add_(added))
-
-    @abstractmethod
-    def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Tensor | None) -> bool:
-        """Write elements of the vector, plus `plus`, to `part`. Returns whether all are finite.
-
-        Args:
-            part: where to write, of as many elements.
-            tensors: what `reads` has at `place`.
-            place: indices of the vector (d,).
-            plus: what to add, as long as `part`.
-        """
-
-    def _write_within(self, part: Tensor, tensors: Sequence[Tensor], place: slice, limit: float) -> bool:
-        """Write them to `part`. Returns whether no magnitude is above the limit."""
-        return self._write(part, tensors, place, None) and absolute_maximum(part) <= limit
-
-    def _write_share(self, part: Tensor, tensors: Sequence[Tensor], place: slice, divisor: int) -> bool:
-        """Write them divided by `divisor` to `part`. Returns what `kernels.divide` does."""
-        self._write(part, tensors, place, None)
-        return divide(part, divisor)
-
-    def tensors(self) -> Sequence[Tensor]:
-        """See `VectorSource`."""
-        return ()
-
-
-class VectorCopy(_Source):
-    """The tensors as they are."""
-
-    def tensors(self) -> Sequence[Tensor]:
-        """See `VectorSource`."""
-        return self.reads
-
-    def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Tensor | None) -> bool:
-        finite = gather(tensors, part)
-        return finite if plus is None else all_finite(part.add_(plus))
-
-    def _write_within(self, part: Tensor, tensors: Sequence[Tensor], place: slice, limit: float) -> bool:
-        return gather(tensors, part, limit=limit)
-
-    def _write_share(self, part: Tensor, tensors: Sequence[Tensor], place: slice, divisor: int) -> bool:
-        return gather(tensors, part, divisor=divisor)
-
-
-class Unscaled(_Source):
-    """The tensors divided by one number, such as gradients of a loss that was multiplied by it."""
-
-    def __init__(self, tensors: Sequence[Tensor], scale: Tensor) -> None:
-        super().__init__(tensors)
-        self._scale = scale
-
-    def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Tensor | None) -> bool:
-        gather(tensors, part)
-        part /= self._scale
-        return all_finite(part if plus is None else part.add_(plus))
-
-
-class ChangeSince(_Source):
-    """The difference between tensors and an earlier vector."""
-
-    def __init__(self, tensors: Sequence[Tensor], start: Tensor, divisor: Tensor | None) -> None:
-        """`start` (d,) is subtracted; `divisor` is one number or (d,), or None to divide by nothing."""
-        super().__init__(tensors)
-        self._start = start
-        self._divisor = divisor
-
-    def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Tensor | None) -> bool:
-        subtracted, divisor = self._start[place], self._divisor
-        if divisor is None:
-            return gather_change(tensors, subtracted, part, plus)
-        gather_change(tensors, subtracted, part)
-        part /= divisor[place] if divisor.dim() else divisor
-        return all_finite(part if plus is None else part.add_(plus))
-
-
-class ChangeOfStep(_Source):
-    """Tensors, each multiplied by a factor of its own."""
-
-    def __init__(self, tensors: Sequence[Tensor], factors: Sequence[float]) -> None:
-        super().__init__(tensors)
-        self._factors = factors
-
-    def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Tensor | None) -> bool:
-        if len(tensors) == len(self._factors):
-            return gather_scaled(tensors, self._factors, part, plus)
-        factors, at = [], 0
-        for tensor, factor in zip(self.reads, self._factors, strict=True):
-            if max(at, place.start) < min(at + tensor.numel(), place.stop):
-                factors.append(factor)
-            at += tensor.numel()
-        return gather_scaled(tensors, factors, part, plus)

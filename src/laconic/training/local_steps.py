@@ -18,8 +18,9 @@ from laconic.contract import Algorithm, Result
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import is_number
 from laconic.torch_compat import has_step_hooks, step_is_replaced
-from laconic.training.flat_parameters import ChangeOfStep, ChangeSince, FlatParameters
+from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
+from laconic.training.vector_sources import ChangeOfStep, ChangeSince
 
 
 def check_local_steps(algorithm: Algorithm, local_steps: int) -> None:

@@ -27,10 +27,11 @@ from laconic.torch_compat import apply_as_step, note_step
 from laconic.training.aborted_rounds import AbortedRounds, Rounds
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.clipping import Clipping
-from laconic.training.flat_parameters import FlatParameters, VectorCopy
+from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
 from laconic.training.local_steps import LocalSteps
 from laconic.training.step_guard import StepGuard
+from laconic.training.vector_sources import VectorCopy
 from laconic.training.worker_weights import weighted
 
 

@@ -44,9 +44,20 @@ _PATTERNS: dict[torch.dtype, tuple[Any, Any, Struct, Struct]] = {
 
 def absolute_maximum(vector: Tensor) -> float:
     """See `reference.finite.absolute_maximum`."""
-    integer, mask, as_bytes, as_float = _PATTERNS[vector.dtype]
-    largest: float = as_float.unpack(as_bytes.pack(_largest_pattern(vector.detach().numpy().view(integer), mask)))[0]
-    return largest
+    return magnitude_of(_largest_pattern(*patterns_of(vector)), vector.dtype)
+
+
+def patterns_of(vector: Tensor) -> tuple[NDArray[Any], Any]:
+    """Return the bits of a vector (d,) as integers, which share its memory, and the mask of all bits but the sign."""
+    integer, mask, _, _ = _PATTERNS[vector.dtype]
+    return vector.detach().numpy().view(integer), mask
+
+
+def magnitude_of(pattern: Any, dtype: torch.dtype) -> float:  # noqa: ANN401 - an integer of the patterns' type
+    """Return the number whose bits are these."""
+    _, _, as_bytes, as_float = _PATTERNS[dtype]
+    magnitude: float = as_float.unpack(as_bytes.pack(pattern))[0]
+    return magnitude
 
 
 def all_finite(vector: Tensor) -> bool:

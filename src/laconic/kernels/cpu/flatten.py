@@ -3,6 +3,7 @@
 Reference: `reference/flatten.py`.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from laconic.kernels.checked_tensors import CheckedTensors, Spans
 from laconic.kernels.checks import FLOATS, is_plain
 from laconic.kernels.cpu.compile import kernel
+from laconic.kernels.cpu.finite import magnitude_of, patterns_of
 from laconic.kernels.cpu.llvm.vectors import Codegen, intrinsic, types
 from laconic.kernels.reference import flatten as reference_flatten
 from laconic.kernels.reference.finite import max_quotient
@@ -31,10 +33,26 @@ def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: f
     spans = spans_of(tensors, out)
     if spans is None:
         return reference_flatten.gather(tensors, out, divisor=divisor, limit=limit)
-    if divisor == 1 and limit is None:
-        return bool(_gather(*spans, out.numpy()))
-    limit_ = max_quotient(out.dtype, divisor) if limit is None else limit
-    return bool(_gather_shares(*spans, out.numpy(), float(divisor), limit_))
+    if divisor != 1:
+        return bool(_gather_shares(*spans, out.numpy(), float(divisor), max_quotient(out.dtype, divisor)))
+    largest = gather_largest(tensors, out)
+    return math.isfinite(largest) if limit is None else largest <= limit
+
+
+def gather_largest(tensors: Sequence[Tensor], out: Tensor) -> float:
+    """See `reference.flatten.gather_largest`."""
+    spans = spans_of(tensors, out)
+    if spans is None:
+        return reference_flatten.gather_largest(tensors, out)
+    return magnitude_of(_gather_largest(*spans, *patterns_of(out)), out.dtype)
+
+
+def equals(tensors: Sequence[Tensor], vector: Tensor) -> bool:
+    """See `reference.flatten.equals`."""
+    spans = spans_of(tensors, vector)
+    if spans is None:
+        return reference_flatten.equals(tensors, vector)
+    return bool(_equals(*spans, patterns_of(vector)[0]))
 
 
 def gather_change(tensors: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
@@ -47,13 +65,34 @@ def gather_change(tensors: Sequence[Tensor], start: Tensor, out: Tensor, plus: T
     return bool(_gather_change(*spans, *arrays, plus is not None))
 
 
-def gather_scaled(tensors: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
+def gather_scaled(
+    tensors: Sequence[Tensor],
+    factors: Sequence[float],
+    out: Tensor,
+    plus: Tensor | Sequence[Tensor] | None = None,
+    *,
+    divisor: int = 1,
+) -> bool:
     """See `reference.flatten.gather_scaled`."""
     spans = spans_of(tensors, out)
-    if spans is None or not are_contiguous_floats([] if plus is None else [plus], out.dtype):
-        return reference_flatten.gather_scaled(tensors, factors, out, plus)
-    more = np.zeros(0, out.numpy().dtype) if plus is None else plus.numpy()
-    return bool(_gather_scaled(*spans, np.array(factors), more, out.numpy()))
+    added = _addresses_in(plus, out, spans)
+    if spans is None or added is None:
+        return reference_flatten.gather_scaled(tensors, factors, out, plus, divisor=divisor)
+    limit = torch.finfo(out.dtype).max if divisor == 1 else max_quotient(out.dtype, divisor)
+    return bool(_gather_scaled(*spans, np.array(factors), added, out.numpy(), float(divisor), limit))
+
+
+def _addresses_in(plus: Tensor | Sequence[Tensor] | None, out: Tensor, spans: Spans | None) -> Array | None:
+    """Return where the elements to add to each tensor are, none for no `plus`; None where a kernel cannot read them."""
+    if plus is None or spans is None:
+        return np.zeros(0, np.uint64)
+    if isinstance(plus, Tensor):
+        if not are_contiguous_floats([plus], out.dtype):
+            return None
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(spans[1])[:-1]])
+        return (plus.data_ptr() + before * out.itemsize).astype(np.uint64)
+    others = spans_of(plus, out)
+    return others[0] if others is not None and np.array_equal(others[1], spans[1]) else None
 
 
 def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
@@ -114,16 +153,37 @@ def pointer_to(typing: Any, address: Any) -> Codegen:  # noqa: ANN401
 
 
 @kernel
-def _gather(addresses: Array, sizes: Array, out: Array) -> bool:
-    """Copy tensors into `out`. Returns whether no element is inf or NaN."""
-    wrong, none, at = uint32(0), out.dtype.type(0), 0
+def _gather_largest(addresses: Array, sizes: Array, patterns: Array, mask: Any) -> Any:  # noqa: ANN401 - an integer
+    """Copy tensors into a vector, as bits. Returns the largest without their sign, as `finite._largest_pattern`."""
+    found, at = mask ^ mask, 0
     for i in range(sizes.size):
-        part, one = out[at : at + sizes[i]], carray(pointer_to(addresses[i]), (sizes[i],), out.dtype)
+        part, one = patterns[at : at + sizes[i]], carray(pointer_to(addresses[i]), (sizes[i],), patterns.dtype)
         for k in range(part.size):
-            part[k] = one[k]
-            wrong |= uint32(one[k] - one[k] != none)
+            value = one[k]
+            part[k] = value
+            found = max(found, value & mask)
         at += sizes[i]
-    return bool(wrong == uint32(0))
+    return found
+
+
+_BLOCK = 1 << 12  # elements that are compared before a difference ends it
+
+
+@kernel
+def _equals(addresses: Array, sizes: Array, patterns: Array) -> bool:
+    """Return whether tensors have the bits of a vector."""
+    at = 0
+    for i in range(sizes.size):
+        part, one = patterns[at : at + sizes[i]], carray(pointer_to(addresses[i]), (sizes[i],), patterns.dtype)
+        for start in range(0, part.size, _BLOCK):
+            left, right = part[start : start + _BLOCK], one[start : start + _BLOCK]
+            differs = patterns.dtype.type(0)
+            for k in range(left.size):
+                differs |= left[k] ^ right[k]
+            if differs:
+                return False
+        at += sizes[i]
+    return True
 
 
 @kernel
@@ -163,24 +223,30 @@ def _gather_change(addresses: Array, sizes: Array, start: Array, plus: Array, ou
 
 
 @kernel
-def _gather_scaled(addresses: Array, sizes: Array, factors: Array, plus: Array, out: Array) -> bool:
-    """Write each tensor times its factor, plus `plus` if it is not empty. Returns whether no element is inf or NaN."""
-    wrong, none, at = uint32(0), out.dtype.type(0), 0
+def _gather_scaled(
+    addresses: Array, sizes: Array, factors: Array, added: Array, out: Array, divisor: float, limit_: float
+) -> bool:
+    """Write each tensor times its factor, plus what is at `added` if that is not empty, divided.
+
+    Returns whether no element is NaN or beyond the limit.
+    """
+    number = out.dtype.type
+    by_all, limit, wrong, none, at = number(divisor), number(limit_), uint32(0), number(0), 0
     for i in range(sizes.size):
         end = at + sizes[i]
         part, one = out[at:end], carray(pointer_to(addresses[i]), (sizes[i],), out.dtype)
-        by = out.dtype.type(factors[i])
-        if plus.size:
-            more = plus[at:end]
+        by = number(factors[i])
+        if added.size:
+            more = carray(pointer_to(added[i]), (sizes[i],), out.dtype)
             for k in range(part.size):
-                value = one[k] * by + more[k]
+                value = (one[k] * by + more[k]) / by_all
                 part[k] = value
-                wrong |= uint32(value - value != none)
+                wrong |= uint32(not (abs(value) <= limit))
         else:
             for k in range(part.size):
-                value = one[k] * by + none
+                value = (one[k] * by + none) / by_all
                 part[k] = value
-                wrong |= uint32(value - value != none)
+                wrong |= uint32(not (abs(value) <= limit))
         at = end
     return bool(wrong == uint32(0))
 

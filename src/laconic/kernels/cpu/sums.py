@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.cpu.compile import kernel
+from laconic.kernels.cpu.finite import magnitude_of, patterns_of
 from laconic.kernels.cpu.flatten import are_contiguous_floats, pointer_to
+from laconic.kernels.cpu.llvm.vectors import Codegen, intrinsic
 from laconic.kernels.reference import sums as reference_sums
 
 Array = NDArray[Any]
@@ -17,37 +19,87 @@ Array = NDArray[Any]
 _BLOCK = 1 << 12  # elements that are added up at a time, in the first-level cache
 
 
-def add_up(vectors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, from_zero: bool = True) -> None:
+def add_up(vectors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, from_zero: bool = True) -> float:
     """See `reference.sums.add_up`."""
     if not are_contiguous_floats([*vectors, out], out.dtype):
-        reference_sums.add_up(vectors, out, divisor=divisor, from_zero=from_zero)
-        return
+        return reference_sums.add_up(vectors, out, divisor=divisor, from_zero=from_zero)
     addresses = np.array([vector.data_ptr() for vector in vectors], np.uint64)
-    _add_up(addresses, out.numpy(), float(divisor), 0.0 if from_zero else -0.0)
+    start = 0.0 if from_zero else -0.0
+    return magnitude_of(_add_up(addresses, out.numpy(), *patterns_of(out), float(divisor), start), out.dtype)
+
+
+def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], out: Tensor) -> Tensor:
+    """See `reference.sums.weighted_sum`."""
+    if not vectors or not are_contiguous_floats([*vectors, out], out.dtype):
+        return reference_sums.weighted_sum(vectors, weights, out)
+    addresses = np.array([vector.data_ptr() for vector in vectors], np.uint64)
+    _weighted_sum(addresses, np.array(weights), out.numpy())
+    return out
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fused(typing: Any, one: Any, other: Any, more: Any) -> Codegen:  # noqa: ANN401
+    """Return one * other + more, rounded once, as torch adds a multiple of a vector."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        # multiply and add
+        return builder.fma(*args)
+
+    return one(one, other, more), codegen
 
 
 @kernel
-def _add_up(addresses: Array, out: Array, divisor: float, start: float) -> None:
-    """Add up vectors by blocks. `start` is 0.0 or -0.0, which changes nothing that it is added to."""
+def _add_up(addresses: Array, out: Array, patterns: Array, mask: Any, divisor: float, start: float) -> Any:  # noqa: ANN401
+    """Add up vectors by blocks. `start` is 0.0 or -0.0, which changes nothing that it is added to.
+
+    Returns the largest of the sum's bits, `patterns`, without their sign, as `finite._largest_pattern`.
+    """
     number = out.dtype.type
-    by, zero = number(divisor), number(start)
+    by, zero, found = number(divisor), number(start), mask ^ mask
     for at in range(0, out.size, _BLOCK):
-        part = out[at : at + _BLOCK]
+        part, bits = out[at : at + _BLOCK], patterns[at : at + _BLOCK]
         one = carray(pointer_to(addresses[0]), out.shape, out.dtype)[at : at + _BLOCK]
         if addresses.size == 1:
             for i in range(part.size):
                 part[i] = (one[i] + zero) / by
-            continue
-        other = carray(pointer_to(addresses[1]), out.shape, out.dtype)[at : at + _BLOCK]
-        if addresses.size == 2:
+        elif addresses.size == 2:
+            other = carray(pointer_to(addresses[1]), out.shape, out.dtype)[at : at + _BLOCK]
             for i in range(part.size):
                 part[i] = (one[i] + zero + other[i]) / by
-            continue
-        for i in range(part.size):
-            part[i] = one[i] + zero + other[i]
-        for number_of in range(2, addresses.size):
-            other = carray(pointer_to(addresses[number_of]), out.shape, out.dtype)[at : at + _BLOCK]
+        else:
+            other = carray(pointer_to(addresses[1]), out.shape, out.dtype)[at : at + _BLOCK]
             for i in range(part.size):
-                part[i] += other[i]
+                part[i] = one[i] + zero + other[i]
+            for number_of in range(2, addresses.size):
+                other = carray(pointer_to(addresses[number_of]), out.shape, out.dtype)[at : at + _BLOCK]
+                for i in range(part.size):
+                    part[i] += other[i]
+            for i in range(part.size):
+                part[i] /= by
+        for i in range(bits.size):
+            found = max(found, bits[i] & mask)
+    return found
+
+
+@kernel
+def _weighted_sum(addresses: Array, weights: Array, out: Array) -> None:
+    """Add up vectors times their weights by blocks, from 0."""
+    number = out.dtype.type
+    zero = number(0)
+    for at in range(0, out.size, _BLOCK):
+        part = out[at : at + _BLOCK]
+        one, by_one = carray(pointer_to(addresses[0]), out.shape, out.dtype)[at : at + _BLOCK], number(weights[0])
+        if addresses.size == 1:
+            for i in range(part.size):
+                part[i] = fused(one[i], by_one, zero)
+            continue
+        other, by = carray(pointer_to(addresses[1]), out.shape, out.dtype)[at : at + _BLOCK], number(weights[1])
         for i in range(part.size):
-            part[i] /= by
+            part[i] = fused(other[i], by, fused(one[i], by_one, zero))
+        for number_of in range(2, addresses.size):
+            other, by = (
+                carray(pointer_to(addresses[number_of]), out.shape, out.dtype)[at : at + _BLOCK],
+                number(weights[number_of]),
+            )
+            for i in range(part.size):
+                part[i] = fused(other[i], by, part[i])

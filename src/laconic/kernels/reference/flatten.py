@@ -53,6 +53,24 @@ def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: f
 
 
 @torch.no_grad()
+def gather_largest(tensors: Sequence[Tensor], out: Tensor) -> float:
+    """Copy tensors, one behind the other, into a vector (d,), and return the largest magnitude; NaN if it has one."""
+    gather(tensors, out)
+    return absolute_maximum(out)
+
+
+@torch.no_grad()
+def equals(tensors: Sequence[Tensor], vector: Tensor) -> bool:
+    """Return whether tensors, one behind the other, have the values of a vector (d,), and those of zero its sign.
+
+    A NaN equals at most one with the same bits.
+    """
+    parts = torch.split(vector, [tensor.numel() for tensor in tensors])
+    pairs = [(part, tensor.reshape(-1).to(vector.dtype)) for part, tensor in zip(parts, tensors, strict=True)]
+    return all(torch.equal(one, other) and torch.equal(one.signbit(), other.signbit()) for one, other in pairs)
+
+
+@torch.no_grad()
 def gather_change(tensors: Sequence[Tensor], start: Tensor, out: Tensor, plus: Tensor | None = None) -> bool:
     """Write the elements of tensors less a vector, plus another one.
 
@@ -73,17 +91,27 @@ def gather_change(tensors: Sequence[Tensor], start: Tensor, out: Tensor, plus: T
 
 
 @torch.no_grad()
-def gather_scaled(tensors: Sequence[Tensor], factors: Sequence[float], out: Tensor, plus: Tensor | None = None) -> bool:
-    """Write the elements of tensors, each tensor times its own factor, plus a vector.
+def gather_scaled(
+    tensors: Sequence[Tensor],
+    factors: Sequence[float],
+    out: Tensor,
+    plus: Tensor | Sequence[Tensor] | None = None,
+    *,
+    divisor: int = 1,
+) -> bool:
+    """Write the elements of tensors, each tensor times its own factor, plus a vector, divided by a number.
 
     Args:
         tensors: Tensors of any shapes, d elements in all.
         factors: One for each tensor.
         out: (d,), overwritten.
-        plus: (d,), added after the multiplication; None to add 0.0, which makes -0.0 to 0.0.
+        plus: (d,), or as many tensors of the same sizes, added after the multiplication; None to add 0.0, which makes
+            -0.0 to 0.0.
+        divisor: The divisor of the sum.
 
     Returns:
-        Whether no element of `out` is inf or NaN.
+        Whether no element of `out` is inf or NaN; where it divides, whether that many such vectors have a finite sum:
+        see `reference.finite.divide`.
     """
     place = 0
     for tensor, factor in zip(tensors, factors, strict=True):
@@ -91,8 +119,12 @@ def gather_scaled(tensors: Sequence[Tensor], factors: Sequence[float], out: Tens
         part.copy_(tensor)
         part *= factor
         place += tensor.numel()
-    out += 0.0 if plus is None else plus
-    return all_finite(out)
+    if plus is None or isinstance(plus, Tensor):
+        out += 0.0 if plus is None else plus
+    else:
+        for part, more in zip(torch.split(out, [tensor.numel() for tensor in plus]), plus, strict=True):
+            part += more.reshape(-1)
+    return all_finite(out) if divisor == 1 else divide(out, divisor)
 
 
 @torch.no_grad()

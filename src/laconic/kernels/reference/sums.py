@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from laconic.kernels.reference.finite import absolute_maximum
+
 _CHUNK = 1 << 16  # elements that are added up at a time, in a cache
 
 
-def add_up(vectors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, from_zero: bool = True) -> None:
+def add_up(vectors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, from_zero: bool = True) -> float:
     """Write the sum of vectors, added in their order, divided by a number.
 
     Args:
@@ -15,6 +17,9 @@ def add_up(vectors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, from_zer
         out: (d,), overwritten; it may be one of the vectors only if that is the first.
         divisor: What the sum is divided by.
         from_zero: Whether the sum begins with 0, which makes -0.0 to 0.0, or with the first vector.
+
+    Returns:
+        The largest magnitude of `out`; NaN if it has one.
     """
     out.copy_(vectors[0])
     if from_zero:
@@ -23,6 +28,7 @@ def add_up(vectors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, from_zer
         out.add_(vector)
     if divisor != 1:
         out.div_(divisor)
+    return absolute_maximum(out)
 
 
 def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], out: Tensor) -> Tensor:
