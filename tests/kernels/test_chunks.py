@@ -36,6 +36,19 @@ def test_compiled_code_chooses_what_the_reference_chooses(d, size, k, dtype):
             assert torch.equal(kernels.top_k_by_chunk(vector, size, k, last_k), expected), name
 
 
+@over_inputs("dtype", [torch.float32, torch.float64])
+@over_inputs(("divisor", "decay"), [(1, 1.0), (1, 0.95), (3, 0.5), (4, 0.0)])
+def test_compiled_code_corrects_as_the_reference_does_and_chooses_of_the_result(divisor, decay, dtype):
+    residual = torch.randn(9000, generator=torch.Generator().manual_seed(3), dtype=dtype)
+    for name, vector in vectors(9000, dtype).items():
+        for chunks in ((4096, 64, 9), (500, 500, 500), (33, 1, 1)):
+            given, expected = vector.clone(), vector.clone()
+            options = {"divisor": divisor, "decay": decay}
+            found = kernels.correct_top_k_by_chunk(given, residual, *chunks, **options)
+            assert torch.equal(found, reference_chunks.correct_top_k_by_chunk(expected, residual, *chunks, **options))
+            assert torch.equal(given.nan_to_num(nan=5.0), expected.nan_to_num(nan=5.0)), name
+
+
 def test_the_reference_chooses_chunk_by_chunk_what_the_exact_top_k_does():
     for vector in vectors(777, torch.float32).values():
         chunks = [*[(64, 3)] * 12, (9, 2)]

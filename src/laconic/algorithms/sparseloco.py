@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, cast
 
-import torch
-
 from laconic.compressors import Selection, dense, fractional
 from laconic.contract import Algorithm, Exchange, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
@@ -59,8 +57,10 @@ class SparseLoCo(Selection, Algorithm):
         return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
 
     def work(self, me: Worker) -> Step:
-        corrected = me.change_plus(torch.mul(me.memory["residual"], self.decay, out=me.scratch()))
-        sent = self.take(corrected, me.spec, me.offset)
+        corrected = me.change
+        sent = self.take_with_residual(
+            corrected, me.memory["residual"], decay=self.decay, spec=me.spec, offset=me.offset
+        )
         if self.bits < 32:
             sent = replace(sent, values=fractional(sent.values.dense(), bits=self.bits))
         reply = yield sent

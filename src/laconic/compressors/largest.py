@@ -8,7 +8,7 @@ from torch import Tensor
 
 from laconic.compressors.compressor import block_lengths
 from laconic.contract import ModelSpec
-from laconic.kernels.api import top_k_by_block, top_k_by_chunk
+from laconic.kernels.api import correct, correct_top_k_by_chunk, top_k_by_block, top_k_by_chunk
 
 
 @functools.lru_cache(maxsize=1024)  # fractions are slow, and methods ask several times a round
@@ -92,7 +92,36 @@ def chosen(
         ValueError: As `n_selected_in` does, for "vector".
     """
     by_block = n_selected_by_block(vector.numel(), density=density, k=k, blocks=blocks, spec=spec)
-    if blocks not in ("vector", "layer") and len(by_block) > 1:  # all but the last are alike
-        (size, n_selected), (_, n_last) = by_block[0], by_block[-1]
-        return top_k_by_chunk(vector, size, n_selected, n_last)
+    chunks = _as_chunks(by_block, blocks)
+    return top_k_by_block(vector, by_block) if chunks is None else top_k_by_chunk(vector, *chunks)
+
+
+def chosen_with_residual(
+    vector: Tensor, residual: Tensor, *, divisor: int, decay: float,
+    density: float, k: int | None = None, blocks: str = "vector", spec: ModelSpec | None = None,
+) -> Tensor:  # fmt: skip
+    """Write vector / divisor + decay residual over the vector, and return its `chosen`.
+
+    Args:
+        vector: (d,) float32 or float64, contiguous, overwritten.
+        residual: (d,) of the same type.
+        divisor: Divisor of the vector.
+        decay: Factor of the residual.
+        density: As for `chosen`, as all below, with the same result and exceptions.
+        k: Number of elements of each block.
+        blocks: What is a block.
+        spec: The vector's tensors.
+    """
+    by_block = n_selected_by_block(vector.numel(), density=density, k=k, blocks=blocks, spec=spec)
+    chunks = _as_chunks(by_block, blocks)
+    if chunks is not None:  # in one pass
+        return correct_top_k_by_chunk(vector, residual, *chunks, divisor=divisor, decay=decay)
+    correct(vector, residual, divisor=divisor, decay=decay)
     return top_k_by_block(vector, by_block)
+
+
+def _as_chunks(by_block: list[tuple[int, int]], blocks: str) -> tuple[int, int, int] | None:
+    """Return the size, the number of elements to take, and that of the last block, where all others are alike."""
+    if blocks in ("vector", "layer") or len(by_block) == 1:
+        return None
+    return (*by_block[0], by_block[-1][1])

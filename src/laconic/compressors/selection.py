@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from laconic.compressors.compressor import as_values, check_blocks
-from laconic.compressors.largest import chosen, n_selected_by_block
+from laconic.compressors.largest import chosen, chosen_with_residual, n_selected_by_block
 from laconic.contract import DENSE, Accept, ModelSpec, Worker
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import Guesses, gather_scaled, gather_top_k, take_at
@@ -85,6 +85,26 @@ class Selection:
         is_finite, indices = gather_top_k(me.gradient_tensors, factors, out, residual, blocks, guesses)
         me.require(is_finite)
         return self._sparse(out, indices, me.offset)
+
+    def take_with_residual(
+        self, vector: Tensor, residual: Tensor, *, divisor: int = 1, decay: float = 1.0,
+        spec: ModelSpec | None = None, offset: int = 0,
+    ) -> Sparse:  # fmt: skip
+        """Write vector / divisor + decay residual over the vector, and `take` of it.
+
+        Args:
+            vector: (d,) float32 or float64, contiguous, overwritten.
+            residual: (d,) of the same type.
+            divisor: Divisor of the vector.
+            decay: Factor of the residual.
+            spec: As for `take`, as below.
+            offset: Number of the vector's first coordinate.
+        """
+        indices = chosen_with_residual(
+            vector, residual, divisor=divisor, decay=decay, density=self.density, k=self.k, blocks=self.blocks,
+            spec=spec,
+        )  # fmt: skip
+        return self._sparse(vector, indices, offset)
 
     def _sparse(self, values: Tensor, indices: Tensor, offset: int) -> Sparse:
         """Return the packet of elements at indices (k,)."""

@@ -27,6 +27,12 @@ class TopK(Selection, Compressor):
     def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Sparse:
         return self.take(vector, spec, offset)
 
+    def with_residual(
+        self, vector: Tensor, residual: Tensor, *, divisor: int = 1, decay: float = 1.0,
+        spec: ModelSpec | None = None, key: int = 0, offset: int = 0,
+    ) -> Sparse:  # fmt: skip
+        return self.take_with_residual(vector, residual, divisor=divisor, decay=decay, spec=spec, offset=offset)
+
     def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
         return self.accept_selection(spec)
 

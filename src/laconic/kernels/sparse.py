@@ -120,13 +120,31 @@ def top_k_by_chunk(vector: Tensor, size: int, k: int, last_k: int) -> Tensor:
         ValueError: A number is outside its range.
     """
     checks.vector("top_k_by_chunk", "vector", vector, checks.FLOATS)
-    d = vector.numel()
-    checks.number("top_k_by_chunk", "length of the vector", d, 1, checks.MAX_COUNT)
-    checks.number("top_k_by_chunk", "size", size, 1, checks.MAX_COUNT)
-    checks.number("top_k_by_chunk", "k", k, 1, size)
-    checks.number("top_k_by_chunk", "last_k", last_k, 1, (d - 1) % size + 1)
+    _check_chunks("top_k_by_chunk", vector.numel(), size, k, last_k)
     made: Tensor = fastest("chunks", vector.device).top_k_by_chunk(vector, size, k, last_k)
     return made
+
+
+def correct_top_k_by_chunk(
+    vector: Tensor, residual: Tensor, size: int, k: int, last_k: int, *, divisor: int = 1, decay: float = 1.0
+) -> Tensor:
+    """Write vector / divisor + decay residual over the vector, and return its `top_k_by_chunk`, in one pass."""
+    call = "correct_top_k_by_chunk"
+    checks.output(call, "vector", vector, checks.FLOATS)
+    checks.vector(call, "residual", residual, (vector.dtype,), vector.numel(), vector.device)
+    checks.number(call, "divisor", divisor, 1, checks.MAX_COUNT)
+    _check_chunks(call, vector.numel(), size, k, last_k)
+    made: Tensor = fastest("chunks", vector.device).correct_top_k_by_chunk(
+        vector, residual, size, k, last_k, divisor=divisor, decay=decay
+    )
+    return made
+
+
+def _check_chunks(call: str, d: int, size: int, k: int, last_k: int) -> None:
+    checks.number(call, "length of the vector", d, 1, checks.MAX_COUNT)
+    checks.number(call, "size", size, 1, checks.MAX_COUNT)
+    checks.number(call, "k", k, 1, size)
+    checks.number(call, "last_k", last_k, 1, (d - 1) % size + 1)
 
 
 def ascending(positions: Tensor, count: int) -> bool:

@@ -1,6 +1,6 @@
 """The largest magnitudes of each chunk, compiled: a chunk stays in the fastest cache. Reference: `reference/chunks.py`.
 
-Counting the magnitudes above a bound takes one operation for each register of elements, far less than looking at them
+Comparing the magnitudes with a bound takes one operation for each register of elements, far less than looking at them
 one by one. So the bound is searched by counting until somewhat more than k magnitudes are above it; chunks are much
 alike, so the bound of one chunk is nearly always good for the next. Then these few candidates are collected, and the
 same search among them finds the k-th largest. Nothing is sorted: a range of integers is searched by bisection.
@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import int32, int64, uint64
+from numba import int32, uint64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.cpu.compile import inlined, kernel
-from laconic.kernels.cpu.llvm.vectors import lowest
+from laconic.kernels.cpu.llvm.vectors import Words, lowest, population
 from laconic.kernels.cpu.threads import in_chunks
 
 Keys = NDArray[Any]  # int32 for float32, int64 for float64
+Floats = NDArray[Any]
 Positions = NDArray[np.int64]
 
 _WORD = 64  # elements whose comparisons make one word
@@ -29,14 +30,27 @@ _WORD = 64  # elements whose comparisons make one word
 
 def top_k_by_chunk(vector: Tensor, size: int, k: int, last_k: int) -> Tensor:
     """See `reference.chunks.top_k_by_chunk`."""
-    integer = np.int32 if vector.dtype == torch.float32 else np.int64
-    keys = vector.detach().contiguous().numpy().view(integer)
+    floats = vector.detach().contiguous().numpy()
+    return _chosen(floats, floats[:0], 1.0, 1.0, size, k, last_k)
+
+
+def correct_top_k_by_chunk(
+    vector: Tensor, residual: Tensor, size: int, k: int, last_k: int, *, divisor: int = 1, decay: float = 1.0
+) -> Tensor:
+    """See `reference.chunks.correct_top_k_by_chunk`."""
+    return _chosen(vector.numpy(), residual.contiguous().numpy(), float(divisor), decay, size, k, last_k)
+
+
+def _chosen(floats: Floats, residual: Floats, divisor: float, decay: float, size: int, k: int, last_k: int) -> Tensor:
+    """Return the indices of the largest magnitudes of each chunk, (n,); an empty residual is none."""
+    integer = np.int32 if floats.itemsize == 4 else np.int64
+    keys, mask = floats.view(integer), integer(np.iinfo(integer).max)
     n_chunks = -(-keys.size // size)
     positions = torch.empty((n_chunks - 1) * k + last_k, dtype=torch.int64)
-    mask = integer(np.iinfo(integer).max)
+    factors = floats.dtype.type(divisor), floats.dtype.type(decay)
 
     def run(start: int, stop: int) -> None:
-        _chunks(keys, mask, size, k, last_k, positions.numpy(), start, stop)
+        _chunks(floats, keys, residual, factors, mask, size, k, last_k, positions.numpy(), start, stop)
 
     in_chunks(n_chunks, run, keys.size)
     return positions
@@ -44,12 +58,16 @@ def top_k_by_chunk(vector: Tensor, size: int, k: int, last_k: int) -> Tensor:
 
 @kernel
 def _chunks(
-    keys: Keys, mask: Any, size: int, k: int, last_k: int, positions: Positions, start: int, stop: int,  # noqa: ANN401
+    floats: Floats, keys: Keys, residual: Floats, factors: tuple[Any, Any], mask: Any, size: int, k: int, last_k: int,  # noqa: ANN401
+    positions: Positions, start: int, stop: int,
 ) -> None:  # fmt: skip
     """Write the indices of the largest magnitudes of chunks start .. stop - 1.
 
     Args:
-        keys: (d,) integers.
+        floats: (d,), overwritten by floats / divisor + decay residual where there is a residual.
+        keys: The same memory as integers.
+        residual: (d,), or empty.
+        factors: The divisor of the floats and the decay of the residual.
         mask: All bits but the sign.
         size: Elements of every chunk but the last one.
         k: How many indices to write of every chunk but the last one.
@@ -59,30 +77,40 @@ def _chunks(
         stop: Number of the chunk behind the last one.
     """
     n_chunks = (keys.size + size - 1) // size
-    length = (min(size, keys.size) + _WORD - 1) // _WORD * _WORD
-    indices, found, taken = (
-        np.empty(length + 1, np.int64),
-        np.empty(length + 1, keys.dtype),
-        np.empty(length + 1, np.int64),
-    )
-    bound = keys.dtype.type(-1)
+    n_words = (min(size, keys.size) + _WORD - 1) // _WORD
+    words, indices = np.empty(n_words, np.uint64), np.empty(n_words * _WORD, np.int64)
+    found, taken = np.empty(n_words * _WORD, keys.dtype), np.empty(n_words * _WORD + 1, np.int64)
+    bound = mask >> 1
     for chunk in range(start, stop):
-        part = keys[chunk * size : min((chunk + 1) * size, keys.size)]
+        at, end = chunk * size, min((chunk + 1) * size, keys.size)
+        part = keys[at:end]
+        if residual.size:
+            _correct(floats[at:end], residual[at:end], factors)
         wanted = k if chunk < n_chunks - 1 else last_k
-        low, high = _between(part, mask, wanted, 2 * wanted + _WORD // 2, bound)
-        bound = low
-        n = _collect(part, mask, low, indices, found)
-        for i in range(n, (n + _WORD - 1) // _WORD * _WORD):
-            found[i] = 0
-        _, threshold = _between_exactly(found[: (n + _WORD - 1) // _WORD * _WORD], wanted, low, high)
+        low, high = _bounds(part, mask, wanted, 2 * wanted + _WORD // 2, bound, words)
+        n = _collect(part, mask, words, indices, found)
+        threshold = _exact(found[:n], wanted, low, high)
         _take(found[:n], indices, threshold, wanted, taken)
         into = positions[chunk * k : chunk * k + wanted]
         for i in range(wanted):
-            into[i] = chunk * size + taken[i]
+            into[i] = at + taken[i]
+        bound = max(low, keys.dtype.type(0))
 
 
 @kernel
-def _between(keys: Keys, mask: Any, k: int, capacity: int, guess: Any) -> tuple[Any, Any]:  # noqa: ANN401
+def _correct(part: Floats, residual: Floats, factors: tuple[Any, Any]) -> None:
+    """Write part / divisor + decay residual over the part."""
+    divisor, decay = factors
+    if divisor == part.dtype.type(1):
+        for i in range(part.size):
+            part[i] = part[i] + decay * residual[i]
+    else:
+        for i in range(part.size):
+            part[i] = part[i] / divisor + decay * residual[i]
+
+
+@kernel
+def _bounds(keys: Keys, mask: Any, k: int, capacity: int, guess: Any, words: Words) -> tuple[Any, Any]:  # noqa: ANN401
     """Return two bounds between which the k-th largest magnitude is: above the first, not above the second.
 
     Args:
@@ -90,24 +118,21 @@ def _between(keys: Keys, mask: Any, k: int, capacity: int, guess: Any) -> tuple[
         mask: All bits but the sign.
         k: 1 .. n.
         capacity: At least k. No more magnitudes than these are above the lower bound, unless the bounds are neighbors.
-        guess: What to try as the lower bound; -1 for no guess.
+        guess: What to try as the lower bound.
+        words: Overwritten: bit i is set where magnitude i is above the lower bound.
 
     Returns:
-        The bounds, of the keys' type.
+        The bounds, of the keys' type. The lower one may be -1.
     """
-    low, high = keys.dtype.type(-1), mask  # all are above the one, none above the other
-    if keys.size <= capacity:
-        return low, high
-    one = keys.dtype.type(1)
-    step = keys.dtype.type(mask >> 11)
-    bound = guess if guess >= 0 else keys.dtype.type(mask >> 1)
-    raised, lowered = False, False
-    while high - one > low:
-        n = _n_above(keys, mask, bound)
+    low, high, one = keys.dtype.type(-1), mask, keys.dtype.type(1)  # all are above the one, none above the other
+    step = keys.dtype.type(mask >> 11)  # an eighth of the way to the next power of two, in float32
+    bound, raised, lowered = keys.dtype.type(guess), False, False
+    while keys.size > capacity and high - one > low:
+        n = _mark(keys, mask, bound, words)
         if n >= k:
             low, raised = bound, True
             if n <= capacity:
-                break
+                return low, high
         else:
             high, lowered = bound, True
         half = keys.dtype.type((high >> one) - (low >> one))  # at least 1; high - low might be too large for the type
@@ -118,39 +143,8 @@ def _between(keys: Keys, mask: Any, k: int, capacity: int, guess: Any) -> tuple[
         else:
             bound = keys.dtype.type(high - min(step, half))
         step = keys.dtype.type(min(step, mask >> 2) << 1)
+    _mark(keys, mask, low, words)
     return low, high
-
-
-@kernel
-def _between_exactly(keys: Keys, k: int, low: Any, high: Any) -> tuple[Any, Any]:  # noqa: ANN401
-    """Halve the range between the bounds of `_between` until they are neighbors; the upper one is the k-th largest.
-
-    Args:
-        keys: (n,) magnitudes.
-        k: 1 .. n.
-        low: A bound that k magnitudes or more are above.
-        high: A larger one that fewer than k are above.
-    """
-    one = keys.dtype.type(1)
-    while high - one > low:
-        bound = keys.dtype.type(low + ((high >> one) - (low >> one)))
-        n = int32(0)
-        for i in range(keys.size):
-            n += int32(keys[i] > bound)
-        if n >= k:
-            low = bound
-        else:
-            high = bound
-    return low, high
-
-
-@kernel
-def _n_above(keys: Keys, mask: Any, bound: Any) -> Any:  # noqa: ANN401 - int64
-    """Return how many magnitudes are above a bound."""
-    n = int32(0)
-    for i in range(keys.size):
-        n += int32((keys[i] & mask) > bound)
-    return int64(n)
 
 
 @inlined
@@ -163,29 +157,67 @@ def _word_above(keys: Keys, at: int, mask: Any, bound: Any) -> Any:  # noqa: ANN
 
 
 @kernel
-def _collect(keys: Keys, mask: Any, bound: Any, indices: Positions, found: Keys) -> int:  # noqa: ANN401
-    """Write where magnitudes are above a bound, and the magnitudes there; return how many."""
-    n = 0
-    full = keys.size // _WORD * _WORD
-    for start in range(0, full, _WORD):
-        bits = _word_above(keys, start, mask, bound)
-        while bits:
-            at = start + lowest(bits)
-            indices[n] = at
-            found[n] = keys[at] & mask
-            n += 1
-            bits &= bits - uint64(1)
-    for at in range(full, keys.size):
-        if (keys[at] & mask) > bound:
-            indices[n] = at
-            found[n] = keys[at] & mask
-            n += 1
+def _mark(keys: Keys, mask: Any, bound: Any, words: Words) -> Any:  # noqa: ANN401
+    """Set bit i of the words where magnitude i is above a bound, clear the others, and return how many are: int64."""
+    n, full = 0, keys.size // _WORD
+    for number in range(full):
+        word = _word_above(keys, number * _WORD, mask, bound)
+        words[number] = word
+        n += population(word)
+    rest = keys[full * _WORD :]
+    if rest.size:
+        word = uint64(0)
+        for i in range(rest.size):
+            word |= uint64((rest[i] & mask) > bound) << uint64(i)
+        words[full] = word
+        n += population(word)
     return n
 
 
 @kernel
+def _collect(keys: Keys, mask: Any, words: Words, indices: Positions, found: Keys) -> Any:  # noqa: ANN401
+    """Write the indices of the marked magnitudes, and these; return how many, int64."""
+    n = 0
+    for number in range((keys.size + _WORD - 1) // _WORD):
+        bits = words[number]
+        while bits:
+            indices[n] = number * _WORD + lowest(bits)
+            n += 1
+            bits &= bits - uint64(1)
+    for i in range(n):
+        found[i] = keys[uint64(indices[i])] & mask
+    return n
+
+
+@kernel
+def _exact(keys: Keys, k: int, low: Any, high: Any) -> Any:  # noqa: ANN401
+    """Return the k-th largest of magnitudes, by bisection of what is between two bounds.
+
+    Args:
+        keys: (n,) magnitudes.
+        k: 1 .. n.
+        low: A bound that k magnitudes or more are above.
+        high: A larger one that fewer than k are above.
+    """
+    one, largest = keys.dtype.type(1), keys[0]
+    for i in range(keys.size):
+        largest = max(largest, keys[i])
+    high = min(high, largest)
+    while high - one > low:
+        bound = keys.dtype.type(low + ((high >> one) - (low >> one)))
+        n = int32(0)
+        for i in range(keys.size):
+            n += int32(keys[i] > bound)
+        if n >= k:
+            low = bound
+        else:
+            high = bound
+    return high
+
+
+@kernel
 def _take(keys: Keys, candidates: Positions, threshold: Any, k: int, taken: Positions) -> None:  # noqa: ANN401
-    """Write the candidates above the threshold, and of those at it the first ones: k in all."""
+    """Write the candidates above the threshold, and of those at it the first ones: k in all, and one more of any."""
     ties = k
     for i in range(keys.size):
         ties -= keys[i] > threshold

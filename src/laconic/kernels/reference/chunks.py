@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from laconic.kernels.reference.residuals import correct
+
 
 def top_k_by_chunk(vector: Tensor, size: int, k: int, last_k: int) -> Tensor:
     """Return the indices of the largest magnitudes of each chunk, as `reference.top_k.top_k` chooses them.
@@ -19,6 +21,14 @@ def top_k_by_chunk(vector: Tensor, size: int, k: int, last_k: int) -> Tensor:
     start = (vector.numel() - 1) // size * size  # of the last chunk
     last = _of_rows(vector[start:][None], last_k) + start
     return torch.cat([_of_rows(vector[:start].reshape(-1, size), k), last]) if start else last
+
+
+def correct_top_k_by_chunk(
+    vector: Tensor, residual: Tensor, size: int, k: int, last_k: int, *, divisor: int = 1, decay: float = 1.0
+) -> Tensor:
+    """Do what `correct` of `reference/residuals.py` does, and return what `top_k_by_chunk` chooses of the result."""
+    correct(vector, residual, divisor=divisor, decay=decay)
+    return top_k_by_chunk(vector, size, k, last_k)
 
 
 def _of_rows(rows: Tensor, k: int) -> Tensor:
