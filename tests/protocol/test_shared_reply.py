@@ -19,7 +19,7 @@ from laconic.kernels.cpu import popcount as cpu_popcount
 from laconic.kernels.reference import popcount as reference_popcount
 from laconic.network import Link
 from laconic.protocol.round_inputs import Inputs
-from laconic.wire import HEADER_BYTES, Frame, ScaledSigns, Sparse, decode, encode
+from laconic.wire import HEADER_BYTES, Dense, Frame, ScaledSigns, Sparse, decode, encode
 from support.frame_bytes import HEADER
 from support.inputs import over_inputs
 from support.methods import SAMPLES
@@ -174,6 +174,24 @@ def test_positions_that_are_passed_on_equal_their_decoded_frame(packet):
     assert result_storage.indices.dtype == read.indices.dtype
     assert (result_storage.offset, result_storage.count, result_storage.code) == (read.offset, read.count, read.code)
     assert (result_storage.size, result_storage.payload_bits) == (read.size, read.payload_bits)
+
+
+@settings(deadline=None)  # the initial call may compile
+@given(sparse_packets())
+def test_sparse_values_that_are_passed_on_equal_their_decoded_frame_and_are_not_the_senders(packet):
+    read = decode(encode(Frame(header=HEADER, packet=packet)), packet.offset + packet.count).packet
+    result_storage = packet.as_read()
+    if result_storage is None:  # values of a kind that only its bytes show
+        assert not isinstance(packet.values, Dense)
+        return
+    if isinstance(packet.values, Dense):
+        packet.values.values.zero_()
+    assert torch.equal(result_storage.indices, read.indices)
+    assert torch.equal(result_storage.values.dense().view(torch.uint8), read.values.dense().view(torch.uint8))
+    fields_of_both = [
+        (p.offset, p.count, p.code, p.size, p.position_bits, p.n_selected) for p in (result_storage, read)
+    ]
+    assert fields_of_both[0] == fields_of_both[1]
 
 
 @settings(deadline=None)  # the initial call may compile

@@ -3,8 +3,8 @@
 Reference: `reference/gathered_top_k.py`.
 
 While it writes the vector, the pass collects what reaches a guess: a little less than the magnitude that the block's
-last selection ended at. If at least k did, the k largest are among these; else the block is read again, as `top_k`
-reads it.
+last selection ended at, by how many reached the last guess. If at least k do, the k largest are among these; else the
+block is read again, as `top_k` reads it.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import uint32, uint64
+from numba import int64, uint32, uint64
 from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 from torch import Tensor
@@ -28,7 +28,8 @@ from laconic.kernels.reference.gathered_top_k import Guesses
 Array = NDArray[Any]
 
 _CANDIDATES = 4  # times as many as are taken may reach a guess
-_MARGINS: dict[Any, Any] = {np.int32: 1 << 20, np.int64: 1 << 49}  # an eighth of an octave, as bits
+_OCTAVES: dict[Any, Any] = {np.int32: 1 << 23, np.int64: 1 << 52}  # a factor of 2, as bits
+_STEEPNESS = 7.0  # by so many octaves fewer elements reach a magnitude one octave up, where normal numbers have 1 %
 
 
 def gather_top_k(
@@ -53,7 +54,7 @@ def gather_top_k(
     sample, indices, found = np.empty(MAX_SAMPLE, integer), np.empty(capacity, np.int64), np.empty(capacity, integer)
     is_finite = _gather_top_k(
         *spans, np.array(factors), more, values, values.view(integer), mask, sizes, guesses.magnitudes,
-        _MARGINS[integer], positions.numpy(), sample, indices, found,
+        _OCTAVES[integer], positions.numpy(), sample, indices, found,
     )  # fmt: skip
     return bool(is_finite), positions[:n]
 
@@ -61,7 +62,7 @@ def gather_top_k(
 @kernel
 def _gather_top_k(
     addresses: Array, lengths: Array, factors: Array, plus: Array, out: Array, keys: Keys, mask: Any,  # noqa: ANN401
-    blocks: Positions, guesses: Positions, margin: int, positions: Positions, sample: Keys, indices: Positions,
+    blocks: Positions, guesses: Positions, octave: int, positions: Positions, sample: Keys, indices: Positions,
     found: Keys,
 ) -> bool:  # fmt: skip
     """Write the vector, and indices to all of `positions` but the last element; return whether all is finite.
@@ -76,7 +77,7 @@ def _gather_top_k(
         mask: All bits but the sign.
         blocks: (blocks, 2), the length of each block and how many indices to write of it.
         guesses: (blocks,), magnitudes to collect from, as bits; overwritten with those for the next time.
-        margin: By how much a guess is less than where a selection has ended.
+        octave: A factor of 2, as bits.
         positions: Overwritten with indices.
         sample: (MAX_SAMPLE,), a buffer.
         indices: A buffer for the candidates of a block.
@@ -85,7 +86,7 @@ def _gather_top_k(
     wrong, at, written, tensor, begin = uint32(0), 0, 0, 0, 0
     for block in range(blocks.shape[0]):
         start, stop, k, n = at, at + blocks[block, 0], blocks[block, 1], 0
-        guess = keys.dtype.type(guesses[block])
+        guess, floor = int64(guesses[block]), keys.dtype.type(guesses[block])
         while at < stop:
             while begin == lengths[tensor]:
                 tensor, begin = tensor + 1, 0
@@ -94,15 +95,18 @@ def _gather_top_k(
             one = carray(pointer_to(address), (size,), out.dtype)
             more = plus[at : at + size] if plus.size else plus
             part, its_keys, by = out[at : at + size], keys[at : at + size], out.dtype.type(factors[tensor])
-            n, more_wrong = _scaled(one, by, more, part, its_keys, at - start, mask, guess, indices, found, n)
+            n, more_wrong = _scaled(one, by, more, part, its_keys, at - start, mask, floor, indices, found, n)
             wrong |= more_wrong
             at, begin = at + size, begin + size
         into = positions[written : written + k + 1]
         if n >= k:
             last = take_candidates(found[:n], mask, indices[:n], into)
+            wanted = 1.5 * k + 4.0 * np.sqrt(k) + 4.0
+            guess = min(guess + int(np.log2(n / wanted) / _STEEPNESS * octave), int64(last))
         else:
             last = largest_of(keys[start:stop], mask, k, into, sample, indices, found)
-        guesses[block] = max(last - margin, 0)
+            guess = int64(last) - octave // 8
+        guesses[block] = max(guess, 0)
         for i in range(k):
             into[i] += start
         written += k

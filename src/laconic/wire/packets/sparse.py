@@ -17,6 +17,8 @@ from laconic.wire.packets.dense import Dense, dense_bytes
 from laconic.wire.packets.packet import KINDS, Packet, PayloadPart, Sizes
 from laconic.wire.packets.positions import FIELDS_BYTES, index_range, read_fields, stream_bits, write_fields
 
+_OF_POSITIONS = ("stream", "position_bits")  # cached properties
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sparse(Packet):
@@ -127,6 +129,14 @@ class Sparse(Packet):
         indices = self.indices[low:high] - (start - self.offset)
         values = self._values_in(low, high)
         return type(self)(indices=indices, values=values, count=stop - start, offset=start, code=self.code)
+
+    def as_read(self) -> Self | None:
+        values = self.values.as_read() if self.indices.device.type == "cpu" else None
+        if values is None:
+            return None
+        read = replace(self, values=values)
+        read.__dict__.update({name: self.__dict__[name] for name in _OF_POSITIONS if name in self.__dict__})
+        return read
 
     def sizes(self, bounds: Sequence[int]) -> Sizes:
         if self.code != "block" or not isinstance(self.values, Dense) or self.indices.device.type != "cpu":

@@ -98,6 +98,9 @@ class VoteChange(Packet):
     def part(self, start: int, stop: int) -> Self:
         raise AssertionError("vote changes cannot be split: their methods are not separable")
 
+    def as_read(self) -> Self | None:
+        return self if self.added.device.type == "cpu" else None
+
     def payload(self) -> list[PayloadPart]:
         (added, added_bits), (dropped, dropped_bits) = self.streams
         fields = write_fields(self.offset, self.count, self.added.numel(), self.code, 0, added_bits)
