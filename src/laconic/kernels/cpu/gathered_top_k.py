@@ -2,9 +2,9 @@
 
 Reference: `reference/gathered_top_k.py`.
 
-While it writes the vector, the pass collects what reaches a guess: a little less than the magnitude that the block's
-last selection ended at, by how many reached the last guess. If at least k do, the k largest are among these; else the
-block is read again, as `top_k` reads it.
+While it writes the vector, the pass collects what reaches a guess: about the magnitude that the block's last selection
+ended at. If at least k elements do, the k largest are among these; else the block is read again, as `top_k` reads it.
+Where the buffer is full, all but the k largest so far are dropped, and what is no larger is not collected from then on.
 """
 
 from collections.abc import Sequence
@@ -22,14 +22,21 @@ from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.flatten import are_contiguous_floats, pointer_to, spans_of
 from laconic.kernels.cpu.llvm.vectors import lowest
 from laconic.kernels.cpu.threads import is_split
-from laconic.kernels.cpu.top_k import MAX_SAMPLE, Keys, Positions, largest_of, max_candidates, take_candidates
+from laconic.kernels.cpu.top_k import (
+    MAX_SAMPLE,
+    Keys,
+    Positions,
+    kth_largest,
+    largest_of,
+    max_candidates,
+    take_candidates,
+)
 from laconic.kernels.reference.gathered_top_k import Guesses
 
 Array = NDArray[Any]
 
-_CANDIDATES = 4  # times as many as are taken may reach a guess
+_CANDIDATES = 4  # times as many as are taken have room
 _OCTAVES: dict[Any, Any] = {np.int32: 1 << 23, np.int64: 1 << 52}  # a factor of 2, as bits
-_STEEPNESS = 7.0  # by so many octaves fewer elements reach a magnitude one octave up, where normal numbers have 1 %
 
 
 def gather_top_k(
@@ -86,7 +93,7 @@ def _gather_top_k(
     wrong, at, written, tensor, begin = uint32(0), 0, 0, 0, 0
     for block in range(blocks.shape[0]):
         start, stop, k, n = at, at + blocks[block, 0], blocks[block, 1], 0
-        guess, floor = int64(guesses[block]), keys.dtype.type(guesses[block])
+        guess = floor = keys.dtype.type(guesses[block])
         while at < stop:
             while begin == lengths[tensor]:
                 tensor, begin = tensor + 1, 0
@@ -95,18 +102,20 @@ def _gather_top_k(
             one = carray(pointer_to(address), (size,), out.dtype)
             more = plus[at : at + size] if plus.size else plus
             part, its_keys, by = out[at : at + size], keys[at : at + size], out.dtype.type(factors[tensor])
-            n, more_wrong = _scaled(one, by, more, part, its_keys, at - start, mask, floor, indices, found, n)
+            n, floor, more_wrong = _scaled(
+                one, by, more, part, its_keys, at - start, mask, floor, k, indices, found, n
+            )  # fmt: skip
             wrong |= more_wrong
             at, begin = at + size, begin + size
         into = positions[written : written + k + 1]
         if n >= k:
-            last = take_candidates(found[:n], mask, indices[:n], into)
-            wanted = 1.5 * k + 4.0 * np.sqrt(k) + 4.0
-            guess = min(guess + int(np.log2(n / wanted) / _STEEPNESS * octave), int64(last))
+            last = int64(take_candidates(found[:n], mask, indices[:n], into))
+            guesses[block] = (
+                _next_guess(last, int64(guess), n, k, octave) if floor == guess else min(int64(floor), last)
+            )
         else:
-            last = largest_of(keys[start:stop], mask, k, into, sample, indices, found)
-            guess = int64(last) - octave // 8
-        guesses[block] = max(guess, 0)
+            last = int64(largest_of(keys[start:stop], mask, k, into, sample, indices, found))
+            guesses[block] = max(last - octave // 16, 0)
         for i in range(k):
             into[i] += start
         written += k
@@ -114,11 +123,43 @@ def _gather_top_k(
 
 
 @kernel
+def _next_guess(last: int, guess: int, n: int, k: int, octave: int) -> Any:  # noqa: ANN401 - int64
+    """Return a magnitude, as bits, that half as many again as k elements would have reached, and more where k is small.
+
+    Args:
+        last: The magnitude that k elements have reached.
+        guess: One no larger, that n have reached.
+        n: At least k.
+        k: How many were to be found.
+        octave: A factor of 2, as bits.
+    """
+    if n == k or last == guess:
+        return max(guess - octave // 16, 0)
+    wanted = 1.5 * k + 4.0 * np.sqrt(k) + 4.0
+    below = (last - guess) * np.log(wanted / k) / np.log(n / k)  # as if log n were a straight line
+    return max(last - int64(min(below, float(octave))), 0)
+
+
+@kernel
+def _keep_largest(found: Keys, mask: Any, indices: Positions, k: int) -> Any:  # noqa: ANN401
+    """Move the k largest candidates to the front, in their order; return the smallest of their magnitudes."""
+    last, n_ties = kth_largest(found, mask, k)
+    n = 0
+    for i in range(found.size):
+        key, index = found[i], indices[i]
+        if (key & mask) > last or ((key & mask) == last and n_ties > 0):
+            n_ties -= int((key & mask) == last)
+            found[n], indices[n] = key, index
+            n += 1
+    return last
+
+
+@kernel
 def _scaled(
-    one: Array, by: Any, plus: Array, out: Array, keys: Keys, offset: int, mask: Any, guess: Any,  # noqa: ANN401
-    indices: Positions, found: Keys, n: int,
-) -> tuple[int, Any]:  # fmt: skip
-    """Write one * by + plus to a part of a block, and collect what reaches the guess.
+    one: Array, by: Any, plus: Array, out: Array, keys: Keys, offset: int, mask: Any, floor: Any,  # noqa: ANN401
+    k: int, indices: Positions, found: Keys, n: int,
+) -> tuple[int, Any, Any]:  # fmt: skip
+    """Write one * by + plus to a part of a block, and collect what reaches the floor.
 
     Args:
         one: (m,), the tensor's elements.
@@ -128,35 +169,34 @@ def _scaled(
         keys: The same memory as integers.
         offset: Index of the part in its block.
         mask: All bits but the sign.
-        guess: The magnitude, as bits.
+        floor: The magnitude, as bits.
+        k: How many are to be found in the block.
         indices: Overwritten with indices from the n-th on.
         found: Overwritten with keys from the n-th on.
-        n: How many were collected before; -1 for too many, so that no more are.
+        n: How many were collected before.
 
     Returns:
-        The new n, and not 0 if an element is inf or NaN.
+        The new n, the new floor, and not 0 if an element is inf or NaN.
     """
     wrong, none, full = uint32(0), out.dtype.type(0), out.size // 64 * 64
     for start in range(0, full, 64):  # with a length that the compiler knows
         part, its_ones, its_keys = out[start : start + 64], one[start : start + 64], keys[start : start + 64]
         if plus.size:
             its_more = plus[start : start + 64]
-            for k in range(64):
-                value = its_ones[k] * by + its_more[k]
-                part[k] = value
+            for i in range(64):
+                value = its_ones[i] * by + its_more[i]
+                part[i] = value
                 wrong |= uint32(value - value != none)
         else:
-            for k in range(64):
-                value = its_ones[k] * by + none
-                part[k] = value
+            for i in range(64):
+                value = its_ones[i] * by + none
+                part[i] = value
                 wrong |= uint32(value - value != none)
-        if n < 0:
-            continue
         bits = uint64(0)
-        for k in range(64):
-            bits |= uint64((its_keys[k] & mask) >= guess) << uint64(k)
+        for i in range(64):
+            bits |= uint64((its_keys[i] & mask) >= floor) << uint64(i)
         if bits and n + 64 > indices.size:
-            n, bits = -1, uint64(0)
+            floor, n = min(_keep_largest(found[:n], mask, indices[:n], k) + 1, mask), k
         while bits:
             at = start + lowest(bits)
             indices[n] = offset + at
@@ -164,13 +204,13 @@ def _scaled(
             n += 1
             bits &= bits - uint64(1)
     if n + 64 > indices.size:
-        n = -1
+        floor, n = min(_keep_largest(found[:n], mask, indices[:n], k) + 1, mask), k
     for at in range(full, out.size):
         value = one[at] * by + (plus[at] if plus.size else none)
         out[at] = value
         wrong |= uint32(value - value != none)
-        if n >= 0 and (keys[at] & mask) >= guess:
+        if (keys[at] & mask) >= floor:
             indices[n] = offset + at
             found[n] = keys[at]
             n += 1
-    return n, wrong
+    return n, floor, wrong

@@ -143,7 +143,7 @@ def largest_of(
         n = _collect(keys, 0, mask, threshold, indices, found)
     if n >= k:
         return take_candidates(found[:n], mask, indices[:n], positions)
-    last, n_ties = _kth_largest(keys, mask, k)
+    last, n_ties = kth_largest(keys, mask, k)
     _take_all(keys, mask, last, n_ties, positions)
     return last
 
@@ -151,7 +151,7 @@ def largest_of(
 @kernel
 def _by_counting(keys: Keys, mask: Any, positions: Positions) -> None:  # noqa: ANN401
     """Write indices to all of `positions` but the last element, by counting over the full vector."""
-    threshold, n_ties = _kth_largest(keys, mask, positions.size - 1)
+    threshold, n_ties = kth_largest(keys, mask, positions.size - 1)
     _take_all(keys, mask, threshold, n_ties, positions)
 
 
@@ -171,11 +171,11 @@ def _sampled_threshold(keys: Keys, mask: Any, k: int, sample: Keys) -> Any:  # n
         sample[j] = keys[j * stride + np.int64(place * uint64(stride) >> uint64(32))]
     expected = k / keys.size * sample.size
     rank = min(sample.size, int(expected + 4 * np.sqrt(expected) + 4))
-    return _kth_largest(sample, mask, rank)[0]
+    return kth_largest(sample, mask, rank)[0]
 
 
 @kernel
-def _kth_largest(keys: Keys, mask: Any, k: int) -> tuple[Any, int]:  # noqa: ANN401
+def kth_largest(keys: Keys, mask: Any, k: int) -> tuple[Any, int]:  # noqa: ANN401
     """Return the k-th largest magnitude, and how many of those equal to it belong to the k largest.
 
     Each round counts the remaining magnitudes in 2**11 bins and keeps one bin: at most 3 rounds for float32, 6 for
@@ -278,7 +278,7 @@ def take_candidates(keys: Keys, mask: Any, candidates: Positions, positions: Pos
     Returns:
         The k-th largest magnitude.
     """
-    threshold, n_ties = _kth_largest(keys, mask, positions.size - 1)
+    threshold, n_ties = kth_largest(keys, mask, positions.size - 1)
     n = uint64(0)
     for i in range(keys.size):
         key = keys[i] & mask

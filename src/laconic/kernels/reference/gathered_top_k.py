@@ -10,9 +10,9 @@ from laconic.kernels.reference.top_k import top_k_by_block
 
 
 class Guesses:
-    """About which magnitude the last selection from each block ended at.
+    """About which magnitude the next selection from each block will end at, by the last ones.
 
-    The next one begins with it. A guess decides how long a selection takes, never its result, so none is saved.
+    A guess decides how long a selection takes, never its result, so none is saved.
     """
 
     def __init__(self) -> None:
