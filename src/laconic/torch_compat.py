@@ -315,14 +315,39 @@ def at_end_of_backward(function: Callable[[], None]) -> None:
     What it raises, the call of `backward` raises. Functions are called in the order in which they were given.
     """
     # DistributedDataParallel waits for its futures in such a function too, given after the last bucket; what it raises
-    # for a future that has failed is another error. Since 1.0; the number of the pass since 2.0.
-    if torch._C._current_graph_task_id() == -1:
-        function()
-    else:
+    # for a future that has failed is another error. Since 1.0.
+    if in_backward():
         torch.autograd.Variable._execution_engine.queue_callback(function)
+    else:
+        function()
 
 
 def hooks_of(ddp: DistributedDataParallel) -> list[tuple[Any, Any]]:
     """Return the state and the function of the communication hooks that were registered, at most one."""
     # torch refuses a second one, but has no function that returns the first. Since 2.3.
     return [(state, hook) for hook, state in ddp._comm_hooks]
+
+
+def delayed_parameters(ddp: DistributedDataParallel) -> list[Tensor]:
+    """Return the parameters whose gradients are averaged without a communication hook."""
+    # An argument of DistributedDataParallel that no property shows. Since 2.1.
+    found: list[Tensor] = ddp._delay_all_reduce_params
+    return found
+
+
+def has_python_reducer(ddp: DistributedDataParallel) -> bool:
+    """Return whether a model averages by functions of Python that the compiler sees."""
+    # It follows from a setting of the compiler, at the time the model is wrapped. Since 2.3.
+    return bool(getattr(ddp, "_use_python_reducer", False))
+
+
+def is_joining(ddp: DistributedDataParallel) -> bool:
+    """Return whether a model is in `join()`, so that ranks without data bring gradients of zeros."""
+    # Nothing else says it to a communication hook. Since 1.10.
+    return bool(ddp._join_config.enable)
+
+
+def in_backward() -> bool:
+    """Return whether a backward pass is running in this thread."""
+    # Since 2.0.
+    return torch._C._current_graph_task_id() != -1

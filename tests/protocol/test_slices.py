@@ -180,6 +180,23 @@ def test_a_job_is_split_into_jobs_whose_servers_have_a_share_of_each_slice():
     ]  # fmt: skip
 
 
+BY_LAYER = [
+    ECSGD(compressor=ScaledSign(blocks="layer"), server_compressor=ScaledSign(blocks="layer")),
+    ECSGD(compressor=TopK(k=2, blocks="layer"), server_compressor=ScaledSign(blocks="layer")),
+    CSGD(compressor=Quantized(blocks="layer"), server_compressor=QSGD(blocks="layer")),
+]
+
+
+@pytest.mark.parametrize("algorithm", BY_LAYER, ids=repr)
+def test_blocks_that_are_layers_are_exact_over_slices_of_full_layers(algorithm):
+    ends = [0, *torch.tensor(LAYERS).cumsum(0).tolist()]
+    assert algorithm.over_slices == "layers"
+    assert replace(algorithm, compressor=Quantized(blocks="vector")).over_slices == "blocks"
+    full = results_of(algorithm, [SPEC], "rank0")
+    for bounds in (ends, [0, *ends[2:]], [*ends[:1], *ends[-2:]]):
+        assert torch.equal(results_of(algorithm, slices_of(SPEC, bounds), "rank0"), full), bounds
+
+
 @pytest.mark.parametrize("bounds", [(), (0,), (0, 36), (1, 37), (0, 20, 20, 37), (0, 38, 37)])
 def test_bounds_that_do_not_cover_the_vector_are_refused(bounds):
     with pytest.raises(ValueError, match="must ascend from 0 to 37"):

@@ -38,3 +38,8 @@ def loss(net: nn.Module, rank: int, round_: int) -> Tensor:
 def values(net: nn.Module) -> Tensor:
     """All parameters as one vector."""
     return torch.cat([p.detach().reshape(-1) for p in net.parameters()])
+
+
+def values_of_gradients(net: nn.Module) -> Tensor:
+    """All gradients as one vector."""
+    return torch.cat([p.grad.reshape(-1) for p in net.parameters() if p.grad is not None])

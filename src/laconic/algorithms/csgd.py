@@ -70,7 +70,8 @@ class CSGD(Algorithm):
 
     @property
     def over_slices(self) -> Slices:
-        return "exact" if self.separable and not self.partitions else "blocks"
+        by_layer = self.compressor.separable_by_layer and self.server_compressor.separable_by_layer
+        return "blocks" if self.partitions else "exact" if self.separable else "layers" if by_layer else "blocks"
 
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         up, down = (

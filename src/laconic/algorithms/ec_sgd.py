@@ -48,7 +48,8 @@ class ECSGD(Algorithm):
 
     @property
     def over_slices(self) -> Slices:
-        return "exact" if self.separable else "blocks"
+        by_layer = self.compressor.separable_by_layer and self.server_compressor.separable_by_layer
+        return "exact" if self.separable else "layers" if by_layer else "blocks"
 
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         up, down = self.compressor.accept(spec), self.server_compressor.accept(spec)

@@ -34,6 +34,11 @@ class Compressor(ABC):
     counts_zeros: ClassVar[bool] = False
     """Whether zeros become something else, such as a sign."""
 
+    @property
+    def separable_by_layer(self) -> bool:
+        """Whether compressing some of the layers gives those layers of the compressed vector."""
+        return self.separable or getattr(self, "blocks", "") == "layer"
+
     test_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings with which error feedback converges on a small problem, for the common tests."""
 

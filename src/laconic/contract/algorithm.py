@@ -32,9 +32,10 @@ _WARM_UP = "warm-up "  # how the names of exchanges begin in rounds of another w
 Result = Tensor | Sparse  # a vector (d,), dense or as a sparse packet
 Step = Generator[Packet | None, Reply, Result]
 
-Slices = Literal["exact", "blocks", "refused"]
-"""The same as a round over the full vector ("exact"); the same but for blocks, selections and partitions, which end
-where a slice does ("blocks"); or something else, since a rule looks at the full vector ("refused").
+Slices = Literal["exact", "layers", "blocks", "refused"]
+"""The same as a round over the full vector ("exact"); if no slice ends within a tensor ("layers"). The same but
+for blocks, selections and partitions, which end where a slice does ("blocks"). Or something else, since a rule looks at
+the full vector ("refused").
 """
 
 

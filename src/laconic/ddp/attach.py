@@ -1,5 +1,6 @@
 """`attach`: a model that is already in DistributedDataParallel exchanges its gradients by a method."""
 
+import torch
 from torch.optim import Optimizer
 
 from laconic.contract import Algorithm
@@ -18,6 +19,7 @@ def attach(
     timeout_s: float | None = None,
     overlap: bool | None = None,
     local_steps: int = 1,
+    grad_scaler: torch.amp.GradScaler | None = None,
     clip_norm: float | None = None,
     clip_value: float | None = None,
 ) -> Handle:
@@ -40,6 +42,8 @@ def attach(
         overlap: whether slices as large as the buckets are exchanged while the backward pass goes on. None for all
             methods that give the same bits so; with True also those whose blocks then end where a slice does.
         local_steps: steps of the optimizer per exchange. More than one needs the optimizer.
+        grad_scaler: what multiplies the loss, if a float16 script has it: memories then hold gradients as they are
+            without it, however the scale changes.
         clip_norm: the largest norm of the direction, as in `clip_grad_norm_`. None for no bound.
         clip_value: the largest magnitude of its elements, as in `clip_grad_value_`. None for no bound.
 
@@ -50,6 +54,6 @@ def attach(
     """
     settings = Settings(
         optimizer=optimizer, layout=layout, seed=seed, timeout_s=timeout_s, overlap=overlap, local_steps=local_steps,
-        clip_norm=clip_norm, clip_value=clip_value,
+        grad_scaler=grad_scaler, clip_norm=clip_norm, clip_value=clip_value,
     )  # fmt: skip
     return Handle(find_ddp(model), method, settings)

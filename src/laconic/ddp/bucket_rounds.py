@@ -6,6 +6,7 @@ other, and ends the round when all have run. Then every bucket's future has its 
 gradients, or NaN if the round is aborted.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from laconic.ddp.step_watch import StepWatch
 from laconic.drivers.distributed.sliced_rounds import SlicedProcesses
 from laconic.kernels.api import scatter
 from laconic.protocol.abort import Abort
@@ -24,7 +26,7 @@ from laconic.torch_compat import GradBucket, at_end_of_backward
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.clipping import Clipping
 from laconic.training.flat_parameters import FlatParameters
-from laconic.training.vector_sources import VectorCopy
+from laconic.training.vector_sources import Unscaled, VectorCopy
 
 
 @dataclass(kw_only=True)
@@ -38,7 +40,12 @@ class _Backward:
     waiting: list[int] = field(default_factory=list)
     """Slices whose gradients are there, and that have not begun, in order."""
     begun: list[int] = field(default_factory=list)
+    """Those that have begun, in order."""
+    ready: list[torch.cuda.Event] = field(default_factory=list)
+    """Of each bucket on a GPU, when its values are there."""
     lr: float = 1.0
+    loss_scale: Tensor | None = None
+    """What the loss was multiplied by."""
 
 
 class BucketRounds:
@@ -51,7 +58,9 @@ class BucketRounds:
         active: ActiveParameters,
         slices: Sequence[range],
         *,
+        watch: StepWatch,
         lr: Callable[[], float],
+        loss_scale: Callable[[], Tensor | None],
         clipping: Clipping | None,
     ) -> None:
         """Set up the rounds.
@@ -61,13 +70,15 @@ class BucketRounds:
             flat: the model's parameters.
             active: those that take part in a round.
             slices: the parameters of each slice.
+            watch: is told of each round.
             lr: returns the learning rate of the step that follows.
+            loss_scale: returns what the loss is multiplied by, one number; None if by nothing.
             clipping: what clips the directions.
         """
         self.aborted = False
         """Whether the last round was aborted, so that the gradients are NaN on all ranks."""
         self._driver, self._flat, self._active, self._slices = driver, flat, active, slices
-        self._lr, self._clipping = lr, clipping
+        self._watch, self._lr, self._loss_scale, self._clipping = watch, lr, loss_scale, clipping
         self._place_of = {id(parameter): place for place, parameter in enumerate(flat.parameters)}
         self._slice_of = [number for number, run in enumerate(slices) for _ in run]
         self._missing: list[int] = []  # by slice, how many gradients are not there yet
@@ -77,10 +88,11 @@ class BucketRounds:
     def take(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:
         """Take a bucket, and return the future of its direction."""
         now = self._backward
-        if now is None:
-            now = self._backward = _Backward(lr=self._lr())
-            self._missing = [len(run) for run in self._slices]
+        if now is None or not bucket.index():
+            now = self._backward = self._begin()
         buffer = bucket.buffer()
+        if buffer.is_cuda:
+            now.ready.append(torch.cuda.current_stream(buffer.device).record_event())
         complete = []
         for parameter, gradient in views_of(buffer, bucket.parameters()):
             place = self._place_of[id(parameter)]
@@ -90,7 +102,7 @@ class BucketRounds:
             if not self._missing[number]:
                 complete.append(number)
         now.waiting += sorted(complete, reverse=True)
-        future: torch.futures.Future[Tensor] = torch.futures.Future()
+        future: torch.futures.Future[Tensor] = torch.futures.Future(devices=[buffer.device] if buffer.is_cuda else None)
         now.given.append((future, buffer))
         if bucket.is_last():
             self._backward = None
@@ -98,6 +110,23 @@ class BucketRounds:
         elif self._active.is_agreed:
             self._begin_waiting(now)
         return future.then(self._value_of)
+
+    def _begin(self) -> _Backward:
+        """Begin a round, with the earliest bucket of a backward pass.
+
+        Raises:
+            RuntimeError: if the pass before ended in the middle, or its directions were not applied.
+        """
+        if self._error is None and self._backward is not None:
+            self._error = RuntimeError(
+                "a backward pass ended in the middle, with parts of its round on their way; attach the method anew on "
+                "every rank"
+            )
+        if self._error is not None:
+            raise self._error
+        self._watch.begin()
+        self._missing = [len(run) for run in self._slices]
+        return _Backward(lr=self._lr(), loss_scale=self._loss_scale())
 
     def _value_of(self, future: torch.futures.Future[Tensor]) -> Tensor:
         if self._error is not None:
@@ -119,15 +148,22 @@ class BucketRounds:
     def _guarded(self, function: Callable[[], object]) -> None:
         if self._error is None:
             try:
-                with torch.no_grad():
+                with torch.no_grad(), self._on_device():
                     function()
             except BaseException as error:
                 self._error = error
 
+    def _on_device(self) -> contextlib.AbstractContextManager[object]:
+        device = self._flat.device
+        return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
     def _run(self, now: _Backward, number: int, abort: Abort = Abort.NO) -> None:
+        for event in now.ready:
+            torch.cuda.current_stream().wait_event(event)
         run = self._slices[number]
+        gradients = [now.gradients[place] for place in run]
         inputs = Inputs(
-            vector=VectorCopy([now.gradients[place] for place in run]),
+            vector=VectorCopy(gradients) if now.loss_scale is None else Unscaled(gradients, now.loss_scale),
             parameters=VectorCopy([self._flat.parameters[place] for place in run]), abort=abort,
         )  # fmt: skip
         self._driver.run_slice(number, inputs, now.lr)
@@ -155,9 +191,14 @@ class BucketRounds:
                 buffer.fill_(torch.nan)
         else:
             self._write(now, results)
+            active = enumerate(self._active.now)
+            written = [now.gradients[place] if moves else None for place, moves in active]
             if self._clipping is not None:
-                active = enumerate(self._active.now)
-                self._clipping.clip_in_place([now.gradients[place] if moves else None for place, moves in active])
+                self._clipping.clip_in_place(written)
+            for gradient in written:
+                if gradient is not None and now.loss_scale is not None:
+                    gradient.mul_(now.loss_scale)
+            self._watch.end()
         now.gradients.clear()
 
     def _write(self, now: _Backward, results: Sequence[RoundResult]) -> None:

@@ -1,7 +1,10 @@
 """Which methods a communication hook can carry: those that turn gradients into a direction, with nothing else."""
 
 from laconic.contract import Algorithm
+from laconic.ddp.settings import Settings
 from laconic.protocol.layout import has_dedicated_server
+
+_SAME_BITS = ("exact", "layers")  # no slice ends within a parameter
 
 
 def why_not(algorithm: Algorithm) -> str:
@@ -18,23 +21,44 @@ def why_not(algorithm: Algorithm) -> str:
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-def check_carriable(algorithm: Algorithm, *, has_optimizer: bool, layout: str) -> None:
-    """Raise ValueError for a method that cannot be attached, or not without an optimizer; TypeError for no method."""
+def overlaps(algorithm: Algorithm, settings: Settings) -> bool:
+    """Return whether a method's rounds run over slices of the model: by default where that gives the same bits."""
+    if why_not(algorithm) or settings.local_steps != 1:
+        return False
+    return algorithm.over_slices in _SAME_BITS if settings.overlap is None else settings.overlap
+
+
+def goes_by_step(algorithm: Algorithm, settings: Settings) -> bool:
+    """Return whether the optimizer's step exchanges, and not the backward pass."""
+    return settings.optimizer is not None and not overlaps(algorithm, settings)
+
+
+def check_carriable(algorithm: Algorithm, settings: Settings) -> None:
+    """Raise ValueError for a method that cannot be attached with these settings; TypeError for what is no method."""
     if not isinstance(algorithm, Algorithm):
         raise TypeError(f"method={algorithm!r:.80} must be an algorithm such as laconic.ECSGD()")
-    reason = why_not(algorithm)
+    name, reason = algorithm.name, why_not(algorithm)
     if algorithm.is_asynchronous:
         raise ValueError(
-            f"method: {algorithm.name} does not go with DistributedDataParallel: {reason}; use "
-            "laconic.DistributedOptimizer with the plain module"
+            f"method: {name} does not go with DistributedDataParallel: {reason}; use laconic.DistributedOptimizer with "
+            "the plain module"
         )
-    if has_dedicated_server(layout, by_arrival=False):
+    if has_dedicated_server(settings.layout, by_arrival=False):
         raise ValueError(
-            f'layout="{layout}": its last rank trains nothing, and DistributedDataParallel trains on every rank; use '
-            '"rank0" or "auto"'
+            f'layout="{settings.layout}": its last rank trains nothing, and DistributedDataParallel trains on every '
+            'rank; use "rank0" or "auto"'
         )
-    if reason and not has_optimizer:
+    if settings.optimizer is None and settings.local_steps != 1:
+        raise ValueError(f"local_steps={settings.local_steps} are steps of an optimizer; pass optimizer=")
+    if settings.optimizer is None and reason:
         raise ValueError(
-            f"method: a communication hook cannot carry {algorithm.name}: {reason}; pass optimizer=, whose step() then "
-            "exchanges"
+            f"method: a communication hook cannot carry {name}: {reason}; pass optimizer=, whose step() then exchanges"
         )
+    if settings.overlap and reason:
+        raise ValueError(f"overlap=True: {name} is exchanged in the optimizer's step: {reason}; leave it out")
+    if settings.overlap and algorithm.over_slices not in _SAME_BITS:
+        slots = {**algorithm.worker_slots, **algorithm.server_slots}
+        if algorithm.over_slices == "refused" or any(slot.length != "d" for slot in slots.values()):
+            raise ValueError(
+                f"overlap=True: {name} looks at the full vector, or remembers something of it; leave it out"
+            )

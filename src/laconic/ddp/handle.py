@@ -6,9 +6,10 @@ from typing import Any, Protocol
 from torch.nn.parallel import DistributedDataParallel
 
 from laconic.contract import Algorithm
-from laconic.ddp.carriable import check_carriable, why_not
+from laconic.ddp.carriable import check_carriable, goes_by_step
 from laconic.ddp.hook_carrier import HookCarrier
 from laconic.ddp.idle_carrier import IdleCarrier
+from laconic.ddp.modes import check_modes
 from laconic.ddp.settings import Settings
 from laconic.ddp.step_carrier import StepCarrier
 from laconic.ddp.trampoline import Trampoline
@@ -63,17 +64,21 @@ class Handle:
     def _carrier_of(self, method: Algorithm) -> Carrier:
         ddp, settings = self._ddp, self._settings
         if ddp is None:
-            check_carriable(method, has_optimizer=settings.optimizer is not None, layout=settings.layout)
+            check_carriable(method, settings)
             state_once(
                 f"{method.name} exchanges nothing: one worker trains, and no DistributedDataParallel wraps its model"
             )
             return IdleCarrier(method)
         with refusals_shown(ddp.process_group, TOPIC):
-            check_carriable(method, has_optimizer=settings.optimizer is not None, layout=settings.layout)
+            check_carriable(method, settings)
+            check_modes(ddp)
             self._trampoline = Trampoline.of(ddp)
             self._trampoline.check_free()
-        kind = StepCarrier if why_not(method) or settings.local_steps != 1 else HookCarrier
-        return kind(ddp, self._trampoline, method, settings)
+        kind = StepCarrier if goes_by_step(method, settings) else HookCarrier
+        carrier: Carrier = kind(ddp, self._trampoline, method, settings)
+        if carrier.driver.speaks:
+            state_once(f"{method.name} is attached: {_when(carrier)}")
+        return carrier
 
     @property
     def algorithm(self) -> Algorithm:
@@ -138,8 +143,14 @@ class Handle:
         self._carrier.close()
 
     def __repr__(self) -> str:
-        when = "while the backward pass goes on" if self.overlap else "at the end of the backward pass"
-        if isinstance(self._carrier, StepCarrier):
-            when = "in the optimizer's step"
-        slices = f"{self.n_slices} slice{'s' * (self.n_slices != 1)}"
-        return f"laconic.ddp.Handle({self.algorithm!r}: exchanges {slices} {when})"
+        return f"laconic.ddp.Handle({self.algorithm!r}: {_when(self._carrier)})"
+
+
+def _when(carrier: Carrier) -> str:
+    if isinstance(carrier, IdleCarrier):
+        return "exchanges nothing"
+    if isinstance(carrier, StepCarrier):
+        return "exchanges in the optimizer's step"
+    if not carrier.overlap:
+        return "exchanges at the end of the backward pass"
+    return f"exchanges {carrier.n_slices} slice{'s' * (carrier.n_slices != 1)} while the backward pass goes on"

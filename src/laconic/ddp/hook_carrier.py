@@ -10,9 +10,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from laconic.contract import Algorithm
 from laconic.ddp.bucket_rounds import BucketRounds
+from laconic.ddp.carriable import overlaps
 from laconic.ddp.replaced_step import Closure, ReplacedStep
 from laconic.ddp.settings import Settings
 from laconic.ddp.slices import slices_of
+from laconic.ddp.step_watch import StepWatch
 from laconic.ddp.trampoline import Trampoline
 from laconic.drivers.distributed.sliced_rounds import SlicedProcesses
 from laconic.torch_compat import note_step
@@ -24,7 +26,7 @@ from laconic.training.flat_parameters import FlatParameters
 from laconic.training.kernel_preparation import KernelPreparation
 from laconic.training.learning_rates import LearningRates
 from laconic.training.parameter_checks import check_parameters
-from laconic.training.state_dict import Part, check_identity, check_parts, identity_of, with_names
+from laconic.training.state_dict import Part, check_identity, check_parts, checked, identity_of, with_names
 
 
 class HookCarrier:
@@ -44,7 +46,7 @@ class HookCarrier:
         clipping = clipping_of(settings.clip_norm, settings.clip_value, algorithm, flat, ddp.module)
         optimizer = settings.optimizer
         learning_rates = None if optimizer is None else LearningRates(optimizer, algorithm, "kept")
-        self.overlap = algorithm.over_slices == "exact" if settings.overlap is None else settings.overlap
+        self.overlap = overlaps(algorithm, settings)
         slices = self._slices(ddp)
         self.n_slices = len(slices)
         self._active = ActiveParameters(flat.sizes, self._gather_used)
@@ -61,7 +63,11 @@ class HookCarrier:
         )  # fmt: skip
         flat.set_values(parameters)
         lr = _one if learning_rates is None else learning_rates.now
-        self.rounds = BucketRounds(self.driver, flat, self._active, slices, lr=lr, clipping=clipping)
+        self._watch = StepWatch(ddp, algorithm, flat.parameters)
+        self.rounds = BucketRounds(
+            self.driver, flat, self._active, slices, watch=self._watch, lr=lr, loss_scale=settings.loss_scale,
+            clipping=clipping,
+        )  # fmt: skip
         self._step = None if optimizer is None else ReplacedStep(optimizer, self._step_unless_aborted)
         self._claim.take()
         trampoline.rounds = self.rounds
@@ -96,12 +102,17 @@ class HookCarrier:
         Raises:
             ValueError: for what does not fit. Nothing has changed then.
         """
-        state = with_names(state, self._flat.spec.names)
-        check_identity(state, self._identity(), "attach the same method with the same settings to the same model")
         parts: dict[str, Part] = {"driver": self.driver, "active": self._active}
-        check_parts(state, parts)
+        found: dict[str, Any] = {}
+        checked(lambda: found.update(self._read(state)), "the state")
+        check_parts(found, parts)
         for name, part in parts.items():
-            part.restore(state[name])
+            part.restore(found[name])
+
+    def _read(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        named = with_names(state, self._flat.spec.names)
+        check_identity(named, self._identity(), "attach the same method with the same settings to the same model")
+        return named
 
     def _step_unless_aborted(self, closure: Closure, step: Callable[..., Any]) -> Any:  # noqa: ANN401
         """Take the optimizer's step, unless the round was aborted, so that the gradients are NaN."""
@@ -120,6 +131,7 @@ class HookCarrier:
         self.driver.close()
         if self._step is not None:
             self._step.restore()
+        self._watch.close()
         self._claim.lost = "the method is detached"
 
 

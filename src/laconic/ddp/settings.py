@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 
@@ -16,8 +18,14 @@ class Settings:
     timeout_s: float | None
     overlap: bool | None
     local_steps: int
+    grad_scaler: torch.amp.GradScaler | None
     clip_norm: float | None
     clip_value: float | None
+
+    def loss_scale(self) -> Tensor | None:
+        """Return what the loss is multiplied by now, one number; None if by nothing."""
+        scaler = self.grad_scaler
+        return torch.tensor(scaler.get_scale()) if scaler is not None and scaler.is_enabled() else None
 
     def agreed(self) -> dict[str, Any]:
         """Return those that must be equal on all ranks, and that only a hook has."""

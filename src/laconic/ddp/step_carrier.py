@@ -83,8 +83,7 @@ class StepCarrier:
 
     def saved(self) -> dict[str, Any]:
         """Return this rank's state between two steps, as tensors and data that JSON can hold."""
-        part: dict[str, Any] = self.wrapped.state_dict()[KEY]
-        return part
+        return self.wrapped.checkpoints.own()[1]
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from what `saved` has returned. Collective; see `DistributedOptimizer.load_state_dict`."""

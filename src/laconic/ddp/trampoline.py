@@ -25,15 +25,17 @@ class Rounds(Protocol):
 class Trampoline:
     """The state of the hook: who takes the buckets now."""
 
-    def __init__(self, group: dist.ProcessGroup) -> None:
-        """`group`: the ranks that DistributedDataParallel averages over."""
+    rounds: Rounds | None = None
+    """What takes the buckets; None for the plain mean."""
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        """`group`: the ranks that DistributedDataParallel averages over; None if that is not known yet."""
         self.group = group
-        self.rounds: Rounds | None = None
-        """What takes the buckets; None for the plain mean."""
 
     def take(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:
         """Take a bucket."""
         if self.rounds is None:
+            assert self.group is not None, "it is known as soon as a method was attached"
             mean: torch.futures.Future[Tensor] = allreduce_hook(self.group, bucket)
             return mean
         return self.rounds.take(bucket)
@@ -61,6 +63,7 @@ class Trampoline:
         """
         for state, hook in hooks_of(ddp):
             if isinstance(state, cls):
+                state.group = ddp.process_group
                 return state
             if state is not None or hook is not laconic_hook:
                 raise SetupError(_refusal(getattr(hook, "__qualname__", repr(hook))))
