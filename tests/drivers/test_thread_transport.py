@@ -50,7 +50,7 @@ class Replica:
         else:
             self.x = self.x + (result if algorithm.consumes == "change" else -LR * result)
 
-    def descend(self, direction):
+    def descend(self, direction, largest=None):
         self.x = self.x - LR * direction
         self.path.append(self.x)
         return self.x.clone()

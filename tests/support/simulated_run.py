@@ -147,7 +147,7 @@ class Run:
             dtype=dtype, layout=layout, descend=self._descended, **setup,
         )  # fmt: skip
 
-    def _descended(self, direction: Tensor) -> Tensor:
+    def _descended(self, direction: Tensor, largest: float | None = None) -> Tensor:
         return self.x - self.lr_at(self.t) * direction
 
     def gradients(self) -> list[Tensor]:

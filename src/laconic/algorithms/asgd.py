@@ -76,7 +76,10 @@ class ASGD(Algorithm):
         return (Exchange(count=spec.d, offset=spec.offset, up=self.compressor.accept(spec)),)
 
     def work(self, me: Worker) -> Step:
-        reply = yield self.compressor(me.gradient, spec=me.spec, key=me.key("compress"), offset=me.offset)
+        if type(self.compressor) is Identity:
+            reply = yield me.dense_gradient()
+        else:
+            reply = yield self.compressor(me.gradient, spec=me.spec, key=me.key("compress"), offset=me.offset)
         return reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:

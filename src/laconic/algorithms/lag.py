@@ -17,9 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
-from laconic.compressors import dense
 from laconic.contract import DENSE, Exchange, Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.kernels.api import add_up
 from laconic.policies.lazy_aggregation import Lazy, has_stayed
@@ -47,7 +44,7 @@ class LAG(Lazy):
     def work(self, me: Worker) -> Step:
         threshold = self.watch(me)
         skip = not self.must_send(me) and has_stayed([me.gradient], [me.memory["uploaded"]], threshold)
-        sent = None if skip else dense(me.gradient, offset=me.offset)
+        sent = None if skip else me.dense_gradient()
         reply = yield sent
         uploaded = sent is not None and reply.delivered
         self.note(me, uploaded=uploaded)
@@ -56,16 +53,16 @@ class LAG(Lazy):
         return reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
-        return dense(stored_sum(server, inbox, self.divisor(inbox.n_workers)), offset=server.offset)
+        return stored_sum(server, inbox, self.divisor(inbox.n_workers))
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * spec.d, 32.0 * spec.d
 
 
-def stored_sum(server: Server, inbox: Inbox, divisor: int) -> Tensor:
-    """Store this round's uploads; return the sum of all workers' last ones, (d,), added in rank order and divided."""
+def stored_sum(server: Server, inbox: Inbox, divisor: int) -> Dense:
+    """Store this round's uploads; return the sum of all workers' last ones, added in rank order and divided."""
     for rank, packet in inbox.items():
         server.memory[f"stored.{rank}"] = packet.dense()
     total, stored = server.scratch(), [server.memory[f"stored.{rank}"] for rank in range(inbox.n_workers)]
-    add_up(stored, total, divisor=divisor, from_zero=False)
-    return total
+    largest = add_up(stored, total, divisor=divisor, from_zero=False)
+    return Dense(values=total, offset=server.offset).measured(largest)

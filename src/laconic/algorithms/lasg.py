@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from laconic.algorithms.lag import STORED, stored_sum
-from laconic.compressors import dense
 from laconic.contract import DENSE, Exchange, Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import all_finite, squared_distance
@@ -80,7 +79,7 @@ class LASG(Lazy):
             skip = has_stayed([me.gradient], me.gradient_tensors_at(me.memory["uploaded_parameters"]), threshold)
         else:
             skip = self._moved_little(me, threshold)
-        sent = None if skip else dense(me.gradient, offset=me.offset)
+        sent = None if skip else me.dense_gradient()
         reply = yield sent
         uploaded = sent is not None and reply.delivered
         self.note(me, uploaded=uploaded)
@@ -110,7 +109,7 @@ class LASG(Lazy):
         return False
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
-        return dense(stored_sum(server, inbox, self.divisor(inbox.n_workers)), offset=server.offset)
+        return stored_sum(server, inbox, self.divisor(inbox.n_workers))
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * spec.d, 32.0 * spec.d

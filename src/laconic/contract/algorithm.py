@@ -114,6 +114,8 @@ class Algorithm(ABC):
     """Whether the change of several local steps may stand in for a gradient."""
     server_steps: ClassVar[bool] = False
     """Whether the server holds the model and an optimizer."""
+    serves_mean: ClassVar[bool] = False
+    """Whether `serve` reads nothing but `inbox.mean()`, of dense packets, so that it can be made while they come."""
     delay: ClassVar[int] = 0
     """Number of rounds after which a result is applied. Only 0 is possible today."""
     test_settings: ClassVar[Mapping[str, Any]] = {}

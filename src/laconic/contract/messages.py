@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from laconic.torch_compat import version_of
 from laconic.wire import Dense, Packet, Signs
 
 
@@ -20,6 +21,7 @@ class Inbox(Mapping[int, Packet]):
         empty: Callable[[], Tensor],
         skipped: frozenset[int] = frozenset(),
         vote_buffer: Callable[[], Tensor] | None = None,
+        made_mean: Callable[[Mapping[int, Packet]], tuple[Tensor, float] | None] | None = None,
     ) -> None:
         """Make the inbox of one exchange. A worker in neither `packets` nor `skipped` was not delivered.
 
@@ -29,12 +31,15 @@ class Inbox(Mapping[int, Packet]):
             empty: makes a vector of the server's slice with arbitrary content, valid for this round.
             skipped: the workers that sent the control frame SKIP.
             vote_buffer: makes an int8 vector of the same length with arbitrary content.
+            made_mean: returns the mean of these packets, (d,), and its largest magnitude, if it is there already.
         """
         self._packets = dict(sorted(packets.items()))
         self.n_workers = n_workers
         self.skipped = skipped
         self._empty = empty
         self._vote_buffer = vote_buffer
+        self._made_mean = made_mean
+        self._summed: tuple[Tensor, int, float] | None = None  # the last sum, its version, its largest magnitude
 
     def __getitem__(self, rank: int) -> Packet:
         return self._packets[rank]
@@ -58,16 +63,30 @@ class Inbox(Mapping[int, Packet]):
 
         The vector is new and may be overwritten. It is valid until the end of the round, or while a memory holds it.
         """
+        if self._made_mean is not None and divisor == len(self):
+            made, self._made_mean = self._made_mean(self._packets), None  # once: it may be overwritten
+            if made is not None:
+                return self._note_sum(*made)
         total, packets = self._empty(), list(self._packets.values())
         if not packets:
             return total.zero_()
         dense = [packet for packet in packets if type(packet) is Dense]
-        if len(dense) == len(packets) and Dense.put_sum(dense, total, divisor):
-            return total
+        largest = Dense.put_sum(dense, total, divisor) if len(dense) == len(packets) else None
+        if largest is not None:
+            return self._note_sum(total, largest)
         packets[0].put_as_sum(total)
         for packet in packets[1:]:
             packet.add_to(total)
         return total if divisor == 1 else total.div_(divisor)
+
+    def _note_sum(self, total: Tensor, largest: float) -> Tensor:
+        self._summed = total, version_of(total), largest
+        return total
+
+    def largest_in(self, vector: Tensor) -> float | None:
+        """Return the largest magnitude of the last sum if that is `vector`, unchanged; None where it is not known."""
+        known = self._summed
+        return known[2] if known is not None and known[0] is vector and known[1] == version_of(vector) else None
 
     def votes(self) -> Tensor:
         """Return the numbers of `sum`, (d,), as int8 if all packets are signs and their sums fit into it.

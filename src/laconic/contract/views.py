@@ -12,6 +12,7 @@ from laconic.contract.memory import Memory, Scratch
 from laconic.contract.model_spec import ModelSpec
 from laconic.errors import ContractError, NonFiniteError
 from laconic.random_keys import Role, make_key, shared_key, uniform
+from laconic.wire import Dense
 
 
 @dataclass(kw_only=True)
@@ -71,6 +72,8 @@ class Worker(Side):
     role: ClassVar[Role] = "worker"
     gradient: Tensor = field(default_factory=lambda: torch.empty(0))
     """The gradient of this worker's mini-batch, (d,)."""
+    largest_gradient: float | None = None
+    """The largest magnitude in `gradient` as it was read; None where that is not known."""
     gradient_tensors: Sequence[Tensor] = ()
     """The gradient as one tensor for each parameter tensor, if the algorithm `takes_gradient_tensors`."""
     read_change: Callable[[Tensor | None], Tensor] = field(default=lambda plus: torch.empty(0))
@@ -114,6 +117,11 @@ class Worker(Side):
         A sum that is not finite aborts the round.
         """
         return self.read_updated()
+
+    def dense_gradient(self) -> Dense:
+        """Return a packet of `gradient` as it was read. Where its largest magnitude is known, it is not looked for."""
+        packet = Dense(values=self.gradient, offset=self.offset)
+        return packet if self.largest_gradient is None else packet.measured(self.largest_gradient)
 
     def require(self, is_finite: bool) -> None:
         """Abort the round unless the result computed from `gradient_tensors` is finite; they are not checked before."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from laconic.drivers.gathered import Schema
 from laconic.protocol.exchanges import Receive, Requests, Sum
+from laconic.protocol.landing import Landing
 from laconic.wire import Encoded
 
 
@@ -26,7 +27,7 @@ class Transport(Protocol):
     """Sent by this rank in collectives that belong to no exchange of the method."""
 
     def swap(
-        self, outgoing: Mapping[int, Encoded], expected: Sequence[int], purpose: str
+        self, outgoing: Mapping[int, Encoded], expected: Sequence[int], purpose: str, landing: Landing | None = None
     ) -> Iterator[tuple[int, Encoded]]:
         """Send each peer its frame, and yield one frame from each of `expected` with its rank, as they come.
 
@@ -38,6 +39,7 @@ class Transport(Protocol):
             expected: the peers to receive from.
             purpose: for errors, such as "for its packet of round 7". Outside of `step()` it begins with the call, such
                 as "total_traffic() after round 7", so that a rank elsewhere can be told where the others are.
+            landing: gets chunks of long frames before these are complete. A transport may leave it alone.
 
         Raises:
             PeerLostError: naming the rank that is missing.
@@ -128,7 +130,8 @@ def carry_out(requests: Requests[T], transport: Transport) -> T:
             elif type(request) is Receive:
                 request.take(*transport.receive(request.senders, request.awaited, purpose))
             else:
-                for peer, data in transport.swap(request.outgoing, request.expected, purpose):
+                more = () if request.landing is None else (request.landing,)
+                for peer, data in transport.swap(request.outgoing, request.expected, purpose, *more):
                     request.take(peer, data)
             answer = transport.link_bytes_per_s
     except BaseException as error:

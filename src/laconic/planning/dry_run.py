@@ -146,7 +146,7 @@ class _DryRun:
         self.workers = [WorkerSession(self.job, rank) for rank in range(planned.n_workers)]
         n_servers = len(self.job.layout.shards) or 1
         self.servers = [
-            ServerSession(self.job, index, lambda direction: -_LR * direction) for index in range(n_servers)
+            ServerSession(self.job, index, lambda direction, _=None: -_LR * direction) for index in range(n_servers)
         ]
         self._timer = _Timer()
         self._lock_step = LockStep(

@@ -12,13 +12,14 @@ from laconic.contract import Memory, Result
 from laconic.protocol.abort import Abort
 from laconic.protocol.frames import Answer, read_frame
 from laconic.protocol.job import Job, PlannedExchange
+from laconic.protocol.landing import Landing
 from laconic.protocol.layout import Shard
 from laconic.protocol.legs import Answering
 from laconic.protocol.participation import Participation
 from laconic.protocol.ring_allreduce import ring_bytes
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
-from laconic.protocol.server import ServerSession
+from laconic.protocol.server import Descend, ServerSession
 from laconic.protocol.worker import WorkerSession
 from laconic.telemetry.meter import Meter
 from laconic.wire import Dense, Encoded, Frame, encode_in_place
@@ -37,6 +38,8 @@ class Swap:
     """For errors, such as "for its packet of round 7"."""
     take: Callable[[int, Encoded], object]
     """Called with the sender and each frame as it arrives."""
+    landing: Landing | None = None
+    """Gets chunks of long frames while they arrive, if the transport has them."""
 
 
 @final
@@ -82,7 +85,7 @@ class RankSessions:
         self,
         job: Job,
         node: int,
-        descend: Callable[[Tensor], Tensor] | None = None,
+        descend: Descend | None = None,
         *,
         pool: VectorPool | None = None,
         active: Active | None = None,
@@ -106,6 +109,8 @@ class RankSessions:
         self.participation = participation
         """Which workers send something in a round; None for all."""
         self.job, self.node = job, node
+        self.meanwhile: Callable[[], object] | None = None
+        """Called in each exchange before this rank answers, while frames are under way if it can be."""
         self.worker: WorkerSession | None = None
         if node in layout.rank_at:
             self.worker = WorkerSession(
@@ -229,6 +234,10 @@ def _swap_frames(
         server.open(round_, number, lr)
         if worker is not None and sends:
             server.take(worker.rank, sent[0] if own is None else own)
+    meanwhile = None if server is None else rank.meanwhile
+    landing = None
+    if server is not None:
+        landing = server.sum_while_landing({node: job.layout.rank_at[node] for node in expected}, meanwhile)
     answers: dict[int, Answer] = {}
     n_bytes = 0
 
@@ -249,8 +258,10 @@ def _swap_frames(
     phase("encode")
     link_bytes_per_s = yield Swap(
         outgoing={leg.receiver: sent[leg.shard] for leg in ends.uploads if sends}, expected=expected,
-        purpose=f"for its packet of round {round_}", take=take,
+        purpose=f"for its packet of round {round_}", take=take, landing=landing,
     )  # fmt: skip
+    if meanwhile is not None and not (landing is not None and landing.began):
+        meanwhile()
     phase("wait")
     if pattern.answering is Answering.NOBODY:
         assert worker is not None, "without a server every rank works"

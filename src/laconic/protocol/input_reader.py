@@ -43,6 +43,7 @@ class InputReader:
         """
         self._limit, self.exceeds, self._plus = limit, False, None
         me, vector, gradient_at, self._share = self._me, inputs.vector, inputs.gradient_at, None
+        me.largest_gradient = None
         me.read_parameters = partial(self._vector, inputs.parameters)
         me.read_parameters_from = partial(self._vector_and_distance, inputs.parameters)
         if gradient_at is not None:
@@ -84,11 +85,9 @@ class InputReader:
         if is_summed:
             self._share = Abort.unless(source.into(me.gradient, 0, me.count, divisor=me.n_workers))
             return Abort.NO  # `write_share` says it
-        if self._limit is not None:
-            is_finite = source.into(me.gradient, 0, me.count, limit=self._limit) or self._is_finite(me.gradient)
-        else:
-            is_finite = source.into(me.gradient, 0, me.count) or sum_is_checked
-        return Abort.NO if is_finite else Abort.NON_FINITE
+        me.largest_gradient = largest = source.largest_into(me.gradient)
+        self.exceeds = self._limit is not None and not largest <= self._limit
+        return Abort.unless(math.isfinite(largest) or (sum_is_checked and self._limit is None))
 
     def _is_finite(self, vector: Tensor) -> bool:
         """Return whether a vector (d,) is finite, and note whether it exceeds the limit."""

@@ -40,6 +40,9 @@ class VectorSource(Protocol):
             many such vectors is finite as well, as `kernels.divide` says.
         """
 
+    def largest_into(self, out: Tensor) -> float:
+        """Write all elements to `out` (d,), and return the largest magnitude; NaN if it has one."""
+
     def tensors(self) -> Sequence[Tensor]:
         """Return the vector as consecutive tensors, of d elements in all. Empty if it has to be computed."""
 

@@ -1,9 +1,9 @@
 """The server's part of a round, between algorithm and bytes; the worker's is in `worker.py`."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -15,12 +15,20 @@ from laconic.protocol.abort import Abort
 from laconic.protocol.frame_sizes import as_received, stays_in_place
 from laconic.protocol.frames import check_frame, check_own, read_frame
 from laconic.protocol.job import Job
+from laconic.protocol.landing import SumWhileLanding
 from laconic.protocol.layout import Shard
 from laconic.protocol.magnitudes import Magnitudes, within
 from laconic.protocol.round_inputs import Active
 from laconic.telemetry.votes import VoteCounter
 from laconic.torch_compat import version_of
-from laconic.wire import Dense, Encoded, Frame, Header, Packet
+from laconic.wire import LONG_BYTES, Dense, Encoded, Frame, Header, Packet
+
+
+class Descend(Protocol):
+    """Steps the server's own model."""
+
+    def __call__(self, direction: Tensor, largest: float | None = None, /) -> Tensor:
+        """Step along a direction (d,), whose largest magnitude may be known, and return the new parameters (d,)."""
 
 
 class ServerSession:
@@ -30,7 +38,7 @@ class ServerSession:
         self,
         job: Job,
         index: int,
-        descend: Callable[[Tensor], Tensor] | None = None,
+        descend: Descend | None = None,
         *,
         active: Active | None = None,
         memory_of: Callable[[Shard], Memory] | None = None,
@@ -70,8 +78,11 @@ class ServerSession:
         )  # fmt: skip
         self.n_expected = job.layout.n_workers
         """The number of workers that take part in a round, by which a method divides what they send."""
+        self._landing: SumWhileLanding | None = None  # of this exchange
+        self._inbox: Inbox | None = None  # while it is served
+        self._lent: set[int] = set()  # the storages of what the server's own model has returned
         if descend is not None:
-            self.view.descend = descend
+            self.view.descend = partial(self._descend, descend)
         self.magnitudes = Magnitudes(job.algorithm, self.view.memory)
         self.vote_counter: VoteCounter | None = None
         """Gets the agreement of votes in the rounds in which it is due; None while nobody asks."""
@@ -90,7 +101,8 @@ class ServerSession:
             self.magnitudes.begin(round_, lr)
         planned = self.job.exchanges_in(round_)[exchange]
         self._shard = self.shard if planned.is_full else planned.shards[0]
-        self._frames, self._borrowed = {}, {}
+        self._frames, self._borrowed, self._landing = {}, {}, None
+        self._lent.clear()
 
     def take(self, rank: int, data: Encoded | Frame) -> None:
         """Take the frame of worker `rank`. A worker on the server's own node passes a `Frame`.
@@ -108,6 +120,28 @@ class ServerSession:
                 self._borrowed[storage_of(values)] = values, version_of(values)
         else:
             self._frames[rank] = read_frame(data, self.job, "worker", rank, view.round, view.exchange, self._shard)
+
+    def sum_while_landing(
+        self, senders: Mapping[int, int], meanwhile: Callable[[], object] | None = None
+    ) -> SumWhileLanding | None:
+        """Begin to make the answer's mean while frames come, if the method reads that alone and they are long.
+
+        Args:
+            senders: by node, the workers whose frames come.
+            meanwhile: see `SumWhileLanding`.
+        """
+        count, dtype = self._shard.count, self.job.dtype
+        if not self.job.algorithm.in_round(self.view.round).serves_mean or count * dtype.itemsize < LONG_BYTES:
+            return None
+        own = {
+            rank: frame.packet.values
+            for rank, frame in self._frames.items()
+            if type(frame.packet) is Dense and frame.packet.values.dtype is dtype and stays_in_place(frame)
+        }
+        if not senders or len(own) < len(self._frames):
+            return None
+        self._landing = SumWhileLanding(own, senders, self._empty(count), meanwhile)
+        return self._landing
 
     def answer(self) -> Frame:
         """Return the one answer that goes to all workers."""
@@ -140,7 +174,9 @@ class ServerSession:
         inbox = Inbox(
             packets, self.n_expected, partial(self._empty, shard.count), frozenset(skipped),
             vote_buffer=(lambda: self.scratch(torch.int8)) if shard.count == view.count else None,
+            made_mean=None if self._landing is None else self._landing.mean_of,
         )  # fmt: skip
+        self._inbox = inbox
         if self.magnitudes.are_watched:
             self.magnitudes.saw(packets.values())
         algorithm = self.job.algorithm.in_round(view.round)
@@ -148,6 +184,8 @@ class ServerSession:
             packet = algorithm.serve(view, inbox)
             if self._borrowed:
                 packet = self._owned(packet)
+            if self._lent:
+                self._keep_copies(self._lent)
         except NonFiniteError:
             self.aborted, self.refused = Abort.NON_FINITE, None
             return None
@@ -177,12 +215,22 @@ class ServerSession:
                 f"{self.job.algorithm.name}: serve changes a packet's values in place, which are still its worker's; "
                 "write to inbox.sum(), inbox.mean() or packet.dense().clone(): vectors of your own"
             )
-        memory = self.view.memory
-        for name, value in memory.written.items():
-            if storage_of(value) in self._borrowed:
-                memory[name] = self.scratch().copy_(value) if value.numel() == self.view.count else value.clone()
+        self._keep_copies(self._borrowed)
         is_borrowed = isinstance(packet, Dense) and storage_of(packet.values) in self._borrowed
         return packet.as_read() if is_borrowed and packet is not None else packet
+
+    def _keep_copies(self, storages: Container[int]) -> None:
+        """Let the memory have copies of what it got of these storages."""
+        memory = self.view.memory
+        for name, value in memory.written.items():
+            if storage_of(value) in storages:
+                memory[name] = self.scratch().copy_(value) if value.numel() == self.view.count else value.clone()
+
+    def _descend(self, descend: Descend, direction: Tensor) -> Tensor:
+        assert self._inbox is not None, "a method descends while it serves"
+        parameters = descend(direction, self._inbox.largest_in(direction))
+        self._lent.add(storage_of(parameters))
+        return parameters
 
     def own_answer(self, answer: Frame, scratch: Scratch) -> Frame:
         """Return an answer as this rank's own worker decodes it. Dense values go over to its scratch, if it may."""

@@ -122,7 +122,7 @@ class DistributedOptimizer(OptimizerAround):
         self.algorithm = algorithm
         self.model = model
         active = ActiveParameters(self.flat.sizes, partial(_call, WeakMethod(self._gather_used)))
-        self.server_model = ServerModel(inner, active, learning_rates, clipping) if algorithm.server_steps else None
+        self.server_model = ServerModel.lending(algorithm, inner, active, learning_rates, clipping)
         parameters = self.flat.values_by_torch()
         fixed = fixed_tensors(inner, model)
         self.driver: Processes = (ProcessArrivals if algorithm.is_asynchronous else Processes)(
@@ -256,8 +256,8 @@ class DistributedOptimizer(OptimizerAround):
     def _finish_step(self, loss_scale: Tensor | None, *, has_overflow: bool = False) -> None:
         if self.joining is not None:
             loss_scale = self.joining.scaled(loss_scale, self.flat)
-        if (held := self.checkpoints.held) is not None:
-            held.take_up()
+        if (held := self.checkpoints.held) is not None and self.driver.sessions.meanwhile is None:
+            held.take_up()  # else while packets come
         if self.replica_check.is_start:
             self.replica_check.at_start(self.training.n_taken)
         self.training.step(loss_scale, has_overflow=has_overflow)

@@ -13,6 +13,7 @@ from laconic.kernels.api import (
     absolute_maximum,
     add_at,
     add_into,
+    equals,
     gather,
     scatter,
 )
@@ -94,10 +95,21 @@ class FlatParameters:
         gather(self._checked, vector)
         return vector
 
+    def as_one_vector(self) -> Tensor | None:
+        """Move the parameters into one vector (d,), of which they are views from now on, and return it.
+
+        None where they are not all contiguous in the CPU's memory, and of the vectors' type.
+        """
+        if not self.has_own_dtype or self.device.type != "cpu" or not all(map(Tensor.is_contiguous, self.parameters)):
+            return None
+        vector = self.values_by_torch()
+        for parameter, view in zip(self.parameters, self.views(vector), strict=True):
+            parameter.data = view.view_as(parameter)
+        return vector
+
     def equals(self, vector: Tensor) -> bool:
         """Return whether the parameters are those of `vector` (d,)."""
-        both = zip(self.parameters, self.views(vector), strict=True)
-        return all(torch.equal(parameter.reshape(-1).to(self.dtype), view) for parameter, view in both)
+        return equals(self._checked, vector)
 
     def values_by_torch(self) -> Tensor:
         """Return the same without a kernel, which would have to be compiled first."""

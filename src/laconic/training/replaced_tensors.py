@@ -73,31 +73,41 @@ class ReplacedTensors:
 class HeldModel:
     """Takes weights that a user loads after wrapping up into the model that a server holds."""
 
-    def __init__(self, flat: FlatParameters, *held: TakesValues) -> None:
-        """`held`: the copies that must follow the user's parameters."""
+    def __init__(self, flat: FlatParameters, *held: TakesValues, equal: Tensor | None = None) -> None:
+        """Follow the user's parameters.
+
+        Args:
+            flat: the user's parameters.
+            held: the copies that must follow them.
+            equal: the memory of a copy, (d,), if it has the same values as the user's parameters after each step.
+        """
         self._flat = flat
         self._held = held
+        self._equal = equal
         self.shows: ServerModel | None = None
-        """The held model, if the user's has its values after each step."""
-        self._seen: Tensor | None = flat.values()  # the user's parameters after the last step, (d,)
+        """The held model, if the user's gets its values after each step."""
+        self._seen = flat.values() if equal is None else equal  # the user's parameters after the last step, (d,)
+        self._is_known = True  # whether they count, if they are others now
 
     def take_up(self) -> None:
         """Before a step: take the user's parameters up if they are others than after the last one."""
-        if self._seen is not None and not self._flat.equals(self._seen):
+        if self._is_known and not self._flat.equals(self._seen):
             values = self._flat.values()
             for each in self._held:
                 each.take(values)
 
     def end_step(self) -> None:
         """After a step: what the parameters are now is no user's doing."""
-        shown = self._flat if self.shows is None else self.shows.flat
-        self._seen = shown.values(out=self._seen)
+        self._is_known = True
+        if self._equal is None:
+            shown = self._flat if self.shows is None else self.shows.flat
+            shown.values(out=self._seen)
         if self.shows is not None:
             self._flat.set_values(self._seen)
 
     def forget(self) -> None:
         """Let the held model count at the next step, whatever weights are loaded before it: it was loaded itself."""
-        self._seen = None
+        self._is_known = False
 
 
 def _kind(parameter: Tensor) -> tuple[torch.dtype, torch.device, torch.layout, torch.Size]:

@@ -4,14 +4,14 @@ import copy
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.buffer_pool import new_vector
-from laconic.contract import check_vector
+from laconic.contract import Algorithm, check_vector
 from laconic.drivers.saved_data import check_mapping
 from laconic.kernels.api import absolute_maximum
 from laconic.torch_compat import note_step, step_unobserved
@@ -32,6 +32,8 @@ class ServerModel:
         active: ActiveParameters,
         learning_rates: LearningRates,
         clipping: Clipping | None,
+        *,
+        lends: bool = False,
     ) -> None:
         """Copy the user's optimizer.
 
@@ -40,6 +42,8 @@ class ServerModel:
             active: the parameters that change at a step.
             learning_rates: those of the user's optimizer.
             clipping: what clips a direction before it is applied.
+            lends: whether `descend` may return the model's own memory, which the next step changes: for a driver that
+                has sent it by then.
         """
         self._inner = inner
         self._active = active
@@ -48,7 +52,21 @@ class ServerModel:
         self.optimizer = copy.deepcopy(inner)
         self.optimizer.step = partial(step_unobserved, self.optimizer)  # type: ignore[assignment, method-assign]
         self.flat = FlatParameters(self.optimizer)
+        self.lent = self.flat.as_one_vector() if lends else None
+        """The model's own memory, (d,), if that is what `descend` returns."""
         self._guard = StepGuard()
+
+    @classmethod
+    def lending(
+        cls,
+        algorithm: Algorithm,
+        inner: Optimizer,
+        active: ActiveParameters,
+        learning_rates: LearningRates,
+        clipping: Clipping | None,
+    ) -> Self | None:
+        """Return a model that `lends` its memory, for a method whose server steps; None for another."""
+        return cls(inner, active, learning_rates, clipping, lends=True) if algorithm.server_steps else None
 
     def take(self, values: Tensor) -> None:
         """Go on from these parameters (d,), such as weights that a user has loaded."""
@@ -74,14 +92,16 @@ class ServerModel:
         if saved["optimizer"] is not None:
             self.optimizer.load_state_dict(saved["optimizer"])
 
-    def descend(self, direction: Tensor) -> Tensor:
-        """Take one step of the optimizer along `direction` (d,); returns the parameters, (d,).
+    def descend(self, direction: Tensor, largest: float | None = None) -> Tensor:
+        """Take one step of the optimizer along `direction` (d,), whose `largest` magnitude may be known.
+
+        Returns the parameters, (d,).
 
         The options (such as the learning rate) are the current ones of the user's optimizer. For a direction with inf
         or NaN, or one whose step would leave inf or NaN in the parameters or in the optimizer's state, it takes no step
-        and returns NaN, which aborts the round.
+        and returns NaN, which aborts the round. Where the model `lends` its memory, the next step changes the result.
         """
-        largest = absolute_maximum(direction)
+        largest = absolute_maximum(direction) if largest is None else largest
         if not math.isfinite(largest):
             return torch.full_like(direction, torch.nan)
         for source, own in zip(self._inner.param_groups, self.optimizer.param_groups, strict=True):
@@ -92,4 +112,6 @@ class ServerModel:
         if not self._guard.step(self.optimizer, self.flat, largest, self._learning_rates.step):
             return torch.full_like(direction, torch.nan)
         note_step(self._inner)  # the user's optimizer never steps itself
+        if self.lent is not None:
+            return self.lent
         return self.flat.values(out=new_vector(self.flat.d, self.flat.dtype, self.flat.device)).to(direction.device)

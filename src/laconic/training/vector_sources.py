@@ -15,6 +15,7 @@ from laconic.kernels.api import (
     divide,
     gather,
     gather_change,
+    gather_largest,
     gather_scaled,
     slice_tensors,
 )
@@ -52,6 +53,11 @@ class _Source(ABC):
             return self._write(part, tensors, place, added)
         return self._write_share(part, tensors, place, divisor, added)
 
+    def largest_into(self, out: Tensor) -> float:
+        """See `VectorSource`."""
+        self._write(out, self.reads, slice(0, out.numel()), None)
+        return absolute_maximum(out)
+
     @abstractmethod
     def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Plus) -> bool:
         """Write elements of the vector, plus `plus`, to `part`. Returns whether all are finite.
@@ -79,6 +85,10 @@ class _Source(ABC):
 
 class VectorCopy(_Source):
     """The tensors as they are."""
+
+    def largest_into(self, out: Tensor) -> float:
+        """See `VectorSource`."""
+        return gather_largest(self.reads, out)
 
     def tensors(self) -> Sequence[Tensor]:
         """See `VectorSource`."""

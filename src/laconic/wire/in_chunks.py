@@ -69,11 +69,11 @@ class ChunkReader:
         self.checksum = checksum(start, b"")
         self.absolute_maximum = 0.0
         """NaN if a value is NaN."""
-        self._dtype = dtype
+        self.dtype = dtype
 
     def read(self, chunk: Tensor) -> None:
         """Read the next chunk, (n,) uint8 of full values."""
         self.checksum = checksum_on(memoryview(chunk.numpy()), self.checksum)  # type: ignore[arg-type]
-        largest = absolute_maximum(chunk.view(self._dtype))
+        largest = absolute_maximum(chunk.view(self.dtype))
         if self.absolute_maximum == self.absolute_maximum and not largest <= self.absolute_maximum:
             self.absolute_maximum = largest

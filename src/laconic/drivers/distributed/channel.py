@@ -28,6 +28,7 @@ from laconic.drivers.distributed.incoming import SHORT_BYTES, HeaderMessage, Inc
 from laconic.drivers.distributed.outgoing import SMALLEST_SAMPLE_BYTES, Rests
 from laconic.drivers.gathered import Schema, check_sizes, read_gathered
 from laconic.errors import PayloadsLostError, PeerLostError, WireError
+from laconic.protocol.landing import Landing
 from laconic.protocol.ring_allreduce import ring_parts
 from laconic.telemetry.moved import Moved
 from laconic.torch_compat import post_receive, post_receive_from_any, post_send, post_sum, source_rank, wait_until
@@ -92,7 +93,7 @@ class Channel(GivingUp):
             self._give_up(purpose, PayloadsLostError(str(error)), self._others())
 
     def swap(
-        self, outgoing: Mapping[int, Encoded], expected: Sequence[int], purpose: str
+        self, outgoing: Mapping[int, Encoded], expected: Sequence[int], purpose: str, landing: Landing | None = None
     ) -> Iterator[tuple[int, Encoded]]:
         """Swap frames; see `Transport`. Payloads are sent when all headers have arrived.
 
@@ -160,7 +161,8 @@ class Channel(GivingUp):
                     arrived = incoming[peer]
                     if type(arrived) is IncomingFrame:
                         awaited, sender = (peer,), peer
-                        if not arrived.land(lambda work: work.wait(_left(deadline))):
+                        chunk = None if landing is None else partial(landing.chunk, peer)
+                        if not arrived.land(lambda work: work.wait(_left(deadline)), chunk):
                             continue
                         del incoming[peer]
                         yield peer, arrived.read()

@@ -94,15 +94,22 @@ class IncomingFrame:
         self._checksum = torch.empty(CHECKSUM_BYTES + _SLACK_BYTES, dtype=torch.uint8)
         self._works = [*(receive(self._buffer[start:]) for start in starts), receive(self._checksum)]
 
-    def land(self, wait: Callable[[dist.Work], object]) -> bool:
-        """Wait for its next message. Returns whether that is the last one."""
+    def land(self, wait: Callable[[dist.Work], object], chunk: Callable[[Tensor, int], object] | None = None) -> bool:
+        """Wait for its next message. Returns whether that is the last one.
+
+        `chunk` gets the values (n,) of each chunk, which are not checked yet, with the number of those before.
+        """
         number = self._n_landed
         wait(self._works[number])
         self._n_landed += 1
         is_last = self._n_landed == len(self._works)
         if self._reader is not None and not is_last:
             start = self._n_known + number * CHUNK_BYTES
-            self._reader.read(self._buffer[start : min(start + CHUNK_BYTES, self.n_bytes)])
+            landed = self._buffer[start : min(start + CHUNK_BYTES, self.n_bytes)]
+            self._reader.read(landed)
+            if chunk is not None:
+                values = landed.view(self._reader.dtype)
+                chunk(values, (start - self._n_known) // values.itemsize)
         return is_last
 
     def read(self) -> Tensor | LandedFrame:

@@ -30,7 +30,7 @@ from laconic.protocol.magnitudes import residual_norm
 from laconic.protocol.participation import Participation
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
-from laconic.protocol.server import ServerSession
+from laconic.protocol.server import Descend, ServerSession
 from laconic.telemetry.phases import Seconds
 from laconic.telemetry.recorder import Recorder
 from laconic.telemetry.traffic import TRAFFIC_SCHEMA, Traffic
@@ -79,7 +79,7 @@ class Processes:
         layout: str = "auto",
         seed: int = 0,
         timeout_s: float | None = None,
-        descend: Callable[[Tensor], Tensor] | None = None,
+        descend: Descend | None = None,
         active: Active | None = None,
         clients_per_round: int | None = None,
         agreed: Settings | None = None,
@@ -159,7 +159,7 @@ class Processes:
         multiprocessing.util.Finalize(self, self.channel.end, exitpriority=_AT_EXIT_PRIORITY)
 
     def _make_sessions(
-        self, descend: Callable[[Tensor], Tensor] | None, active: Active | None, participation: Participation | None
+        self, descend: Descend | None, active: Active | None, participation: Participation | None
     ) -> Sequence[RankSessions]:
         """Return this rank's sessions, for each slice of the vector that has rounds of its own."""
         return [

@@ -3,7 +3,7 @@
 All that a rank sends is sent by that thread, so that no collective begins in a callback, and every rank has one order.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch.distributed as dist
 from torch import Tensor
@@ -17,6 +17,7 @@ from laconic.protocol.exchanges import RankSessions, abandon_round
 from laconic.protocol.participation import Participation
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
+from laconic.protocol.server import Descend
 from laconic.protocol.slices import SlicedRank
 
 
@@ -51,7 +52,7 @@ class SlicedProcesses(Processes):
         self._aborted: dict[int, Abort] = {}  # by slice, of those that have run in this round
 
     def _make_sessions(
-        self, descend: Callable[[Tensor], Tensor] | None, active: Active | None, participation: Participation | None
+        self, descend: Descend | None, active: Active | None, participation: Participation | None
     ) -> Sequence[RankSessions]:
         assert descend is None, "a server with a model of its own has no slices"
         assert participation is None, "all workers take part"

@@ -38,7 +38,7 @@ from laconic.protocol.participation import Participation
 from laconic.protocol.resize import distinct, resized
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult, by_rank, same_result
-from laconic.protocol.server import ServerSession
+from laconic.protocol.server import Descend, ServerSession
 from laconic.protocol.worker import WorkerSession
 from laconic.telemetry.recorder import Recorder
 from laconic.wire import HEADER_BYTES
@@ -66,7 +66,7 @@ class Simulated:
         links: Mapping[int, Link] | None = None,
         sites: Sites | None = None,
         compute_s: float | Mapping[int, float] | ComputeTime = 0.0,
-        descend: Callable[[Tensor], Tensor] | None = None,
+        descend: Descend | None = None,
         active: Active | None = None,
         delivery_seed: int | None = None,
         faults: FaultPlan | None = None,

@@ -78,6 +78,11 @@ class Dense(Packet):
     def absolute_maximum(self) -> float:
         return absolute_maximum(self.values)
 
+    def measured(self, largest: float) -> Self:
+        """Return this packet, which takes `largest` for the largest magnitude of its values, and does not look."""
+        self.__dict__["absolute_maximum"] = largest  # the cached property
+        return self
+
     def dense(self) -> Tensor:
         return self.values.to(self.dtype)
 
@@ -88,17 +93,16 @@ class Dense(Packet):
             super().put_as_sum(out)
 
     @classmethod
-    def put_sum(cls, packets: Sequence[Self], out: Tensor, divisor: int = 1) -> bool:
+    def put_sum(cls, packets: Sequence[Self], out: Tensor, divisor: int = 1) -> float | None:
         """Overwrite `out` (count,) with the packets' sum from 0, in their order, divided, in one pass over all.
 
         Returns:
-            Whether it did: not where values have another type than `out`, or are elsewhere.
+            The largest magnitude of `out`; None where values have another type, or are elsewhere: then it is not made.
         """
         vectors = [packet.values for packet in packets]
         if any(vector.dtype != out.dtype or vector.device != out.device for vector in vectors):
-            return False
-        add_up(vectors, out, divisor=divisor)
-        return True
+            return None
+        return add_up(vectors, out, divisor=divisor)
 
     def unsent_of(self, vector: Tensor) -> Tensor:
         return vector - self.dense()  # not in place: the values may be the vector
@@ -130,7 +134,7 @@ class Dense(Packet):
         check_length(payload, dense_bytes(count, dtype), "dense")
         packet = cls(values=payload[_FIELDS.size :].view(dtype), offset=offset)
         if largest is not None:
-            packet.__dict__["absolute_maximum"] = largest  # the cached property
+            packet.measured(largest)
         if not packet.finite:
             raise WireError("dense: inf or NaN among the values")
         return packet

@@ -1,0 +1,78 @@
+"""A sum of dense packets that is made while they come: each chunk is added when it has landed of all of them."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, final
+
+from torch import Tensor
+
+from laconic.kernels.api import add_up
+from laconic.wire import Dense, Packet
+
+
+class Landing(Protocol):
+    """What is told of chunks of a long dense frame as they land."""
+
+    def chunk(self, node: int, values: Tensor, start: int) -> None:
+        """Take the values (n,) from `start` on of this node's frame. They are not checked yet: only scratch may change.
+
+        They stay where they are until the round ends.
+        """
+
+
+@final
+class SumWhileLanding:
+    """The sum of a server's inbox. It counts only where all frames turn out to be what it has added."""
+
+    def __init__(
+        self,
+        own: Mapping[int, Tensor],
+        senders: Mapping[int, int],
+        out: Tensor,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> None:
+        """Begin a sum.
+
+        Args:
+            own: by worker, the values (d,) that are here already.
+            senders: by node, the workers whose frames come.
+            out: where to write the mean of all, (d,).
+            meanwhile: is called once when a chunk has landed, while others are under way.
+        """
+        self._at = {rank: values.data_ptr() for rank, values in own.items()}
+        self._own, self._senders, self._out = own, senders, out
+        self._meanwhile = meanwhile
+        self._landed: dict[int, dict[int, Tensor]] = {}  # by start and worker: chunks that the others lack
+        self._n_added = 0
+        self._largest = 0.0
+        self.began = False
+        """Whether a chunk has landed."""
+
+    def chunk(self, node: int, values: Tensor, start: int) -> None:
+        """See `Landing`."""
+        if not self.began:
+            self.began = True
+            if self._meanwhile is not None:
+                self._meanwhile()
+        rank, stop = self._senders[node], start + values.numel()
+        if values.dtype is not self._out.dtype or stop > self._out.numel():
+            return  # the frame will be refused
+        if not start:
+            self._at[rank] = values.data_ptr()
+        landed = self._landed.setdefault(start, {})
+        landed[rank] = values
+        if len(landed) < len(self._senders) or len({len(each) for each in landed.values()}) > 1:
+            return
+        parts = {**{rank: values[start:stop] for rank, values in self._own.items()}, **self._landed.pop(start)}
+        largest = add_up([part for _, part in sorted(parts.items())], self._out[start:stop], divisor=len(parts))
+        if self._largest == self._largest and not largest <= self._largest:  # NaN stays
+            self._largest = largest
+        self._n_added += stop - start
+
+    def mean_of(self, packets: Mapping[int, Packet]) -> tuple[Tensor, float] | None:
+        """Return the mean (d,) of these packets and its largest magnitude; None where that is not what was made."""
+        if self._n_added != self._out.numel() or packets.keys() != self._at.keys():
+            return None
+        for rank, packet in packets.items():
+            if type(packet) is not Dense or packet.count != self._n_added or packet.values.data_ptr() != self._at[rank]:
+                return None
+        return self._out, self._largest
