@@ -21,7 +21,8 @@ import torch
 from laconic.compressors import COMPRESSORS, Compressor, Identity
 from laconic.contract import Accept, Algorithm, Exchange, ModelSpec, Slices, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
-from laconic.wire import Packet
+from laconic.kernels.api import add_up
+from laconic.wire import Dense, Packet
 
 
 @algorithm("csgd-ring")
@@ -89,6 +90,11 @@ class CSGDRing(Algorithm):
     def _compressed(self, me: Worker, start: int, stop: int, came: Packet | None) -> Packet:
         """Return the received slice plus this worker's own slice of the gradient, compressed."""
         own = me.gradient[start:stop]
+        if type(self.compressor) is Identity and (came is None or type(came) is Dense):
+            sent, largest = Dense(values=own, offset=me.offset + start), me.largest_gradient
+            if came is not None:
+                largest = add_up([own, came.dense()], own, from_zero=False)
+            return sent if largest is None else sent.measured(largest)  # of its slice or of more: a bound
         if came is not None:
             came.add_to(own)  # in place of the gradient, each slice of which is sent once
         return self.compressor(own, key=me.key("compress"), offset=me.offset + start)

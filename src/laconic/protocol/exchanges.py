@@ -19,7 +19,7 @@ from laconic.protocol.participation import Participation
 from laconic.protocol.ring_allreduce import ring_bytes
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
-from laconic.protocol.server import Descend, ServerSession
+from laconic.protocol.server import Descend, ServerSession, keep_copies
 from laconic.protocol.worker import WorkerSession
 from laconic.telemetry.meter import Meter
 from laconic.wire import Dense, Encoded, Frame, encode_in_place
@@ -196,6 +196,9 @@ def end_round(rank: RankSessions, aborted: Abort, phase: Callable[[str], object]
     results: dict[int, Result] = {}
     if worker is not None:
         result = worker.result
+        for server in rank.servers:
+            if server.shown:
+                keep_copies(worker.me, server.shown)
         if worker.close() or job.algorithm.is_asynchronous:
             assert result is not None
             results[worker.rank] = result

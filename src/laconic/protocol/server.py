@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool, new_vector
-from laconic.contract import Inbox, Memory, Scratch, Server, by_parameter, read_saved, storage_of
+from laconic.contract import Inbox, Memory, Scratch, Server, Side, by_parameter, read_saved, storage_of
 from laconic.errors import ContractError, NonFiniteError
 from laconic.protocol.abort import Abort
 from laconic.protocol.frame_sizes import as_received, stays_in_place
@@ -78,6 +78,8 @@ class ServerSession:
         )  # fmt: skip
         self.n_expected = job.layout.n_workers
         """The number of workers that take part in a round, by which a method divides what they send."""
+        self.shown: set[int] = set()
+        """The storages of answers of this round that this rank's own worker reads, and may not keep."""
         self._landing: SumWhileLanding | None = None  # of this exchange
         self._inbox: Inbox | None = None  # while it is served
         self._lent: set[int] = set()  # the storages of what the server's own model has returned
@@ -185,7 +187,7 @@ class ServerSession:
             if self._borrowed:
                 packet = self._owned(packet)
             if self._lent:
-                self._keep_copies(self._lent)
+                keep_copies(self.view, self._lent)
         except NonFiniteError:
             self.aborted, self.refused = Abort.NON_FINITE, None
             return None
@@ -215,16 +217,9 @@ class ServerSession:
                 f"{self.job.algorithm.name}: serve changes a packet's values in place, which are still its worker's; "
                 "write to inbox.sum(), inbox.mean() or packet.dense().clone(): vectors of your own"
             )
-        self._keep_copies(self._borrowed)
+        keep_copies(self.view, self._borrowed)
         is_borrowed = isinstance(packet, Dense) and storage_of(packet.values) in self._borrowed
         return packet.as_read() if is_borrowed and packet is not None else packet
-
-    def _keep_copies(self, storages: Container[int]) -> None:
-        """Let the memory have copies of what it got of these storages."""
-        memory = self.view.memory
-        for name, value in memory.written.items():
-            if storage_of(value) in storages:
-                memory[name] = self.scratch().copy_(value) if value.numel() == self.view.count else value.clone()
 
     def _descend(self, descend: Descend, direction: Tensor) -> Tensor:
         assert self._inbox is not None, "a method descends while it serves"
@@ -234,11 +229,15 @@ class ServerSession:
 
     def own_answer(self, answer: Frame, scratch: Scratch) -> Frame:
         """Return an answer as this rank's own worker decodes it. Dense values go over to its scratch, if it may."""
-        if stays_in_place(answer):
-            values, memory = cast("Dense", answer.packet).values, self.view.memory
-            held = {storage_of(value) for value in (*memory.committed.values(), *memory.written.values())}
-            if storage_of(values) not in held and self.scratch.hand_over(values, scratch):
-                return answer
+        if not stays_in_place(answer):
+            return as_received(answer, self.job.spec.stop)
+        values, memory = cast("Dense", answer.packet).values, self.view.memory
+        held = {storage_of(value) for value in (*memory.committed.values(), *memory.written.values())}
+        if storage_of(values) not in held and self.scratch.hand_over(values, scratch):
+            return answer
+        if len(self.job.exchanges_in(self.view.round)[self.view.exchange].shards) > 1:  # put into a vector of d
+            self.shown.add(storage_of(values))
+            return answer
         return as_received(answer, self.job.spec.stop)
 
     def would_refuse(self, part: Packet, shard: Shard) -> bool:
@@ -269,6 +268,7 @@ class ServerSession:
         if not self._is_open:  # as where an all-reduce gives the answer
             return
         self._is_open = False
+        self.shown.clear()
         if happened and (self.view.lr or not self.job.algorithm.replicas_equal):
             if self._active is not None and not self._active.all_active:
                 offset, count = self.shard.offset, self.shard.count
@@ -304,3 +304,10 @@ class ServerSession:
         own = [self.shard.offset, self.shard.stop]
         links = [server["link_bytes_per_s"] for server in saved if list(server["slice"]) == own]
         self.view.link_bytes_per_s = links[0] if links else None
+
+
+def keep_copies(side: Side, storages: Container[int]) -> None:
+    """Let a memory have copies of what this step has written of these storages, which are others'."""
+    for name, value in side.memory.written.items():
+        if storage_of(value) in storages:
+            side.memory[name] = side.scratch().copy_(value) if value.numel() == side.count else value.clone()

@@ -79,7 +79,7 @@ class Dense(Packet):
         return absolute_maximum(self.values)
 
     def measured(self, largest: float) -> Self:
-        """Return this packet, which takes `largest` for the largest magnitude of its values, and does not look."""
+        """Return this packet, which takes `largest` for the largest magnitude of its values, or for a bound on it."""
         self.__dict__["absolute_maximum"] = largest  # the cached property
         return self
 
