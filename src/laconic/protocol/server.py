@@ -82,7 +82,7 @@ class ServerSession:
         """The storages of answers of this round that this rank's own worker reads, and may not keep."""
         self._landing: SumWhileLanding | None = None  # of this exchange
         self._inbox: Inbox | None = None  # while it is served
-        self._lent: set[int] = set()  # the storages of what the server's own model has returned
+        self._shared: set[int] = set()  # the storages of what the server's own model has returned
         if descend is not None:
             self.view.descend = partial(self._descend, descend)
         self.magnitudes = Magnitudes(job.algorithm, self.view.memory)
@@ -104,7 +104,7 @@ class ServerSession:
         planned = self.job.exchanges_in(round_)[exchange]
         self._shard = self.shard if planned.is_full else planned.shards[0]
         self._frames, self._borrowed, self._landing = {}, {}, None
-        self._lent.clear()
+        self._shared.clear()
 
     def take(self, rank: int, data: Encoded | Frame) -> None:
         """Take the frame of worker `rank`. A worker on the server's own node passes a `Frame`.
@@ -186,8 +186,8 @@ class ServerSession:
             packet = algorithm.serve(view, inbox)
             if self._borrowed:
                 packet = self._owned(packet)
-            if self._lent:
-                keep_copies(self.view, self._lent)
+            if self._shared:
+                keep_copies(self.view, self._shared)
         except NonFiniteError:
             self.aborted, self.refused = Abort.NON_FINITE, None
             return None
@@ -224,7 +224,7 @@ class ServerSession:
     def _descend(self, descend: Descend, direction: Tensor) -> Tensor:
         assert self._inbox is not None, "a method descends while it serves"
         parameters = descend(direction, self._inbox.largest_in(direction))
-        self._lent.add(storage_of(parameters))
+        self._shared.add(storage_of(parameters))
         return parameters
 
     def own_answer(self, answer: Frame, scratch: Scratch) -> Frame:

@@ -77,7 +77,7 @@ class Checkpoints:
         self._parts: dict[str, Part] = {"driver": driver, "training": training}
         if server_model is not None and driver.servers:
             self._parts["server_model"] = server_model
-            self.held = HeldModel(flat, server_model, driver, equal=server_model.lent)
+            self.held = HeldModel(flat, server_model, driver, equal=server_model.shared_vector)
             self.held.shows = None if driver.worker is not None else server_model
             if not driver.job.algorithm.is_asynchronous:
                 driver.sessions.meanwhile = self.held.take_up

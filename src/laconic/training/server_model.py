@@ -52,7 +52,7 @@ class ServerModel:
         self.optimizer = copy.deepcopy(inner)
         self.optimizer.step = partial(step_unobserved, self.optimizer)  # type: ignore[assignment, method-assign]
         self.flat = FlatParameters(self.optimizer)
-        self.lent = self.flat.as_one_vector() if lends else None
+        self.shared_vector = self.flat.as_one_vector() if lends else None
         """The model's own memory, (d,), if that is what `descend` returns."""
         self._guard = StepGuard()
 
@@ -112,6 +112,6 @@ class ServerModel:
         if not self._guard.step(self.optimizer, self.flat, largest, self._learning_rates.step):
             return torch.full_like(direction, torch.nan)
         note_step(self._inner)  # the user's optimizer never steps itself
-        if self.lent is not None:
-            return self.lent
+        if self.shared_vector is not None:
+            return self.shared_vector
         return self.flat.values(out=new_vector(self.flat.d, self.flat.dtype, self.flat.device)).to(direction.device)

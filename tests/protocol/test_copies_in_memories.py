@@ -90,18 +90,18 @@ def test_a_workers_memory_of_its_own_servers_answer_outlives_the_servers_next_ro
     rank = rank_of(Keeping(), "sharded", 2)
     result = played(rank, 0, torch.full((D // 2,), 7.0))
     assert result.tolist() == [2.0] * 4 + [7.0] * 4
-    kept = rank.worker.me.memory["last"]
+    stored = rank.worker.me.memory["last"]
     for _ in range(3):  # whatever the server borrows, it is another vector
-        assert rank.servers[0].scratch().fill_(9.0).data_ptr() != kept.data_ptr()
-    assert kept.tolist() == [2.0] * 4
+        assert rank.servers[0].scratch().fill_(9.0).data_ptr() != stored.data_ptr()
+    assert stored.tolist() == [2.0] * 4
 
 
 def test_a_servers_memory_of_its_model_stays_where_the_next_step_changes_the_model():
     model = torch.zeros(D)
     rank = rank_of(ModelKeeping(), "rank0", 2, lambda direction, _=None: model.add_(direction))
     played(rank, 0)
-    kept = rank.servers[0].view.memory["before"]
-    assert kept.tolist() == [2.0] * D
+    stored = rank.servers[0].view.memory["before"]
+    assert stored.tolist() == [2.0] * D
     played(rank, 1)
     assert model.tolist() == [4.0] * D
-    assert kept.tolist() == [2.0] * D
+    assert stored.tolist() == [2.0] * D
