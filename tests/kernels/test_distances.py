@@ -33,6 +33,16 @@ def test_a_squared_distance_is_that_of_float64(kernels, dtype):
     assert torch.equal(out, one)
 
 
+@both
+def test_a_distance_beyond_the_limit_is_above_it_and_one_within_it_is_exact(kernels):
+    one, other = two_vectors(torch.float32)
+    exact = kernels.squared_distance([one], [other])
+    for limit in (0.0, exact / 3, exact * (1 - 1e-12)):
+        assert kernels.squared_distance([one], [other], limit=limit) > limit
+    assert kernels.squared_distance([one], [other], limit=exact) == exact
+    assert math.isnan(kernels.squared_distance([one], [other.index_fill(0, torch.tensor([7]), math.nan)], limit=1.0))
+
+
 def test_how_tensors_split_the_vectors_changes_no_bit():
     one, other = two_vectors(torch.float32)
     expected = squared_distance([one], [other])

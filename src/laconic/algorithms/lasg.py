@@ -74,7 +74,7 @@ class LASG(Lazy):
         if threshold == 0 or self.must_send(me):
             skip = False
         elif news is not None:
-            skip = squared_distance([news], [me.memory["uploaded_difference"]]) <= threshold
+            skip = has_stayed([news], [me.memory["uploaded_difference"]], threshold)
         elif self.rule == "wk2":
             skip = has_stayed([me.gradient], me.gradient_tensors_at(me.memory["uploaded_parameters"]), threshold)
         else:

@@ -1,5 +1,6 @@
 """Arithmetic on vectors, on the tensors that they are made of, and at indices: a part of the kernels' face."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -166,11 +167,11 @@ def gather_distance(tensors: Sequence[Tensor], other: Tensor, out: Tensor) -> fl
     return made
 
 
-def squared_distance(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> float:
-    """Return ||v - w||^2, where tensors make v and others make w. See `reference/distances.py`."""
+def squared_distance(tensors: Sequence[Tensor], others: Sequence[Tensor], *, limit: float = math.inf) -> float:
+    """Return ||v - w||^2, where tensors make v and others w, or more than `limit`; see `reference/distances.py`."""
     checks.number("squared_distance", "number of tensors", len(tensors), 1, checks.MAX_COUNT)
     checks.tensors("squared_distance", others, checks.tensors("squared_distance", tensors))
-    made: float = fastest("distances", tensors[0].device).squared_distance(tensors, others)
+    made: float = fastest("distances", tensors[0].device).squared_distance(tensors, others, limit=limit)
     return made
 
 

@@ -129,4 +129,4 @@ class Lazy(Algorithm):
 
 def has_stayed(gradient: Sequence[Tensor], other: Sequence[Tensor], threshold: float) -> bool:
     """Return whether ||g - h||^2, of which tensors make g and h, allows a skip. A threshold of 0 allows none."""
-    return threshold > 0 and squared_distance(gradient, other) <= threshold
+    return threshold > 0 and squared_distance(gradient, other, limit=threshold) <= threshold

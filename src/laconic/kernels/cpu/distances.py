@@ -1,9 +1,11 @@
 """Squared distances of vectors that tensors make, compiled: one thread, one pass. Reference: `reference/distances.py`.
 
 Differences are written to a tile in the first-level cache, whose squares are then added in four chains of eight lanes.
-Tiles follow the vector, so that the sum does not depend on how tensors split it.
+Tiles follow the vector, so that the sum does not depend on how tensors split it. Where the sum is above a limit, it is
+returned as it is: more squares would not make it less.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,12 +25,12 @@ Array = NDArray[Any]
 _TILE = 1024  # elements; a multiple of RUN
 
 
-def squared_distance(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+def squared_distance(tensors: Sequence[Tensor], others: Sequence[Tensor], *, limit: float = math.inf) -> float:
     """See `reference.distances.squared_distance`."""
     spans, more = (spans_of(given, given[0]) if given else None for given in (tensors, others))
     if spans is None or more is None or tensors[0].dtype is not others[0].dtype:
-        return reference_distances.squared_distance(tensors, others)
-    return float(_distance(*spans, *more, tensors[0].detach().numpy().reshape(-1)[:0]))
+        return reference_distances.squared_distance(tensors, others, limit=limit)
+    return float(_distance(*spans, *more, tensors[0].detach().numpy().reshape(-1)[:0], limit))
 
 
 def gather_distance(tensors: Sequence[Tensor], other: Tensor, out: Tensor) -> float:
@@ -36,12 +38,14 @@ def gather_distance(tensors: Sequence[Tensor], other: Tensor, out: Tensor) -> fl
     spans, more = spans_of(tensors, out), spans_of([other], out)
     if spans is None or more is None:
         return reference_distances.gather_distance(tensors, other, out)
-    return float(_distance(*spans, *more, out.numpy()))
+    return float(_distance(*spans, *more, out.numpy(), math.inf))
 
 
 @kernel
-def _distance(addresses: Array, sizes: Array, other_addresses: Array, other_sizes: Array, out: Array) -> float:
-    """Return the squared distance; copy the tensors to `out` unless that is empty."""
+def _distance(
+    addresses: Array, sizes: Array, other_addresses: Array, other_sizes: Array, out: Array, limit: float
+) -> Any:  # noqa: ANN401 - float64
+    """Return the squared distance, or what is above the limit; copy the tensors to `out` unless that is empty."""
     d, item = sizes.sum(), out.itemsize
     tile, one = np.empty(_TILE, out.dtype), out.dtype.type(1)
     total, n, at = 0.0, 0, 0
@@ -67,6 +71,8 @@ def _distance(addresses: Array, sizes: Array, other_addresses: Array, other_size
         if n == _TILE:
             total += run_squares(tile.ctypes.data, _TILE // RUN, one)
             n = 0
+            if total > limit:
+                return total
     for k in range(n):
         total += np.float64(tile[k]) * np.float64(tile[k])
     return total

@@ -13,8 +13,8 @@ _CHUNK = 1 << 16  # elements at a time, in a cache
 
 
 @torch.no_grad()
-def squared_distance(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> float:
-    """Return ||v - w||^2, where tensors make v and others make w.
+def squared_distance(tensors: Sequence[Tensor], others: Sequence[Tensor], *, limit: float = math.inf) -> float:
+    """Return ||v - w||^2, where tensors make v and others make w, or a number above the limit if that is above it.
 
     Differences are float64 if one of the tensors is, else float32; their squares are added in float64. Compiled, they
     are added in another order.
@@ -22,6 +22,7 @@ def squared_distance(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> flo
     Args:
         tensors: Tensors of any shapes and float types, d elements in all.
         others: As many elements, in tensors of the same shapes or of others.
+        limit: Where it may stop to add up.
     """
     dtype = torch.float64 if any(each.dtype == torch.float64 for each in chain(tensors, others)) else torch.float32
     one, other = (torch.cat([each.detach().reshape(-1).to(dtype) for each in given]) for given in (tensors, others))
