@@ -2,7 +2,7 @@
 
 import torch
 
-from laconic.kernels.api import add_at, clear_at, take_at
+from laconic.kernels.api import add_at, clear_at, set_at, take_at, take_from
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.reference import indexing as reference_indexing
 from support.inputs import over_inputs
@@ -46,3 +46,18 @@ def test_a_strided_vector_is_changed_all_the_same():
     assert take_at(strided, torch.tensor([1, 5])).tolist() == [2, 3]
     clear_at(strided, torch.tensor([5]))
     assert strided.tolist() == [0, 2, 0, 0, 0, 0]
+
+
+@over_inputs("dtype", DTYPES)
+def test_elements_of_tensors_are_those_of_the_vector_that_they_make(dtype):
+    vector, indices, values = _sampled(5000, 499, dtype)
+    given = [part.clone() for part in vector.split([0, 3, 997, 0, 4000])]
+    matrix = given[-1].view(80, 50).t().contiguous().t()  # not in rows
+    for tensors in (given, [*given[:-1], matrix]):
+        assert torch.equal(take_from(tensors, indices).view(torch.uint8), vector[indices].view(torch.uint8))
+    versions = [tensor._version for tensor in given]
+    for tensors in (given, [*given[:-1], matrix]):
+        set_at(tensors, indices, values)
+        made = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        assert torch.equal(made.view(torch.uint8), vector.index_copy(0, indices, values).view(torch.uint8))
+    assert all(tensor._version > before for tensor, before in zip(given, versions, strict=True))  # autograd is told

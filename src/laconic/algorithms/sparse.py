@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
+import torch
 from torch import Tensor
 
 from laconic.compressors import Selection, dense
@@ -72,11 +73,11 @@ class SparseUploads(Selection):
         lr = me.lr or 1.0
         if self.answer == "dense":
             return reply.divided(lr)
-        out = me.scratch().zero_()
-        for part in reply.parts:
-            sparse, start = cast("Sparse", part), part.offset - me.offset
-            values = sparse.values.dense().to(out) / lr
-            out[start : start + part.count].index_copy_(0, sparse.indices.to(out.device), values)
+        out, parts = me.scratch().zero_(), [cast("Sparse", part) for part in reply.parts]
+        me.support = torch.cat([part.indices + (part.offset - me.offset) for part in parts]) if parts else None
+        for part in parts:
+            values = part.values.dense().to(out) / lr
+            out[part.offset - me.offset :][: part.count].index_copy_(0, part.indices.to(out.device), values)
         return out
 
 

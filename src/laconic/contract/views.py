@@ -86,6 +86,8 @@ class Worker(Side):
         default=lambda parameters: [_no_second_gradient()]
     )
     """Returns the same as tensors of d elements in all, which need not be copied."""
+    support: Tensor | None = None
+    """Set by a method that knows it: indices (k,) int64, ascending, outside which the result of its round is zero."""
     guesses: dict[str, Any] = field(default_factory=dict)
     """By name, what makes a round fast and changes no result, such as where a selection begins; it is not saved."""
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
@@ -183,6 +184,27 @@ def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None
     if not indices.numel():
         return
     fastest("flatten", values.device).add_into(tensors, indices, values)
+    increment_version(tensors)
+
+
+def take_from(tensors: Sequence[Tensor], indices: Tensor) -> Tensor:
+    """Return the elements at indices (k,) int64 of the vector that tensors make; see `reference/indexing.py`."""
+    d = checks.tensors("take_from", tensors)
+    checks.indices("take_from", "indices", indices, d)
+    if not indices.numel():
+        return torch.empty(0, dtype=tensors[0].dtype if tensors else None, device=indices.device)
+    made: Tensor = fastest("indexing", indices.device).take_from(tensors, indices)
+    return made
+
+
+def set_at(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
+    """Set the elements at indices (k,) int64 of the vector that tensors make to `values` (k,)."""
+    d = checks.tensors("set_at", tensors, written=True)
+    checks.vector("set_at", "values", values, checks.ALL_FLOATS, indices.numel(), indices.device)
+    checks.indices("set_at", "indices", indices, d)
+    if not indices.numel():
+        return
+    fastest("indexing", values.device).set_at(tensors, indices, values)
     increment_version(tensors)
 
 

@@ -194,6 +194,7 @@ def end_round(rank: RankSessions, aborted: Abort, phase: Callable[[str], object]
     """Commit what the round wrote to the memories, or drop it if the round is aborted."""
     job, worker = rank.job, rank.worker
     results: dict[int, Result] = {}
+    supports: dict[int, Tensor] = {}
     if worker is not None:
         result = worker.result
         for server in rank.servers:
@@ -202,10 +203,12 @@ def end_round(rank: RankSessions, aborted: Abort, phase: Callable[[str], object]
         if worker.close() or job.algorithm.is_asynchronous:
             assert result is not None
             results[worker.rank] = result
+            if worker.me.support is not None:
+                supports[worker.rank] = worker.me.support
     for server in rank.servers:
         server.close(not aborted)
     phase("decode")
-    return RoundResult(aborted=aborted, results=results)
+    return RoundResult(aborted=aborted, results=results, supports=supports)
 
 
 def abandon_round(workers: Sequence[WorkerSession], servers: Sequence[ServerSession]) -> None:

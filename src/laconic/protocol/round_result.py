@@ -1,7 +1,7 @@
 """The result of one round, from any driver."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
@@ -19,6 +19,9 @@ class RoundResult:
     """Whether the round had no effect, and why."""
     results: Mapping[int, Result]
     """By the ranks of this process's workers. Empty if the round was aborted or this process only serves."""
+
+    supports: Mapping[int, Tensor] = field(default_factory=dict)
+    """By rank, indices (k,) outside which a dense result is zero, where the method knows them."""
 
     def of(self, rank: int) -> Result:
         """Return what worker `rank` applies. Raises KeyError if it has no result."""

@@ -105,7 +105,7 @@ class WorkerSession:
         """
         me = self.me
         self.planned, self.exchange = self.job.exchanges_in(round_), 0
-        me.round, me.lr, self.is_closed, self.rests = round_, lr, False, False
+        me.round, me.lr, me.support, self.is_closed, self.rests = round_, lr, None, False, False
         self.packet, self.result, self._step = None, None, None
         if self.magnitudes.are_watched:
             self.magnitudes.begin(round_, lr)

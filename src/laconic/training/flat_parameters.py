@@ -16,6 +16,9 @@ from laconic.kernels.api import (
     equals,
     gather,
     scatter,
+    set_at,
+    take_at,
+    take_from,
 )
 from laconic.training.parameter_names import names_of
 from laconic.training.vector_sources import ChangeOfStep, ChangeSince, Unscaled, VectorCopy
@@ -176,6 +179,14 @@ class FlatParameters:
             scatter(start, self._checked, as_sum=True)
         else:
             self.set_active_values((view + 0.0 for view in self.views(start)), start, active)
+
+    def descend_at(self, indices: Tensor, direction: Tensor, lr: float) -> None:
+        """Take a step of plain SGD along `direction` (d,), which is zero but at `indices` (k,).
+
+        The bits are those of torch's SGD, since this adds by the same operation.
+        """
+        values = take_from(self._checked, indices)
+        set_at(self._checked, indices, values.add_(take_at(direction, indices), alpha=-lr))
 
     def check_listed(self) -> None:
         """Raise RuntimeError if the optimizer has been given further parameters."""

@@ -17,7 +17,7 @@ from torch.optim import SGD, Optimizer
 from laconic.contract import Algorithm, Result
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import is_number
-from laconic.torch_compat import has_step_hooks, step_is_replaced
+from laconic.torch_compat import has_step_hooks, note_step, step_is_replaced
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
 from laconic.training.vector_sources import ChangeOfStep, ChangeSince
@@ -67,6 +67,26 @@ class LocalSteps:
         algorithm = self._algorithm
         takes_one = algorithm.consumes == "change" and algorithm.replicas_equal and self.steps_in(round_) == 1
         return takes_one and self._flat.has_own_dtype and _is_vanilla_sgd(self._inner)
+
+    def descend_at(self, support: Tensor | None, direction: Tensor, active: Sequence[bool]) -> bool:
+        """Take the inner optimizer's step where a direction is not zero.
+
+        Args:
+            support: indices (k,) outside which it is; None if they are not known.
+            direction: (d,).
+            active: by parameter, whether it takes part.
+
+        Returns:
+            Whether it did: not where the optimizer would do more, or other, than x - lr g.
+        """
+        if support is None or not (self._flat.has_own_dtype and self._flat.device.type == "cpu" and all(active)):
+            return False
+        lrs = self._learning_rates.by_group()
+        if not _is_vanilla_sgd(self._inner) or len(set(lrs)) > 1 or self._inner.param_groups[0].get("fused"):
+            return False
+        self._flat.descend_at(support, direction, lrs[0])
+        note_step(self._inner)
+        return True
 
     def change_since(self, start: Tensor) -> ChangeSince:
         """Return where to read what the method consumes: the change since `start` (d,), or a gradient in its place."""

@@ -225,7 +225,9 @@ class TrainingStep:
                 self._flat.set_gradients(direction, self.active.now)
                 if self._clipping is not None:
                     self._clipping.clip(self._flat.parameters)
-                self.learning_rates.step(self._inner)
+                support = None if self._clipping is not None else result.supports.get(rank)
+                if not self.local.descend_at(support, direction, self.active.now):
+                    self.learning_rates.step(self._inner)
 
     def _step_with_known_change(self) -> None:
         """Run one round with the change of a step that is not taken."""

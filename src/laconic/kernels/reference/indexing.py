@@ -1,5 +1,8 @@
 """Elements of a vector at some indices: the reference, in torch. Indices are (k,) int64, ascending, each once."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 
@@ -16,3 +19,20 @@ def add_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
 def clear_at(vector: Tensor, indices: Tensor) -> None:
     """Set `vector` (d,) to 0 at the indices."""
     vector.index_fill_(0, indices, 0)
+
+
+@torch.no_grad()
+def take_from(tensors: Sequence[Tensor], indices: Tensor) -> Tensor:
+    """Return the elements of the vector that tensors of one type make, at the indices: (k,)."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors]).index_select(0, indices)
+
+
+@torch.no_grad()
+def set_at(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
+    """Set elements of the vector that tensors make to `values` (k,), at the indices."""
+    start = 0
+    for tensor in tensors:
+        low, high = torch.searchsorted(indices, torch.tensor([start, start + tensor.numel()], device=indices.device))
+        flat = tensor.reshape(-1).index_copy(0, indices[low:high] - start, values[low:high].to(tensor))
+        tensor.copy_(flat.view(tensor.shape))
+        start += tensor.numel()
