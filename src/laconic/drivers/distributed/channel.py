@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from types import NoneType
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from laconic.drivers.distributed.device_channel import DeviceChannel
 from laconic.drivers.distributed.giving_up import GivingUp, is_call
-from laconic.drivers.distributed.incoming import SHORT_BYTES, HeaderMessage, IncomingFrame
+from laconic.drivers.distributed.incoming import SHORT_BYTES, HeaderMessage, IncomingFrame, left_until
 from laconic.drivers.distributed.outgoing import SMALLEST_SAMPLE_BYTES, Rests
 from laconic.drivers.gathered import Schema, check_sizes, read_gathered
 from laconic.errors import PayloadsLostError, PeerLostError, WireError
@@ -43,9 +44,11 @@ from laconic.wire import (
     read_payload_info,
 )
 
-_SOON_S = 0.001  # a deadline that has passed still lets finished work end
 _PROBE_EVERY_S = 1.0  # waiting for a frame from any rank does not detect a closed connection
 _WORD_BITS = 31  # of a gather's purpose, beside its size
+
+Sent = tuple[int, Tensor, dist.Work | None]
+"""A message: its receiver, its bytes, which must be held until it is sent, and the engine's work."""
 
 
 class Channel(GivingUp):
@@ -113,7 +116,7 @@ class Channel(GivingUp):
                 if peer not in at:
                     at[peer] = HeaderMessage()
                 arriving[peer] = post_receive(group, [at[peer].data], peer, 0)
-            sends: list[tuple[int, Tensor, dist.Work | None]] = []  # a tensor must be held until it is sent
+            sends: list[Sent] = []
             rests = Rests()
             for peer in outgoing if len(outgoing) < 2 else self._in_turn(outgoing):
                 data = outgoing[peer]
@@ -128,7 +131,7 @@ class Channel(GivingUp):
                 frame = incoming[peer] = self._read_message(at[peer])
                 if type(frame) is IncomingFrame:
                     frame.post(partial(_receive, group, peer))
-                left = _left(deadline)
+                left = left_until(deadline)
             awaited, sender = expected, self.rank
             if self.moved is not None:
                 received = {peer: _n_bytes_of(frame) for peer, frame in incoming.items()}
@@ -144,37 +147,47 @@ class Channel(GivingUp):
             start = time.perf_counter() if rests.n_bytes else 0.0
             for peer, part in rests.messages():
                 sends.append((peer, part, self._send(part, peer)))
-            for peer, part, work in sends:
-                if work is not None:
-                    try:
-                        work.wait(left)
-                    except RuntimeError as error:
-                        self._note_unsent(peer, error)
-                if rests.n_bytes:
-                    left = _left(deadline)
-                    rests.was_sent(peer, part.nbytes, time.perf_counter() - start)
+            unsent = iter(sends)
+            landed = [peer for peer, frame in incoming.items() if type(frame) is IncomingFrame and frame.in_chunks]
+            while landed:  # a message of each in turn: all are under way at once
+                for peer in list(landed):
+                    self._end_sends(islice(unsent, max(1, len(outgoing))), rests, start, deadline)  # meanwhile as many
+                    awaited, sender = (peer,), peer
+                    chunk = None if landing is None else partial(landing.chunk, peer)
+                    if incoming[peer].land(deadline, chunk):  # type: ignore[union-attr]
+                        landed.remove(peer)
+            awaited, sender = expected, self.rank
+            self._end_sends(unsent, rests, start, deadline)
             bandwidths += rests.bandwidths()
             if bandwidths:
                 self.link_bytes_per_s = min(bandwidths)
-            while incoming:  # a message of each in turn: all are under way at once
-                for peer in list(incoming):
-                    arrived = incoming[peer]
-                    if type(arrived) is IncomingFrame:
-                        awaited, sender = (peer,), peer
-                        chunk = None if landing is None else partial(landing.chunk, peer)
-                        if not arrived.land(lambda work: work.wait(_left(deadline)), chunk):
-                            continue
-                        del incoming[peer]
-                        yield peer, arrived.read()
-                    else:
-                        del incoming[peer]
-                        yield peer, arrived
+            for peer in expected:
+                arrived = incoming[peer]
+                del incoming[peer]
+                if type(arrived) is IncomingFrame:
+                    awaited, sender = (peer,), peer
+                    while not arrived.has_landed:
+                        arrived.land(deadline)
+                    yield peer, arrived.read()
+                else:
+                    yield peer, arrived
         except WireError as error:
             self._at.clear()
             this = ", this one" if sender == self.rank else ""
             raise WireError(f"rank {sender}{this}, {purpose}: {error}") from None
         except RuntimeError as error:
             self._give_up(purpose, error, awaited)
+
+    def _end_sends(self, sends: Iterable[Sent], rests: Rests, start: float, deadline: float) -> None:
+        """Wait until messages are sent; of what was left after the headers, note since `start` how long it took."""
+        for peer, part, work in sends:
+            if work is not None:
+                try:
+                    work.wait(left_until(deadline))
+                except RuntimeError as error:
+                    self._note_unsent(peer, error)
+            if rests.n_bytes:
+                rests.was_sent(peer, part.nbytes, time.perf_counter() - start)
 
     def _in_turn(self, peers: Iterable[int]) -> list[int]:
         """Return peers from this rank's successor on, so that not all ranks send to the same one at the beginning."""
@@ -246,8 +259,8 @@ class Channel(GivingUp):
                 self._swap_split(self.device_channel, {}, {sender: frame}, deadline)
                 return sender, frame
             frame.post(partial(_receive, self.group, sender))
-            while not frame.land(lambda work: work.wait(_left(deadline))):
-                pass
+            while not frame.has_landed:
+                frame.land(deadline)
             return sender, frame.read()
         except WireError as error:
             message.clear()
@@ -369,12 +382,6 @@ def _check_promise(data: Encoded) -> None:
 
 def _n_bytes_of(frame: IncomingFrame | SplitFrame | Tensor) -> int:
     return frame.nbytes if isinstance(frame, Tensor) else frame.n_bytes
-
-
-def _left(deadline: float) -> datetime.timedelta:
-    """Return the time until a deadline, at least long enough for finished work to end."""
-    left_s = deadline - time.monotonic()
-    return datetime.timedelta(seconds=left_s if left_s > _SOON_S else _SOON_S)
 
 
 def _word_of(purpose: str) -> int:

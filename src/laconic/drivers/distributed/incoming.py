@@ -3,7 +3,9 @@
 A message that is longer than was promised then ends in that room, where it is found and refused.
 """
 
+import datetime
 import os
+import time
 from collections.abc import Callable
 from typing import final
 
@@ -32,6 +34,7 @@ SHORT_BYTES = 1 << 14
 """A frame of up to so many bytes is short: it is sent in one message."""
 _SLACK_BYTES = 1 << 16  # after a payload; a sender's own check refuses a frame of any other length than it promises
 _SHORT_SLACK_BYTES = 1 << 12
+_SOON_S = 0.001  # a deadline that has passed still lets finished work end
 _MARK_BYTES = 8
 _MARK = os.urandom(_MARK_BYTES)  # follows the last byte of a payload
 _MARKS = _MARK * ((SHORT_BYTES + _SHORT_SLACK_BYTES) // _MARK_BYTES)
@@ -61,6 +64,12 @@ class HeaderMessage:
     def clear(self, n_bytes: int = len(_MARKS)) -> None:
         """Forget the first bytes, once they are read; by default all."""
         self.view[:n_bytes] = _MARKS[:n_bytes]
+
+
+def left_until(deadline: float) -> datetime.timedelta:
+    """Return the time until time.monotonic() is `deadline`, at least long enough for finished work to end."""
+    left_s = deadline - time.monotonic()
+    return datetime.timedelta(seconds=left_s if left_s > _SOON_S else _SOON_S)
 
 
 @final
@@ -94,15 +103,25 @@ class IncomingFrame:
         self._checksum = torch.empty(CHECKSUM_BYTES + _SLACK_BYTES, dtype=torch.uint8)
         self._works = [*(receive(self._buffer[start:]) for start in starts), receive(self._checksum)]
 
-    def land(self, wait: Callable[[dist.Work], object], chunk: Callable[[Tensor, int], object] | None = None) -> bool:
-        """Wait for its next message. Returns whether that is the last one.
+    @property
+    def in_chunks(self) -> bool:
+        """Whether its payload comes in chunks."""
+        return self._reader is not None
+
+    @property
+    def has_landed(self) -> bool:
+        """Whether all of its messages have come."""
+        return self._n_landed == len(self._works)
+
+    def land(self, deadline: float, chunk: Callable[[Tensor, int], object] | None = None) -> bool:
+        """Wait for its next message until time.monotonic() is `deadline`. Returns whether that is the last one.
 
         `chunk` gets the values (n,) of each chunk, which are not checked yet, with the number of those before.
         """
         number = self._n_landed
-        wait(self._works[number])
+        self._works[number].wait(left_until(deadline))
         self._n_landed += 1
-        is_last = self._n_landed == len(self._works)
+        is_last = self.has_landed
         if self._reader is not None and not is_last:
             start = self._n_known + number * CHUNK_BYTES
             landed = self._buffer[start : min(start + CHUNK_BYTES, self.n_bytes)]
