@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import laconic
+from laconic.algorithms.asgd import ASGD
 from laconic.algorithms.csgd_ring import CSGDRing
 from laconic.algorithms.dsgd import DSGD
 from laconic.algorithms.lag import LAG
@@ -21,7 +22,10 @@ from support.ranks import run_ranks
 D, N, ROUNDS = 600_001, 2, 4  # half of it is long, too; vectors are used again from the second round on
 CASES = [
     (GlobalReplica(), "rank0"),
+    (ASGD(), "dedicated"),
+    (ASGD(lr_scaling="inverse"), "dedicated"),
     (ModelAveraging(), "rank0"),
+    (ModelAveraging(), "allreduce"),
     (SGD(), "dedicated"),
     (SGD(), "sharded"),
     (LAG(warm_up_rounds=1, alpha=1e-9), "rank0"),

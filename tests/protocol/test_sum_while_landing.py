@@ -2,7 +2,7 @@
 
 import torch
 
-from laconic.protocol.landing import SumWhileLanding
+from laconic.protocol.landing import EachWhileLanding, SumWhileLanding
 from laconic.wire import Dense
 
 D, CHUNK = 10, 4
@@ -79,3 +79,20 @@ def test_what_waits_is_done_once_when_the_earliest_chunk_has_landed():
         made.chunk(11, values[1][start : start + CHUNK], start)
     assert made.began
     assert done == [1]
+
+
+def test_frames_that_are_served_one_by_one_have_sums_of_their_own_from_zero():
+    values = vectors(2)
+    values[0][:2] = -0.0
+    each = EachWhileLanding({10: 0, 11: 1}, lambda: torch.full((D,), torch.nan))
+    for start in (0, 4, 8):
+        for rank in (1, 0):
+            each.chunk(10 + rank, values[rank][start : start + CHUNK], start)
+    for rank, packet in packets(values).items():
+        made = each.sums[rank].mean_of({rank: packet})
+        assert made is not None
+        assert torch.equal(made[0], values[rank])
+        assert not made[0][:2].signbit().any() or rank
+    again = values[1] + 1
+    each.chunk(11, again[:CHUNK], 0)
+    assert each.sums[1].mean_of({1: Dense(values=again)}) is None  # the rest has not come

@@ -75,6 +75,10 @@ class ASGD(Algorithm):
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         return (Exchange(count=spec.d, offset=spec.offset, up=self.compressor.accept(spec)),)
 
+    @property
+    def serves_mean(self) -> bool:
+        return type(self.compressor) is Identity
+
     def work(self, me: Worker) -> Step:
         if type(self.compressor) is Identity:
             reply = yield me.dense_gradient()

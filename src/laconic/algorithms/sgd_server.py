@@ -25,9 +25,12 @@ class GlobalReplica(Algorithm):
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 2.1.2"
     returns: ClassVar[Literal["direction", "change", "parameters"]] = "parameters"
     server_steps: ClassVar[bool] = True
-    serves_mean: ClassVar[bool] = True
     takes_changes: ClassVar[bool] = False
     unbiased: ClassVar[bool] = True
+
+    @property
+    def serves_mean(self) -> bool:
+        return True
 
     def work(self, me: Worker) -> Step:
         reply = yield me.dense_gradient()

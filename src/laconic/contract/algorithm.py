@@ -114,8 +114,6 @@ class Algorithm(ABC):
     """Whether the change of several local steps may stand in for a gradient."""
     server_steps: ClassVar[bool] = False
     """Whether the server holds the model and an optimizer."""
-    serves_mean: ClassVar[bool] = False
-    """Whether `serve` reads nothing but `inbox.mean()`, of dense packets, so that it can be made while they come."""
     delay: ClassVar[int] = 0
     """Number of rounds after which a result is applied. Only 0 is possible today."""
     test_settings: ClassVar[Mapping[str, Any]] = {}
@@ -145,6 +143,14 @@ class Algorithm(ABC):
     def is_decentralized(self) -> bool:
         """Whether there is no server, but a graph of neighbors."""
         return self.mode == "decentralized"
+
+    @property
+    def serves_mean(self) -> bool:
+        """Whether `serve` reads nothing but the mean of dense packets, so that it can be made while they come.
+
+        Also where it reads the sum of one packet: as in mode "arrivals".
+        """
+        return False
 
     @property
     def separable(self) -> bool:

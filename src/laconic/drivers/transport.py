@@ -47,13 +47,16 @@ class Transport(Protocol):
         """
         ...
 
-    def receive(self, senders: Sequence[int], awaited: Sequence[int], purpose: str) -> tuple[int, Encoded]:
+    def receive(
+        self, senders: Sequence[int], awaited: Sequence[int], purpose: str, landing: Landing | None = None
+    ) -> tuple[int, Encoded]:
         """Return the rank and frame of whichever of `senders` sends earliest. No other rank may send meanwhile.
 
         Args:
             senders: ranks that may send.
             awaited: ranks to name in the error if no frame arrives.
             purpose: as for `swap`.
+            landing: as for `swap`.
 
         Raises:
             PeerLostError: naming the rank that is missing.
@@ -128,7 +131,8 @@ def carry_out(requests: Requests[T], transport: Transport) -> T:
                 if request.is_control:
                     transport.control_bytes += 2 * request.vector.numel() * request.vector.element_size()
             elif type(request) is Receive:
-                request.take(*transport.receive(request.senders, request.awaited, purpose))
+                more = () if request.landing is None else (request.landing,)
+                request.take(*transport.receive(request.senders, request.awaited, purpose, *more))
             else:
                 more = () if request.landing is None else (request.landing,)
                 for peer, data in transport.swap(request.outgoing, request.expected, purpose, *more):

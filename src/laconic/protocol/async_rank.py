@@ -93,6 +93,7 @@ class ServingRank:
             yield Receive(
                 senders=[rank for rank in self._ranks if rank not in waiting], awaited=behind,
                 purpose=f"for its packet of round {round_}", take=lambda rank, data: self._take(rank, data, lr, phase),
+                landing=self.arrivals.landing,
             )  # fmt: skip
             for rank, data in self._outgoing:
                 yield Swap(outgoing={rank: data}, expected=(), purpose="answer", take=_never)

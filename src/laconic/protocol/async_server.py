@@ -77,6 +77,8 @@ class ArrivalServer:
         self.update_counts = [UpdateCounts() for _ in range(session.job.layout.n_workers)]
         self.used: dict[int, Sequence[bool]] = {}
         """By worker, the parameters behind its last gradient."""
+        self.landing = session.each_while_landing()
+        """What a transport may tell of chunks."""
         self._active = active
         self._frames: dict[int, Frame] = {}  # received, but not yet applied or dropped; by worker
 
@@ -103,10 +105,12 @@ class ArrivalServer:
     def commit(self, update: UpdateOutcome, lr: float) -> None:
         """Apply or drop a received gradient, as `update` says."""
         session, frame = self.session, self._frames.pop(update.worker)
+        landed = None if self.landing is None else self.landing.sums.pop(update.worker, None)
         if update.outcome == "applied":
             session.view.staleness = update.staleness
             self._select(update.worker)
             session.open(self.n_updates, 0, lr)
+            session.landed = landed
             packet = session.serve({update.worker: frame})
             self.n_updates += 1
             session.close(not session.aborted)

@@ -70,6 +70,8 @@ class Receive:
     """As for `Swap`."""
     take: Callable[[int, Encoded], object]
     """Called with the sender and the frame."""
+    landing: Landing | None = None
+    """As for `Swap`."""
 
 
 Request = Swap | Sum | Receive

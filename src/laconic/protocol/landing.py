@@ -20,6 +20,24 @@ class Landing(Protocol):
 
 
 @final
+class EachWhileLanding:
+    """The sums of frames that are served one by one: each of its own alone, from 0."""
+
+    def __init__(self, rank_of: Mapping[int, int], empty: Callable[[], Tensor]) -> None:
+        """`rank_of`: by node, its worker. `empty`: makes a vector (d,) with arbitrary content."""
+        self._rank_of, self._empty = rank_of, empty
+        self.sums: dict[int, SumWhileLanding] = {}
+        """By worker, of its last frame that came in chunks."""
+
+    def chunk(self, node: int, values: Tensor, start: int) -> None:
+        """See `Landing`."""
+        rank = self._rank_of[node]
+        if not start:
+            self.sums[rank] = SumWhileLanding({}, {node: rank}, self._empty())
+        self.sums[rank].chunk(node, values, start)
+
+
+@final
 class SumWhileLanding:
     """The sum of a server's inbox. It counts only where all frames turn out to be what it has added."""
 

@@ -15,7 +15,7 @@ from laconic.protocol.abort import Abort
 from laconic.protocol.frame_sizes import as_received, stays_in_place
 from laconic.protocol.frames import check_frame, check_own, read_frame
 from laconic.protocol.job import Job
-from laconic.protocol.landing import SumWhileLanding
+from laconic.protocol.landing import EachWhileLanding, SumWhileLanding
 from laconic.protocol.layout import Shard
 from laconic.protocol.magnitudes import Magnitudes, within
 from laconic.protocol.round_inputs import Active
@@ -80,7 +80,8 @@ class ServerSession:
         """The number of workers that take part in a round, by which a method divides what they send."""
         self.shown: set[int] = set()
         """The storages of answers of this round that this rank's own worker reads, and may not keep."""
-        self._landing: SumWhileLanding | None = None  # of this exchange
+        self.landed: SumWhileLanding | None = None
+        """The mean of this exchange's frames, if it was made while they came."""
         self._inbox: Inbox | None = None  # while it is served
         self._shared: set[int] = set()  # the storages of what the server's own model has returned
         if descend is not None:
@@ -103,7 +104,7 @@ class ServerSession:
             self.magnitudes.begin(round_, lr)
         planned = self.job.exchanges_in(round_)[exchange]
         self._shard = self.shard if planned.is_full else planned.shards[0]
-        self._frames, self._borrowed, self._landing = {}, {}, None
+        self._frames, self._borrowed, self.landed = {}, {}, None
         self._shared.clear()
 
     def take(self, rank: int, data: Encoded | Frame) -> None:
@@ -132,18 +133,28 @@ class ServerSession:
             senders: by node, the workers whose frames come.
             meanwhile: see `SumWhileLanding`.
         """
-        count, dtype = self._shard.count, self.job.dtype
-        if not self.job.algorithm.in_round(self.view.round).serves_mean or count * dtype.itemsize < LONG_BYTES:
+        if not self._may_sum_while_landing():
             return None
         own = {
             rank: frame.packet.values
             for rank, frame in self._frames.items()
-            if type(frame.packet) is Dense and frame.packet.values.dtype is dtype and stays_in_place(frame)
+            if type(frame.packet) is Dense and frame.packet.values.dtype is self.job.dtype and stays_in_place(frame)
         }
         if not senders or len(own) < len(self._frames):
             return None
-        self._landing = SumWhileLanding(own, senders, self._empty(count), meanwhile)
-        return self._landing
+        self.landed = SumWhileLanding(own, senders, self._empty(self._shard.count), meanwhile)
+        return self.landed
+
+    def each_while_landing(self) -> EachWhileLanding | None:
+        """Return what makes the sum of each frame that is served alone while it comes, as `sum_while_landing`."""
+        if not self._may_sum_while_landing():
+            return None
+        rank_of = {node: rank for rank, node in enumerate(self.job.layout.worker_nodes)}
+        return EachWhileLanding(rank_of, partial(self._empty, self.shard.count))
+
+    def _may_sum_while_landing(self) -> bool:
+        is_long = self._shard.count * self.job.dtype.itemsize >= LONG_BYTES
+        return is_long and self.job.algorithm.in_round(self.view.round).serves_mean
 
     def answer(self) -> Frame:
         """Return the one answer that goes to all workers."""
@@ -176,7 +187,7 @@ class ServerSession:
         inbox = Inbox(
             packets, self.n_expected, partial(self._empty, shard.count), frozenset(skipped),
             vote_buffer=(lambda: self.scratch(torch.int8)) if shard.count == view.count else None,
-            made_mean=None if self._landing is None else self._landing.mean_of,
+            made_mean=None if self.landed is None else self.landed.mean_of,
         )  # fmt: skip
         self._inbox = inbox
         if self.magnitudes.are_watched:

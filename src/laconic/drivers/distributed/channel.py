@@ -229,7 +229,9 @@ class Channel(GivingUp):
         seconds = max(time.perf_counter() - start, 1e-9)
         return [payload.numel() / seconds for payload in sent.values() if payload.numel() >= SMALLEST_SAMPLE_BYTES]
 
-    def receive(self, senders: Sequence[int], awaited: Sequence[int], purpose: str) -> tuple[int, Encoded]:
+    def receive(
+        self, senders: Sequence[int], awaited: Sequence[int], purpose: str, landing: Landing | None = None
+    ) -> tuple[int, Encoded]:
         """Return the earliest frame of `senders`; see `Transport`. A sender that is not awaited may have left."""
         self._began_s = time.monotonic()
         deadline = self._began_s + self.patience_s
@@ -259,8 +261,9 @@ class Channel(GivingUp):
                 self._swap_split(self.device_channel, {}, {sender: frame}, deadline)
                 return sender, frame
             frame.post(partial(_receive, self.group, sender))
+            chunk = None if landing is None else partial(landing.chunk, sender)
             while not frame.has_landed:
-                frame.land(deadline)
+                frame.land(deadline, chunk)
             return sender, frame.read()
         except WireError as error:
             message.clear()
