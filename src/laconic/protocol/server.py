@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, final
 
 import torch
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool, new_vector
-from laconic.contract import Inbox, Memory, Scratch, Server, Side, by_parameter, read_saved, storage_of
+from laconic.contract import Algorithm, Inbox, Memory, Scratch, Server, Side, by_parameter, read_saved, storage_of
 from laconic.errors import ContractError, NonFiniteError
 from laconic.protocol.abort import Abort
 from laconic.protocol.frame_sizes import as_received, stays_in_place
@@ -29,6 +29,35 @@ class Descend(Protocol):
 
     def __call__(self, direction: Tensor, largest: float | None = None, /) -> Tensor:
         """Step along a direction (d,), whose largest magnitude may be known, and return the new parameters (d,)."""
+
+
+@final
+class OwnModel:
+    """The server's own model, as a method steps it."""
+
+    def __init__(self, step: Descend) -> None:
+        """`step`: steps it. What it returns may be the model's own memory."""
+        self._step = step
+        self._inbox: Inbox | None = None  # while it is served
+        self._returned: set[int] = set()  # the storages of what it has returned meanwhile
+
+    def serve(self, algorithm: Algorithm, view: Server, inbox: Inbox) -> Packet | None:
+        """Return the method's answer, and let its memory have copies of the model."""
+        self._inbox = inbox
+        try:
+            packet = algorithm.serve(view, inbox)
+            keep_copies(view, self._returned)
+            return packet
+        finally:
+            self._inbox = None
+            self._returned.clear()
+
+    def descend(self, direction: Tensor) -> Tensor:
+        """Step along a direction (d,); returns the new parameters (d,)."""
+        assert self._inbox is not None, "a method descends while it serves"
+        parameters = self._step(direction, self._inbox.largest_in(direction))
+        self._returned.add(storage_of(parameters))
+        return parameters
 
 
 class ServerSession:
@@ -82,10 +111,9 @@ class ServerSession:
         """The storages of answers of this round that this rank's own worker reads, and may not keep."""
         self.landed: SumWhileLanding | None = None
         """The mean of this exchange's frames, if it was made while they came."""
-        self._inbox: Inbox | None = None  # while it is served
-        self._shared: set[int] = set()  # the storages of what the server's own model has returned
-        if descend is not None:
-            self.view.descend = partial(self._descend, descend)
+        self._model = None if descend is None else OwnModel(descend)
+        if self._model is not None:
+            self.view.descend = self._model.descend
         self.magnitudes = Magnitudes(job.algorithm, self.view.memory)
         self.vote_counter: VoteCounter | None = None
         """Gets the agreement of votes in the rounds in which it is due; None while nobody asks."""
@@ -105,7 +133,6 @@ class ServerSession:
         planned = self.job.exchanges_in(round_)[exchange]
         self._shard = self.shard if planned.is_full else planned.shards[0]
         self._frames, self._borrowed, self.landed = {}, {}, None
-        self._shared.clear()
 
     def take(self, rank: int, data: Encoded | Frame) -> None:
         """Take the frame of worker `rank`. A worker on the server's own node passes a `Frame`.
@@ -189,16 +216,13 @@ class ServerSession:
             vote_buffer=(lambda: self.scratch(torch.int8)) if shard.count == view.count else None,
             made_mean=None if self.landed is None else self.landed.mean_of,
         )  # fmt: skip
-        self._inbox = inbox
         if self.magnitudes.are_watched:
             self.magnitudes.saw(packets.values())
         algorithm = self.job.algorithm.in_round(view.round)
         try:
-            packet = algorithm.serve(view, inbox)
+            packet = algorithm.serve(view, inbox) if self._model is None else self._model.serve(algorithm, view, inbox)
             if self._borrowed:
                 packet = self._owned(packet)
-            if self._shared:
-                keep_copies(self.view, self._shared)
         except NonFiniteError:
             self.aborted, self.refused = Abort.NON_FINITE, None
             return None
@@ -231,12 +255,6 @@ class ServerSession:
         keep_copies(self.view, self._borrowed)
         is_borrowed = isinstance(packet, Dense) and storage_of(packet.values) in self._borrowed
         return packet.as_read() if is_borrowed and packet is not None else packet
-
-    def _descend(self, descend: Descend, direction: Tensor) -> Tensor:
-        assert self._inbox is not None, "a method descends while it serves"
-        parameters = descend(direction, self._inbox.largest_in(direction))
-        self._shared.add(storage_of(parameters))
-        return parameters
 
     def own_answer(self, answer: Frame, scratch: Scratch) -> Frame:
         """Return an answer as this rank's own worker decodes it. Dense values go over to its scratch, if it may."""

@@ -5,8 +5,10 @@ optimizer; then all tell each other whether it fits, and load the rest or take e
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
+from weakref import WeakMethod
 
 from torch.optim import Optimizer
 
@@ -80,7 +82,7 @@ class Checkpoints:
             self.held = HeldModel(flat, server_model, driver, equal=server_model.shared_vector)
             self.held.shows = None if driver.worker is not None else server_model
             if not driver.job.algorithm.is_asynchronous:
-                driver.sessions.meanwhile = self.held.take_up
+                driver.sessions.meanwhile = partial(_call, WeakMethod(self.held.take_up))  # it holds the driver
         self.others: dict[int, Any] | None = None
         """The other ranks' parts, if nothing has changed since they were gathered."""
 
@@ -361,3 +363,10 @@ def disagreement(reports: list[Any]) -> str:
                 "all ranks must load what was saved at one time"
             )
     return ""
+
+
+def _call(method: "WeakMethod[Callable[[], object]]") -> None:
+    """Call a method of an object that may be gone; then do nothing."""
+    bound = method()
+    if bound is not None:
+        bound()
