@@ -47,4 +47,4 @@ def test_a_full_disk_on_one_rank_is_an_error_on_all_and_leaves_what_was_saved(by
 def test_what_one_rank_refuses_changes_nothing_on_any_rank(by_rank):
     for results in by_rank[:2]:
         assert "algorithm is 'ec-sgd' in the saved state and 'compskip' here" in results["refused"]["method"]
-        assert "rank 1: it has the objects ['schedule'], and here are []" in results["refused"]["objects"]
+        assert "rank 1: it has the objects ['scheduler'], and here are []" in results["refused"]["objects"]

@@ -36,11 +36,11 @@ class Job:
             self.scheduler.step()
 
     def save(self, folder, step, **options):
-        objects = {"schedule": self.scheduler}
+        objects = {"scheduler": self.scheduler}
         return laconic.checkpoint.save(folder, self.opt, step=step, objects=objects, **options)
 
     def load(self, folder):
-        return laconic.checkpoint.load(folder, self.opt, objects={"schedule": self.scheduler})
+        return laconic.checkpoint.load(folder, self.opt, objects={"scheduler": self.scheduler})
 
     def values(self):
         return small_model.values(self.net)
@@ -123,7 +123,7 @@ def refused(rank, folder, group):
     job = Job("ec-sgd", group)
     job.train(rank, range(2))
     before = job.state()
-    objects = {} if rank else {"schedule": job.scheduler}
+    objects = {} if rank else {"scheduler": job.scheduler}
     try:
         laconic.checkpoint.load(folder, job.opt, objects=objects)
     except laconic.CheckpointError as error:
