@@ -34,7 +34,15 @@ from laconic.wire.head import (
     promised_bytes,
     read_payload_info,
 )
-from laconic.wire.in_chunks import CHUNK_BYTES, PREFIX_BYTES, ChunkReader, OutgoingChunks, goes_in_chunks, start_of
+from laconic.wire.in_chunks import (
+    CHUNK_BYTES,
+    PREFIX_BYTES,
+    ChunkReader,
+    OutgoingChunks,
+    chunk_starts,
+    goes_in_chunks,
+    start_of,
+)
 from laconic.wire.packets.dense import Dense
 from laconic.wire.packets.fractional import FractionalValues
 from laconic.wire.packets.levels import Levels, pack_levels
@@ -86,6 +94,7 @@ __all__ = [
     "SplitFrame",
     "VoteChange",
     "WireError",
+    "chunk_starts",
     "decode",
     "decode_positions",
     "encode",

@@ -12,7 +12,8 @@ from laconic.wire.head import CHECKSUM_AT, CHECKSUM_BYTES, PayloadInfo, checksum
 from laconic.wire.packets.dense import Dense
 
 CHUNK_BYTES = 1 << 21
-"""Values in one message; the last one of a frame may have fewer."""
+"""Of values in one message, at least; the last one of a frame may have fewer."""
+_MAX_CHUNKS = 8
 PREFIX_BYTES = LEAD_BYTES - CHECKSUM_BYTES
 """Of the message before the values: header and fields, without the checksum."""
 _COUNT_AT, _AFTER_CHECKSUM = LEAD_BYTES - CHECKSUM_BYTES, CHECKSUM_AT + CHECKSUM_BYTES
@@ -21,6 +22,11 @@ _COUNT_AT, _AFTER_CHECKSUM = LEAD_BYTES - CHECKSUM_BYTES, CHECKSUM_AT + CHECKSUM
 def goes_in_chunks(info: PayloadInfo) -> bool:
     """Return whether a frame with this payload travels in chunks, its checksum last."""
     return info.encoded_bytes >= LONG_BYTES and info.kind == Dense.kind
+
+
+def chunk_starts(n_bytes: int) -> range:
+    """Return where the chunks of so many bytes of values begin; the step is their length."""
+    return range(0, n_bytes, max(CHUNK_BYTES, -(-n_bytes // (8 * _MAX_CHUNKS)) * 8))
 
 
 def prefix_of(start: bytes) -> bytes:
@@ -51,8 +57,9 @@ class OutgoingChunks:
     def messages(self) -> Iterator[Tensor]:
         """Return the messages after the prefix, each (n,) uint8: the values in chunks, then the checksum."""
         found = checksum(self._start, b"")
-        for at in range(0, self._values.numel(), CHUNK_BYTES):
-            chunk = self._values[at : at + CHUNK_BYTES]
+        starts = chunk_starts(self._values.numel())
+        for at in starts:
+            chunk = self._values[at : at + starts.step]
             if not self._is_sealed:
                 found = checksum_on(memoryview(chunk.numpy()), found)  # type: ignore[arg-type]
             yield chunk

@@ -18,7 +18,6 @@ from laconic.errors import WireError
 from laconic.wire import (
     CHECKSUM_AT,
     CHECKSUM_BYTES,
-    CHUNK_BYTES,
     HEADER_BYTES,
     LEAD_BYTES,
     LONG_BYTES,
@@ -26,6 +25,7 @@ from laconic.wire import (
     ChunkReader,
     LandedFrame,
     PayloadInfo,
+    chunk_starts,
     goes_in_chunks,
     start_of,
 )
@@ -91,6 +91,7 @@ class IncomingFrame:
         self._view[: self._n_known] = start
         self._view[self.n_bytes : self.n_bytes + _MARK_BYTES] = _MARK
         self._checksum = torch.empty(0, dtype=torch.uint8)
+        self._starts = range(0)  # of the chunks
         self._works: list[dist.Work] = []
         self._n_landed = 0
 
@@ -99,9 +100,10 @@ class IncomingFrame:
         if self._reader is None:
             self._works = [receive(self._buffer[self._n_known :])]
             return
-        starts = range(self._n_known, self.n_bytes, CHUNK_BYTES)
+        self._starts = chunk_starts(self.n_bytes - self._n_known)
         self._checksum = torch.empty(CHECKSUM_BYTES + _SLACK_BYTES, dtype=torch.uint8)
-        self._works = [*(receive(self._buffer[start:]) for start in starts), receive(self._checksum)]
+        buffers = (self._buffer[self._n_known + start :] for start in self._starts)
+        self._works = [*map(receive, buffers), receive(self._checksum)]
 
     @property
     def in_chunks(self) -> bool:
@@ -123,12 +125,12 @@ class IncomingFrame:
         self._n_landed += 1
         is_last = self.has_landed
         if self._reader is not None and not is_last:
-            start = self._n_known + number * CHUNK_BYTES
-            landed = self._buffer[start : min(start + CHUNK_BYTES, self.n_bytes)]
+            start = self._n_known + self._starts[number]
+            landed = self._buffer[start : min(start + self._starts.step, self.n_bytes)]
             self._reader.read(landed)
             if chunk is not None:
                 values = landed.view(self._reader.dtype)
-                chunk(values, (start - self._n_known) // values.itemsize)
+                chunk(values, self._starts[number] // values.itemsize)
         return is_last
 
     def read(self) -> Tensor | LandedFrame:
