@@ -273,8 +273,9 @@ def inputs_of(run, rank):
 class Fewer(SSGDMV):
     """Worker 1 votes for one coordinate fewer."""
 
-    def votes(self, me, corrected):
-        return super().votes(me, corrected)[: -1 if me.rank == 1 else None]
+    def corrected_and_largest(self, me):
+        corrected, votes = super().corrected_and_largest(me)
+        return corrected, votes[: -1 if me.rank == 1 else None]
 
 
 @dataclass(frozen=True, kw_only=True)

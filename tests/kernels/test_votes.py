@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from laconic.kernels.api import are_in, hash_at, top_voted, union_sum, vote_counts
+from laconic.kernels.api import hash_at, top_voted, union_sum, vote_counts
 from laconic.kernels.cpu import votes as cpu_votes
 from laconic.kernels.reference import hashing as reference_hashing
 from laconic.kernels.reference import votes as reference_votes
@@ -87,9 +87,20 @@ def test_the_highest_votes_win_and_of_equal_ones_the_lowest_in_order(kernels, hi
     assert top_voted(votes, order, k).dtype == torch.int64
 
 
-@over_inputs(("k", "n"), [(0, 5), (5, 0), (40, 70), (900, 300)])
-def test_both_say_which_positions_are_in_another_list(k, n):
+@both
+@over_inputs(("k", "n"), [(0, 5), (5, 0), (0, 0), (1, 1), (40, 70), (900, 300)])
+def test_a_difference_of_lists_has_what_is_in_one_of_them_alone(kernels, k, n):
     positions, others = random_lists(1, k, 1000)[0], random_lists(1, n, 1000, seed=1)[0]
-    expected = [position in others.tolist() for position in positions.tolist()]
-    for found in (are_in(positions, others), reference_votes.are_in(positions, others)):
-        assert found.tolist() == expected
+    entering, leaving = kernels.list_difference(positions, others)
+    assert entering.tolist() == sorted({*positions.tolist()} - {*others.tolist()})
+    assert others[leaving].tolist() == sorted({*others.tolist()} - {*positions.tolist()})
+    assert kernels.list_difference(positions, positions)[0].tolist() == []
+
+
+@both
+@over_inputs(("k", "m", "n"), [(0, 0, 5), (5, 5, 0), (40, 0, 70), (900, 300, 90)])
+def test_a_revised_list_has_what_stays_and_what_is_added_each_once(kernels, k, m, n):
+    positions, added = random_lists(1, k, 1000)[0], random_lists(1, n, 1000, seed=1)[0]
+    dropped = random_lists(1, m, max(k, 1), seed=2)[0]
+    stays = {position for place, position in enumerate(positions.tolist()) if place not in dropped.tolist()}
+    assert kernels.revised_list(positions, dropped, added).tolist() == sorted(stays | {*added.tolist()})

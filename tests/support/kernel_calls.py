@@ -117,7 +117,9 @@ def _calls() -> list[Call]:
         add("put_runs", "position_streams", positions=_indices, n_bits=400, **runs)
         add("take_runs", "position_streams", data=lambda s=stream: guarded(s), n_bits=400, k=67, count=D, **runs)
     add("vote_counts", "votes", lists=lambda: [_indices(), _indices(200), guarded(torch.arange(9))])
-    add("are_in", "votes", positions=_indices, others=lambda: _indices(200))
+    add("list_difference", "votes", positions=_indices, others=lambda: _indices(200))
+    add("revised_list", "votes", positions=_indices, dropped=lambda: guarded(torch.arange(0, 60, 7)),
+        added=lambda: guarded(torch.arange(2, D, 30)))  # fmt: skip
     add("union_sum", "votes", lists=lambda: [_indices(), _indices(200)], dtype=torch.float32,
         values=lambda: [_floats(67), _floats(40, seed=1)])  # fmt: skip
     add("top_voted", "votes", k=30, votes=lambda: guarded(torch.randint(0, 5, (67,))),

@@ -21,7 +21,7 @@ from laconic.algorithms.ssgd_topk import SSGDTopK
 from laconic.compressors import dense
 from laconic.contract import Accept, Accepted, Exchange, Inbox, ModelSpec, Reply, Server, Side, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import hash_at, take_at, top_k, top_voted, vote_counts
+from laconic.kernels.api import hash_at, take_at, top_voted, vote_counts
 from laconic.wire import Packet, Positions, Sparse, paper_position_bits
 
 
@@ -62,14 +62,9 @@ class SSGDMV(SSGDTopK):
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change, offset=me.offset)).dense()
-        corrected = self.corrected(me)  # line 9
-        votes = self.votes(me, corrected)
+        corrected, votes = self.corrected_and_largest(me)  # line 9
         reply = yield self.positions(me, votes)
         return (yield from self.send_values(me, corrected, reply))
-
-    def votes(self, me: Worker, corrected: Tensor) -> Tensor:
-        """Return the K coordinates that the worker votes for: (K,) int64, ascending."""
-        return top_k(corrected, self.n_selected(me.count))
 
     def positions(self, side: Side, indices: Tensor) -> Positions:
         """Return a packet of these indices (K,) of a side's coordinates."""

@@ -26,7 +26,7 @@ from laconic.compressors import dense, n_selected_for
 from laconic.contract import Accept, Accepted, Inbox, ModelSpec, Rule, Server, Slot, Step, Worker, algorithm
 from laconic.errors import ContractError
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import are_in, bottom_k, take_at, top_k, vote_counts
+from laconic.kernels.api import bottom_k, list_difference, revised_list, take_at, top_k
 from laconic.wire import Packet, Positions, VoteChange, paper_position_bits
 
 
@@ -77,8 +77,7 @@ class SSGDMVAD(SSGDMV):
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change, offset=me.offset)).dense()
-        corrected = self.corrected(me)
-        best = self.votes(me, corrected)
+        corrected, best = self.corrected_and_largest(me)
         if "votes" in me.memory:
             listed, change = self._revised(me, corrected, best)
             reply = yield change
@@ -92,8 +91,7 @@ class SSGDMVAD(SSGDMV):
     def _revised(self, me: Worker, corrected: Tensor, best: Tensor) -> tuple[Tensor, VoteChange]:
         """Return the new list, (K,) int64 ascending, and its difference from the last one (lines 10-15)."""
         old = me.memory["votes"]
-        entering = best[~are_in(best, old)]
-        leaving = (~are_in(old, best)).nonzero().flatten()  # indices in the list
+        entering, leaving = list_difference(best, old)  # coordinates, and indices in the list
         swaps = min(self.swaps(me.count), entering.numel())
         added = dropped = old[:0]
         if swaps:
@@ -149,6 +147,4 @@ def _list_after(packet: Packet, old: Tensor, rank: int) -> Tensor:
 
 def _applied(old: Tensor, change: VoteChange) -> Tensor:
     """Return the list (K,) after a change, ascending; shorter if the change adds what is in it already."""
-    stays = torch.ones(old.numel(), dtype=torch.bool, device=old.device)
-    stays[change.dropped] = False
-    return vote_counts([old[stays], change.added])[0]
+    return revised_list(old, change.dropped, change.added)

@@ -43,7 +43,7 @@ from laconic.contract import (
     algorithm,
 )
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import add_at, clear_at, take_at, top_k, union_sum
+from laconic.kernels.api import add_at, clear_at, take_at, union_sum
 from laconic.wire import POSITION_CODES, Dense, FractionalValues, Packet, Sparse, paper_position_bits
 
 _FACTOR = 4  # by which the density falls from stage to stage of a warm-up, or by less
@@ -140,14 +140,14 @@ class SSGDTopK(Algorithm):
         """Return the method without a warm-up at this density, as it is in a stage of one."""
         return replace(self, density=density, dense_rounds=0, warm_up_density=None)
 
-    def corrected(self, me: Worker) -> Tensor:
-        """Return the change plus the residual, (d,), as a scratch vector. Call it once a round."""
+    def corrected_and_largest(self, me: Worker) -> tuple[Tensor, Tensor]:
+        """Return the change plus the residual, (d,), and where its K largest are, (K,) int64. Call it once a round."""
         residual = me.memory["residual"]
         if self.residual_at_decay < 1 and me.lr > 0:
             if 2 * me.lr <= me.memory.number("lr", 0):
                 residual = torch.mul(residual, self.residual_at_decay, out=me.scratch())
             me.memory.set_number("lr", me.lr)
-        return me.change_plus(residual)
+        return me.change_plus_and_largest(residual, self.n_selected(me.count))
 
     def quantized(self, values: Tensor) -> Dense | FractionalValues:
         """Return the values (K,) as a packet for the upload."""
@@ -175,8 +175,7 @@ class SSGDTopK(Algorithm):
     def work(self, me: Worker) -> Step:
         if self.dense_in(me.round):
             return (yield dense(me.change, offset=me.offset)).dense()
-        corrected = self.corrected(me)
-        positions = top_k(corrected, self.n_selected(me.count))
+        corrected, positions = self.corrected_and_largest(me)
         values = self.quantized(take_at(corrected, positions))
         reply = yield Sparse(indices=positions, values=values, count=me.count, offset=me.offset, code=self.code)
         me.memory["residual"] = self.unsent(corrected, positions, values) if reply.delivered else corrected

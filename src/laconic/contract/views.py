@@ -77,6 +77,9 @@ class Worker(Side):
     gradient_tensors: Sequence[Tensor] = ()
     """The gradient as one tensor for each parameter tensor, if the algorithm `takes_gradient_tensors`."""
     read_change: Callable[[Tensor | None], Tensor] = field(default=lambda plus: torch.empty(0))
+    read_change_and_largest: Callable[[Tensor, int], tuple[Tensor, Tensor]] = field(
+        default=lambda plus, k: (torch.empty(0), torch.empty(0))
+    )
     read_parameters: Callable[[], Tensor] = field(default=lambda: torch.empty(0))
     read_parameters_from: Callable[[Tensor], tuple[Tensor, float]] = field(default=lambda other: (torch.empty(0), 0.0))
     read_updated: Callable[[], Tensor] = field(default=lambda: torch.empty(0))
@@ -124,6 +127,10 @@ class Worker(Side):
         """Return a packet of `gradient` as it was read. Where its largest magnitude is known, it is not looked for."""
         packet = Dense(values=self.gradient, offset=self.offset)
         return packet if self.largest_gradient is None else packet.measured(self.largest_gradient)
+
+    def change_plus_and_largest(self, other: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Return `change_plus`, and the indices (k,) of its largest magnitudes, in one pass where possible."""
+        return self.read_change_and_largest(other, k)
 
     def require(self, is_finite: bool) -> None:
         """Abort the round unless the result computed from `gradient_tensors` is finite; they are not checked before."""

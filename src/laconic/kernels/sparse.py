@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels import checks
+from laconic.kernels.checked_tensors import CheckedTensors
 from laconic.kernels.dispatch import fastest
 from laconic.kernels.reference.ans_gaps import SHARE_BITS, AnsWords, Codes, Numbers
 from laconic.kernels.reference.gathered_top_k import Guesses
@@ -79,6 +80,8 @@ def gather_top_k(
 
     See `reference/gathered_top_k.py`. Exceptions as of those two.
     """
+    if type(tensors) is not CheckedTensors:
+        tensors = CheckedTensors(tensors)
     checks.output("gather_top_k", "out", out, checks.FLOATS)
     checks.number("gather_top_k", "number of factors", len(factors), len(tensors), len(tensors))
     if plus is not None:
@@ -282,11 +285,23 @@ def top_voted(votes: Tensor, order: Tensor, k: int) -> Tensor:
     return made
 
 
-def are_in(positions: Tensor, others: Tensor) -> Tensor:
-    """Return which of the positions (k,) are among others (n,), both int64: (k,) bool; see `reference/votes.py`."""
+def list_difference(positions: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the positions that are not among others, and the indices of those not among positions.
+
+    Both are int64, ascending; see `reference/votes.py`.
+    """
     for name, given in (("positions", positions), ("others", others)):
-        checks.indices("are_in", name, given, checks.MAX_COUNT)
-    made: Tensor = fastest("votes", positions.device).are_in(positions, others)
+        checks.indices("list_difference", name, given, checks.MAX_COUNT)
+    made: tuple[Tensor, Tensor] = fastest("votes", positions.device).list_difference(positions, others)
+    return made
+
+
+def revised_list(positions: Tensor, dropped: Tensor, added: Tensor) -> Tensor:
+    """Return positions (k,) int64 less those at the indices `dropped`, plus `added`; see `reference/votes.py`."""
+    checks.indices("revised_list", "positions", positions, checks.MAX_COUNT)
+    checks.indices("revised_list", "dropped", dropped, positions.numel())
+    checks.indices("revised_list", "added", added, checks.MAX_COUNT)
+    made: Tensor = fastest("votes", positions.device).revised_list(positions, dropped, added)
     return made
 
 

@@ -161,6 +161,8 @@ def gather_scaled(
 
 def gather_distance(tensors: Sequence[Tensor], other: Tensor, out: Tensor) -> float:
     """Copy tensors into `out` (d,); return its squared distance from `other`. See `reference/distances.py`."""
+    if type(tensors) is not CheckedTensors:
+        tensors = CheckedTensors(tensors)
     checks.output("gather_distance", "out", out, checks.FLOATS)
     checks.vector("gather_distance", "other", other, (out.dtype,), out.numel(), out.device)
     checks.tensors("gather_distance", tensors, out.numel())
@@ -170,6 +172,7 @@ def gather_distance(tensors: Sequence[Tensor], other: Tensor, out: Tensor) -> fl
 
 def squared_distance(tensors: Sequence[Tensor], others: Sequence[Tensor], *, limit: float = math.inf) -> float:
     """Return ||v - w||^2, where tensors make v and others w, or more than `limit`; see `reference/distances.py`."""
+    tensors, others = (each if type(each) is CheckedTensors else CheckedTensors(each) for each in (tensors, others))
     checks.number("squared_distance", "number of tensors", len(tensors), 1, checks.MAX_COUNT)
     checks.tensors("squared_distance", others, checks.tensors("squared_distance", tensors))
     made: float = fastest("distances", tensors[0].device).squared_distance(tensors, others, limit=limit)

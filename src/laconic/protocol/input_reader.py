@@ -7,7 +7,17 @@ from functools import partial
 from torch import Tensor
 
 from laconic.contract import Algorithm, Worker
-from laconic.kernels.api import absolute_maximum, all_finite, divide, gather_distance, squared_distance
+from laconic.kernels.api import (
+    Guesses,
+    absolute_maximum,
+    all_finite,
+    divide,
+    gather_distance,
+    gather_top_k,
+    squared_distance,
+    take_at,
+    top_k,
+)
 from laconic.protocol.abort import Abort
 from laconic.protocol.round_inputs import Inputs, VectorSource
 
@@ -44,6 +54,7 @@ class InputReader:
         self._limit, self.exceeds, self._plus = limit, False, None
         me, vector, gradient_at, self._share = self._me, inputs.vector, inputs.gradient_at, None
         me.largest_gradient = None
+        me.read_change_and_largest = self._read_change_and_largest
         me.read_parameters = partial(self._vector, inputs.parameters)
         me.read_parameters_from = partial(self._vector_and_distance, inputs.parameters)
         if gradient_at is not None:
@@ -138,6 +149,20 @@ class InputReader:
         if self._limit is not None:
             self._is_finite(change)
         return change
+
+    def _read_change_and_largest(self, plus: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Return the change plus another vector (d,), and the indices (k,) of its largest magnitudes."""
+        me, scaled = self._me, None if self.unread is None else self.unread.scaled()
+        if scaled is None:
+            vector = me.read_change(plus)
+            return vector, top_k(vector, k)
+        self.unread, out = None, me.scratch()
+        guesses = me.guesses.setdefault("largest", Guesses())
+        is_finite, largest = gather_top_k(*scaled, out, plus, [(me.count, k)], guesses)
+        me.require(is_finite)
+        if self._limit is not None:
+            self._is_finite(take_at(out, largest))
+        return out, largest
 
     def write_share(self, values: Tensor, start: int, stop: int) -> Abort:
         """Divide `values` (d,) from `start` to `stop` by the number of workers. See `WorkerSession.write_share`."""

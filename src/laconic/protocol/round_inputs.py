@@ -43,6 +43,9 @@ class VectorSource(Protocol):
     def largest_into(self, out: Tensor) -> float:
         """Write all elements to `out` (d,), and return the largest magnitude; NaN if it has one."""
 
+    def scaled(self) -> tuple[Sequence[Tensor], Sequence[float]] | None:
+        """Return consecutive tensors and a factor of each, whose products are the vector; None if it is another."""
+
     def tensors(self) -> Sequence[Tensor]:
         """Return the vector as consecutive tensors, of d elements in all. Empty if it has to be computed."""
 

@@ -78,6 +78,10 @@ class _Source(ABC):
         self._write(part, tensors, place, plus)
         return divide(part, divisor)
 
+    def scaled(self) -> tuple[Sequence[Tensor], Sequence[float]] | None:
+        """See `VectorSource`."""
+        return None
+
     def tensors(self) -> Sequence[Tensor]:
         """See `VectorSource`."""
         return ()
@@ -145,6 +149,10 @@ class ChangeOfStep(_Source):
     def __init__(self, tensors: Sequence[Tensor], factors: Sequence[float]) -> None:
         super().__init__(tensors)
         self._factors = factors
+
+    def scaled(self) -> tuple[Sequence[Tensor], Sequence[float]] | None:
+        """See `VectorSource`."""
+        return self.reads, self._factors
 
     def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Plus) -> bool:
         return gather_scaled(tensors, self._factors_of(tensors, place), part, plus)

@@ -35,11 +35,20 @@ def vote_counts(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(voted[:n]), torch.from_numpy(votes[:n])
 
 
-def are_in(positions: Tensor, others: Tensor) -> Tensor:
-    """See `reference.votes.are_in`."""
-    found = torch.empty(positions.numel(), dtype=torch.bool)
-    _are_in(positions.contiguous().numpy(), others.contiguous().numpy(), found.numpy())
-    return found
+def list_difference(positions: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """See `reference.votes.list_difference`."""
+    entering, leaving = (torch.empty(given.numel() + 1, dtype=torch.int64) for given in (positions, others))
+    n, m = _list_difference(
+        positions.contiguous().numpy(), others.contiguous().numpy(), entering.numpy(), leaving.numpy()
+    )  # fmt: skip
+    return entering[:n], leaving[:m]
+
+
+def revised_list(positions: Tensor, dropped: Tensor, added: Tensor) -> Tensor:
+    """See `reference.votes.revised_list`."""
+    revised = torch.empty(positions.numel() - dropped.numel() + added.numel(), dtype=torch.int64)
+    old, less, more = (each.contiguous().numpy() for each in (positions, dropped, added))
+    return revised[: int(_revised_list(old, less, more, revised.numpy()))]
 
 
 def union_sum(lists: Sequence[Tensor], values: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -120,12 +129,54 @@ def _vote_counts(positions: Numbers, stops: Numbers, voted: Numbers, votes: Numb
 
 
 @kernel
-def _are_in(positions: Numbers, others: Numbers, found: NDArray[np.bool_]) -> None:
-    at = 0
+def _list_difference(positions: Numbers, others: Numbers, entering: Numbers, leaving: Numbers) -> Any:  # noqa: ANN401
+    """Write what is in one of two lists, without a branch to predict: what is in both is overwritten by the next.
+
+    Args:
+        positions: A list, ascending.
+        others: Another one.
+        entering: Overwritten with the positions; one element longer than needed.
+        leaving: Overwritten with indices of the others; one element longer than needed.
+
+    Returns:
+        How many positions and how many indices there are.
+    """
+    i, j, n, m, one_more = uint64(0), uint64(0), uint64(0), uint64(0), uint64(1)
+    while i < uint64(positions.size) and j < uint64(others.size):
+        one, other = positions[i], others[j]
+        entering[n], leaving[m] = one, int64(j)
+        n += uint64(one < other)
+        m += uint64(other < one)
+        i += uint64(one <= other)
+        j += uint64(other <= one)
+    while i < uint64(positions.size):
+        entering[n] = positions[i]
+        i, n = i + one_more, n + one_more
+    while j < uint64(others.size):
+        leaving[m] = int64(j)
+        j, m = j + one_more, m + one_more
+    return int64(n), int64(m)
+
+
+@kernel
+def _revised_list(positions: Numbers, dropped: Numbers, added: Numbers, revised: Numbers) -> Any:  # noqa: ANN401
+    """Write a list less those at indices, plus others. Returns how many there are."""
+    n, left, more = 0, 0, 0  # written, left out, and added so far
     for i in range(positions.size):
-        while at < others.size and others[at] < positions[i]:
-            at += 1
-        found[i] = at < others.size and others[at] == positions[i]
+        if left < dropped.size and dropped[left] == i:
+            left += 1
+            continue
+        while more < added.size and added[more] < positions[i]:
+            revised[n] = added[more]
+            n, more = n + 1, more + 1
+        if more < added.size and added[more] == positions[i]:
+            more += 1
+        revised[n] = positions[i]
+        n += 1
+    for k in range(more, added.size):
+        revised[n] = added[k]
+        n += 1
+    return n
 
 
 @kernel

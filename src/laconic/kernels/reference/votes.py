@@ -21,9 +21,29 @@ def vote_counts(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return voted, votes
 
 
-def are_in(positions: Tensor, others: Tensor) -> Tensor:
-    """Return which of the positions (k,) are among others (n,), both int64, ascending, each once: (k,) bool."""
-    return torch.isin(positions, others, assume_unique=True)
+def list_difference(positions: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Compare two lists of positions, (k,) and (n,) int64, ascending, each once.
+
+    Returns:
+        The positions that are not among the others, and the indices in `others` of those that are not among the
+        positions: int64 both, ascending.
+    """
+    missing = ~torch.isin(others, positions, assume_unique=True)
+    return positions[~torch.isin(positions, others, assume_unique=True)], missing.nonzero().flatten()
+
+
+def revised_list(positions: Tensor, dropped: Tensor, added: Tensor) -> Tensor:
+    """Return a list of positions (k,) int64 less those at some of its indices, plus others: ascending, each once.
+
+    Args:
+        positions: (k,) int64, ascending, each once.
+        dropped: (m,) int64, indices in it, ascending, each once.
+        added: (n,) int64, ascending, each once; what is in the list already does not come twice.
+    """
+    stays = torch.ones(positions.numel(), dtype=torch.bool, device=positions.device)
+    stays[dropped] = False
+    revised: Tensor = torch.unique(torch.cat([positions[stays], added]))
+    return revised
 
 
 def union_sum(lists: Sequence[Tensor], values: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
