@@ -81,4 +81,4 @@ class VectorPool:
     def give(self, vectors: Iterable[Tensor]) -> None:
         """Return vectors to the pool. They must not be in use any more."""
         for vector in vectors:
-            self.free[vector.dtype].append(vector)
+            self.free[vector.dtype] += (vector,)

@@ -151,6 +151,17 @@ def step_unobserved(optimizer: Optimizer) -> None:
     (step.__wrapped__ if getattr(step, "hooked", False) else step)(optimizer)  # type: ignore[attr-defined]
 
 
+def take_step(inner: Optimizer) -> None:
+    """Let the user's optimizer take a step, as `inner.step()` does."""
+    # What torch puts around each step for hooks and profilers takes as many calls as the step, also where there are
+    # none. Schedulers want to know of it. `_profiler_enabled` since 1.12.
+    if has_step_hooks(inner) or step_is_replaced(inner) or torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
+        inner.step()
+    else:
+        note_step(inner)
+        step_unobserved(inner)
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
 

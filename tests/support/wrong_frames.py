@@ -78,7 +78,7 @@ def refuse_all(name: str, layout: str, rounds: int = 3) -> int:
     In the initial round they come in the name of every sender, in later ones of one sender for each receiver.
     """
     job = _job_of(SAMPLES[name], layout)
-    ranks = [RankSessions(job, node, lambda direction: -LR * direction) for node in range(N)]
+    ranks = [RankSessions(job, node, lambda direction, largest=None: -LR * direction) for node in range(N)]
     n_refused = 0
     for round_ in range(rounds):
         steps = [run_rank(rank, round_, _inputs(rank, round_), LR, lambda phase: None) for rank in ranks]
@@ -245,7 +245,7 @@ def _signs(packet: Signs, key: int, threshold: int) -> Signs:
 def refuse_all_arrivals(algorithm: laconic.Algorithm) -> int:
     """The same for an asynchronous method: all messages between one worker and the server."""
     job = _job_of(algorithm, "dedicated")
-    ranks = [RankSessions(job, node, lambda direction: -LR * direction) for node in range(N)]
+    ranks = [RankSessions(job, node, lambda direction, largest=None: -LR * direction) for node in range(N)]
     worker, server = ranks[0].worker, ServingRank(ranks[-1], torch.zeros(SPEC.d))
     n, serving = 0, server.serve(0, LR, lambda phase: None)
     receiving = next(serving)

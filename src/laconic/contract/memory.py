@@ -53,9 +53,9 @@ class Memory:
         Raises:
             ContractError: The method's slots do not declare the name, or declare another type or length.
         """
-        shape = self._shapes.get(name)
-        if shape is None:
-            self._shapes[name] = shape = self.slots.shape_of(name)
+        if name not in self._shapes:
+            self._shapes[name] = self.slots.shape_of(name)
+        shape = self._shapes[name]
         if value.dtype is not shape[0] or value.numel() != shape[1]:
             mistake = self.slots.mistake_in(name, value)
             if mistake:

@@ -168,7 +168,7 @@ class Reply:
             full.zero_()
         for part in parts:
             start = part.offset - self.offset
-            part.put_into(full[start : start + part.count])
+            part.put_at(full, start)
         return full
 
     def divided(self, divisor: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.checked_tensors import CheckedTensors
+from laconic.kernels.checks import note_place, part_of
 from laconic.kernels.cpu.cache import are_prepared, prepare
 from laconic.kernels.cpu.compile import kernel, numba_available
 from laconic.kernels.cpu.threads import MAX_KERNEL_THREADS, kernel_threads, set_kernel_threads
@@ -186,11 +187,13 @@ __all__ = [
     "momentum_correct_signs",
     "momentum_signs",
     "norms",
+    "note_place",
     "numba_available",
     "orthonormal",
     "outer_sum",
     "pack_codes",
     "pack_signs",
+    "part_of",
     "per_block",
     "per_element",
     "power_codes",

@@ -24,6 +24,8 @@ MAX_COUNT = 1 << 32  # coordinates; their numbers are hashed as 32 bits
 
 _PLAIN_TYPES = (Tensor, Parameter)
 _NO_DISPATCH = Tensor.__torch_dispatch__
+_PLACE = "_laconic_place"  # the attribute of a tensor that says where it was found to be ordinary
+_NONE: dict[str, int] = {}
 
 
 def is_plain(tensor: Tensor) -> bool:
@@ -90,13 +92,14 @@ def vector(
         TypeError: It is no vector with memory of its own, or has another type.
         ValueError: It has another length, is on another device, or cannot be written to.
     """
-    is_contiguous = _is_ordinary(given)
+    known = given.__dict__ if type(given) is Tensor else _NONE
+    is_contiguous = (_PLACE in known and known[_PLACE] == given.data_ptr()) or _is_ordinary(given)
     if not is_contiguous and (type(given) not in _PLAIN_TYPES or not has_memory(given) or given.is_neg()):
         _refuse(call, name, given)
     if given.ndim != 1 or (dtypes is not None and given.dtype not in dtypes):
         shape = tuple(given.shape)
         raise TypeError(f"{call}: {name} is {given.dtype} of shape {shape}; it must be a vector{_of(dtypes)}")
-    if count is not None and given.numel() != count:
+    if count is not None and given.shape[0] != count:
         raise ValueError(f"{call}: {name} has {given.numel()} elements; it must have {count}")
     if device is not None and given.device != device:
         raise ValueError(f"{call}: {name} is on {given.device}, the other tensors are on {device}; move one with .to()")
@@ -112,17 +115,40 @@ output = partial(vector, written=True)
 
 
 def _is_ordinary(given: Tensor) -> bool:
-    """Return whether a tensor is plain, contiguous and in memory of its own, as nearly all are."""
+    """Return whether a tensor is plain, contiguous and in memory of its own, as nearly all are, and note where it lies.
+
+    That holds as long as it lies there: freed, shortened or replaced memory is elsewhere. A vector that is used in
+    every round is looked at once.
+    """
     if type(given) not in _PLAIN_TYPES or not given.is_cpu or given.layout is not torch.strided:
         return False
     try:
-        if not given.is_contiguous() or given.is_neg():
+        if not given.is_contiguous() or (given.dtype is not torch.uint8 and given.is_neg()):
             return False
-        storage = given.untyped_storage()
-        end = given.storage_offset() * given.itemsize + given.nbytes
-        return not given.nbytes or (storage.nbytes() >= end and storage.data_ptr() != 0)
+        n_bytes = given.nbytes
+        if n_bytes and given.untyped_storage().nbytes() < given.storage_offset() * given.itemsize + n_bytes:
+            return False
+        place = given.data_ptr()
     except (RuntimeError, NotImplementedError):  # of a wrapper without storage
         return False
+    if n_bytes:
+        given.__dict__[_PLACE] = place
+    return place != 0 or not n_bytes
+
+
+def note_place(vector: Tensor) -> Tensor:
+    """Return a new, contiguous vector, with a note where it lies: kernels do not have to look at it then."""
+    if vector.is_cpu:
+        vector.__dict__[_PLACE] = vector.data_ptr()
+    return vector
+
+
+def part_of(vector: Tensor, start: int, stop: int) -> Tensor:
+    """Return elements start .. stop-1 of a contiguous vector, as a view; where they lie is known if it is of all."""
+    part, known = vector[start:stop], vector.__dict__
+    if _PLACE in known and start < stop <= vector.shape[0]:
+        part.__dict__[_PLACE] = known[_PLACE] + start * vector.itemsize
+    return part
 
 
 def tensors(call: str, given: Sequence[Tensor], count: int | None = None, *, written: bool = False) -> int:
@@ -180,7 +206,8 @@ def number(call: str, name: str, given: int, low: int, high: int) -> None:
 
 def mask(call: str, offset: int, count: int, key: int, threshold: int, lowest: int = 0) -> None:
     """Check the coordinates, the key and the threshold of a keyed mask. Raises ValueError for what is out of range."""
-    coordinates(call, offset, count, key)
+    if not (0 <= offset <= offset + count <= MAX_COUNT and 0 <= key < 1 << 64):
+        coordinates(call, offset, count, key)
     if not lowest <= threshold <= 1 << 32:
         raise ValueError(f"{call}: threshold={threshold} must be in {lowest} .. 2**32")
 

@@ -136,12 +136,13 @@ def _check_stream(
     out: Tensor, sampled: Tensor | None,
 ) -> None:  # fmt: skip
     """Check a stream of bits or values on a mask, and where they go to."""
-    checks.output(call, name, out, _SUMS)
-    count, is_bits = out.numel(), dtypes is checks.BYTES
+    checks.vector(call, name, out, _SUMS, written=True)
+    count, is_bits = out.shape[0], dtypes is checks.BYTES
     checks.mask(call, offset, count, key, threshold, 0 if is_bits else 1)
     device = out.device if out.is_cpu else None  # a GPU takes what is in the host's memory
     checks.vector(call, "packed" if is_bits else "selected", stream, dtypes, None, device)
-    checks.number(call, "length of the stream", stream.numel(), 0, (count + 7) // 8 if is_bits else count)
+    if stream.shape[0] > ((count + 7) // 8 if is_bits else count):
+        checks.number(call, "length of the stream", stream.shape[0], 0, (count + 7) // 8 if is_bits else count)
     if sampled is not None:
         checks.packed(call, "sampled", sampled, count, device)
 
@@ -149,28 +150,30 @@ def _check_stream(
 def slice_bits(packed: Tensor, low: int, high: int) -> Tensor:
     """Return the bits low .. high-1 of a packed stream as a stream of their own."""
     checks.vector("slice_bits", "packed", packed, checks.BYTES)
-    checks.number("slice_bits", "low", low, 0, 8 * packed.numel())
-    checks.number("slice_bits", "high", high, low, 8 * packed.numel())
-    made: Tensor = fastest("signs", packed.device).slice_bits(packed, low, high)
-    return made
+    n_bits = 8 * packed.shape[0]
+    if not 0 <= low <= high <= n_bits:
+        checks.number("slice_bits", "low", low, 0, n_bits)
+        checks.number("slice_bits", "high", high, low, n_bits)
+    return checks.note_place(fastest("signs", packed.device).slice_bits(packed, low, high))
 
 
 def majority(packed: Sequence[Tensor], count: int) -> Tensor:
     """Return the majority of several voters' packed signs; +1 for a tie."""
-    checks.number("majority", "number of voters", len(packed), 1, checks.MAX_COUNT)
-    checks.number("majority", "count", count, 0, checks.MAX_COUNT)
+    if not packed or not 0 <= count <= checks.MAX_COUNT:
+        checks.number("majority", "number of voters", len(packed), 1, checks.MAX_COUNT)
+        checks.number("majority", "count", count, 0, checks.MAX_COUNT)
+    device, n_bytes = packed[0].device, (count + 7) // 8
     for number, voter in enumerate(packed):
-        checks.packed("majority", f"voter {number}", voter, count, packed[0].device)
-    made: Tensor = fastest("signs", packed[0].device).majority(packed, count)
-    return made
+        checks.vector("majority", f"voter {number}", voter, checks.BYTES, n_bytes, device)
+    return checks.note_place(fastest("signs", device).majority(packed, count))
 
 
 def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
     """Average momentum and gradient over `gradient`, and return its packed signs."""
-    checks.output("momentum_signs", "gradient", gradient, FLOATS)
-    checks.vector("momentum_signs", "momentum", momentum, (gradient.dtype,), gradient.numel(), gradient.device)
-    made: Tensor = fastest("signs", gradient.device).momentum_signs(gradient, momentum, mu=mu)
-    return made
+    checks.vector("momentum_signs", "gradient", gradient, FLOATS, written=True)
+    device = gradient.device
+    checks.vector("momentum_signs", "momentum", momentum, (gradient.dtype,), gradient.shape[0], device)
+    return checks.note_place(fastest("signs", device).momentum_signs(gradient, momentum, mu=mu))
 
 
 def error_feedback_step(

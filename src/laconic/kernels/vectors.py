@@ -76,7 +76,7 @@ def divide(vector: Tensor, n: int) -> bool:
 def absolute_maximum(vector: Tensor) -> float:
     """Return the largest magnitude of `vector` (d,): NaN if it has one, 0 if it is empty. See `reference/finite.py`."""
     checks.vector("absolute_maximum", "vector", vector, checks.ALL_FLOATS)
-    if vector.device.type != "cpu" or vector.dtype not in checks.FLOATS or not vector.is_contiguous():
+    if not vector.is_cpu or vector.dtype not in checks.FLOATS or not vector.is_contiguous():
         return reference_finite.absolute_maximum(vector)
     made: float = fastest("finite").absolute_maximum(vector)
     return made
@@ -96,11 +96,12 @@ def all_finite(vector: Tensor) -> bool:
 
 def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: float | None = None) -> bool:
     """Copy tensors into `out` (d,), divided; return whether all is finite. See `reference/flatten.py`, also below."""
-    checks.output("gather", "out", out, checks.ALL_FLOATS, strided=True)
+    checks.vector("gather", "out", out, checks.ALL_FLOATS, written=True, strided=True)
     if type(tensors) is not CheckedTensors:
         tensors = CheckedTensors(tensors)
-    checks.tensors("gather", tensors, out.numel())
-    checks.number("gather", "divisor", divisor, 1, checks.MAX_COUNT)
+    checks.tensors("gather", tensors, out.shape[0])
+    if not 1 <= divisor <= checks.MAX_COUNT:
+        checks.number("gather", "divisor", divisor, 1, checks.MAX_COUNT)
     made: bool = fastest("flatten", out.device).gather(tensors, out, divisor=divisor, limit=limit)
     return made
 

@@ -12,7 +12,7 @@ from laconic.contract import Memory, Result
 from laconic.protocol.abort import Abort
 from laconic.protocol.frames import Answer, read_frame
 from laconic.protocol.job import Job, PlannedExchange
-from laconic.protocol.landing import Landing
+from laconic.protocol.landing import Landing, SumWhileLanding
 from laconic.protocol.layout import Shard
 from laconic.protocol.legs import Answering
 from laconic.protocol.participation import Participation
@@ -175,7 +175,12 @@ def run_exchanges(
         if planned.pattern.answering is Answering.ENGINE:
             aborted = yield from _sum(rank, planned.exchange.count, f"for the all-reduce of round {round_}", phase)
         else:
-            aborted = yield from _swap_frames(rank, planned, (round_, number), lr, phase)
+            swapping = _Swapping(rank, planned, (round_, number), phase)
+            link_bytes_per_s = yield swapping.uploads(lr)
+            request = swapping.answers(link_bytes_per_s)
+            if request is not None:
+                link_bytes_per_s = yield request
+            aborted = swapping.end(link_bytes_per_s)
         if aborted:
             break
     if job.layout.has_graph:  # an ABORT control frame reaches only neighbors
@@ -223,90 +228,113 @@ def abandon_round(workers: Sequence[WorkerSession], servers: Sequence[ServerSess
         server.close(happened=False)
 
 
-def _swap_frames(
-    rank: RankSessions, planned: PlannedExchange, place: tuple[int, int], lr: float, phase: Callable[[str], object]
-) -> Requests[Abort]:
-    """Send this rank's frames, answer those of others if it serves, and continue with the answers.
+class _Swapping:
+    """One exchange of frames, at one rank: it sends its own, answers those of others if it serves, and goes on."""
 
-    Returns whether and why the round is aborted, as far as this rank knows. So do the functions below.
-    """
-    pattern, (round_, number) = planned.pattern, place
-    job, worker, ends = rank.job, rank.worker, pattern.ends[rank.node]
-    serves = pattern.served_at.get(rank.node, 0)
-    server = rank.servers[0] if rank.servers and pattern.answering is not Answering.NOBODY else None
-    resting = rank.resting_in(round_) if rank.participation is not None else frozenset[int]()
-    sends = worker is not None and rank.node not in resting
-    sent, own = worker.outgoing(copies=False) if worker is not None and sends else ({}, None)
-    expected = [node for node in ends.uploaders if node not in resting] if resting else ends.uploaders
-    if server is not None:
-        server.open(round_, number, lr)
-        if worker is not None and sends:
-            server.take(worker.rank, sent[0] if own is None else own)
-    meanwhile = None if server is None else rank.meanwhile
-    landing = None
-    if server is not None:
-        landing = server.sum_while_landing({node: job.layout.rank_at[node] for node in expected}, meanwhile)
-    answers: dict[int, Answer] = {}
-    n_bytes = 0
+    def __init__(
+        self, rank: RankSessions, planned: PlannedExchange, place: tuple[int, int], phase: Callable[[str], object]
+    ) -> None:
+        pattern = planned.pattern
+        self.rank, self.planned, self.place, self.phase = rank, planned, place, phase
+        self.worker, self.ends, self.answering = rank.worker, pattern.ends[rank.node], pattern.answering
+        self.server = rank.servers[0] if rank.servers and pattern.answering is not Answering.NOBODY else None
+        self.n_frames = self.n_bytes = 0  # to and from others, and their bytes
+        self.frames: dict[int, Answer] = {}  # the answers: by server, or by the neighbor's rank where nobody answers
+        self.reply: Frame | None = None
+        self.landing: SumWhileLanding | None = None
+        self.meanwhile: Callable[[], object] | None = None
 
-    def take(node: int, data: Encoded) -> None:
-        nonlocal n_bytes
-        n_bytes += data.numel()
-        sender = job.layout.rank_at[node]
+    def uploads(self, lr: float) -> Swap:
+        """Return the request for the packets of all workers that this rank sends and gets."""
+        rank, worker, server, ends, (round_, number) = self.rank, self.worker, self.server, self.ends, self.place
+        resting = rank.resting_in(round_) if rank.participation is not None else ()
+        sends = worker is not None and rank.node not in resting
+        sent, own = worker.outgoing(copies=False) if worker is not None and sends else ({}, None)
         if server is not None:
-            server.take(sender, data)
+            server.open(round_, number, lr)
+            if worker is not None and sends:
+                server.take(worker.rank, sent[0] if own is None else own)
+        expected = [node for node in ends.uploaders if node not in resting] if resting else ends.uploaders
+        meanwhile = None if server is None else rank.meanwhile
+        if server is not None:
+            rank_at = rank.job.layout.rank_at
+            self.landing = server.sum_while_landing({node: rank_at[node] for node in expected}, meanwhile)
+        self.meanwhile = meanwhile
+        outgoing = {}
+        for leg in ends.uploads if sends else ():
+            outgoing[leg.receiver] = sent[leg.shard]
+        self.phase("encode")
+        return Swap(
+            outgoing=outgoing, expected=expected, purpose=f"for its packet of round {round_}", take=self._take_packet,
+            landing=self.landing,
+        )  # fmt: skip
+
+    def _take_packet(self, node: int, data: Encoded) -> None:
+        self.n_frames += 1
+        self.n_bytes += data.nbytes if type(data) is Tensor else data.numel()
+        sender = self.rank.job.layout.rank_at[node]
+        if self.server is not None:
+            self.server.take(sender, data)
         else:
-            answers[sender] = Answer.read_from_peer(data, job, sender, round_, number)
+            self.frames[sender] = Answer.read_from_peer(data, self.rank.job, sender, *self.place)
 
-    def take_answer(node: int, data: Encoded) -> None:
-        index = ends.answerers[node]
-        frame = read_frame(data, job, "server", index, round_, number, planned.shards[index])
-        answers[index] = Answer(frame=frame, n_bytes=data.numel())
+    def answers(self, link_bytes_per_s: float | None) -> Swap | None:
+        """Return the request for the answers, or None where none travel."""
+        if self.meanwhile is not None and not (self.landing is not None and self.landing.began):
+            self.meanwhile()
+        self.phase("wait")
+        rank, server, ends, name = self.rank, self.server, self.ends, self.planned.exchange.name
+        if server is not None:
+            if rank.job.layout.has_server:  # otherwise all workers must decide alike
+                server.view.link_bytes_per_s = link_bytes_per_s
+            self.reply = server.answer()
+        if self.answering is not Answering.SERVERS:
+            return None
+        down: dict[int, Encoded] = {}
+        if self.reply is not None and (downloads := ends.downloads):
+            data = encode_in_place(self.reply)
+            n_bytes = data.nbytes if type(data) is Tensor else data.numel()
+            for leg in downloads:
+                down[leg.receiver] = data
+                self.n_frames, self.n_bytes = self.n_frames + 1, self.n_bytes + n_bytes
+            rank.meter.serve(self.n_frames, self.n_bytes, name)
+        if server is not None:
+            self.phase("decode")
+        return Swap(
+            outgoing=down, expected=(*ends.answerers,), purpose=f"for its answer of round {self.place[0]}",
+            take=self._take_answer,
+        )  # fmt: skip
 
-    phase("encode")
-    link_bytes_per_s = yield Swap(
-        outgoing={leg.receiver: sent[leg.shard] for leg in ends.uploads if sends}, expected=expected,
-        purpose=f"for its packet of round {round_}", take=take, landing=landing,
-    )  # fmt: skip
-    if meanwhile is not None and not (landing is not None and landing.began):
-        meanwhile()
-    phase("wait")
-    if pattern.answering is Answering.NOBODY:
-        assert worker is not None, "without a server every rank works"
-        worker.receive(answers)
-        return Abort.NO  # agreed on at the end of the round
-    reply: Frame | None = None
-    if server is not None:
-        if job.layout.has_server:  # otherwise all workers must decide alike
-            server.view.link_bytes_per_s = link_bytes_per_s
-        reply = server.answer()
-    if pattern.answering is Answering.EVERY_WORKER:
-        assert worker is not None, "without a server every rank works"
-        assert server is not None
-        assert reply is not None
-        answer = Answer(frame=server.own_answer(reply, worker.scratch), n_bytes=reply.n_bytes)
-        worker.receive_own_answer(answer, n_bytes)
+    def _take_answer(self, node: int, data: Encoded) -> None:
+        index, planned, job = self.ends.answerers[node], self.planned, self.rank.job
+        frame = read_frame(data, job, "server", index, *self.place, planned.shards[index], planned=planned)
+        self.frames[index] = Answer(frame=frame, n_bytes=data.nbytes if type(data) is Tensor else data.numel())
+
+    def end(self, link_bytes_per_s: float | None) -> Abort:
+        """Continue with the answers. Returns whether and why the round is aborted, as far as this rank knows."""
+        worker, server, reply = self.worker, self.server, self.reply
+        if self.answering is Answering.NOBODY:
+            assert worker is not None, "without a server every rank works"
+            worker.receive(self.frames)
+            return Abort.NO  # agreed on at the end of the round
+        if self.answering is Answering.SERVERS:
+            self.phase("wait")
+        own = None
+        if worker is not None and server is not None and reply is not None:
+            own = Answer(frame=server.own_answer(reply, worker.scratch), n_bytes=reply.n_bytes)
+        if self.answering is Answering.EVERY_WORKER:
+            assert worker is not None, "without a server every rank works"
+            assert own is not None
+            worker.receive_own_answer(own, self.n_bytes)
+            return worker.aborted
+        if worker is None:
+            assert server is not None
+            return server.aborted
+        if own is not None:
+            self.frames[self.planned.pattern.served_at[self.rank.node]] = own
+        worker.me.link_bytes_per_s = link_bytes_per_s
+        worker.receive(self.frames)
         return worker.aborted
-    down: dict[int, Encoded] = {}
-    if reply is not None and ends.downloads:
-        data = encode_in_place(reply)
-        down = dict.fromkeys((leg.receiver for leg in ends.downloads), data)
-        rank.meter.serve(len(expected) + len(down), n_bytes + len(down) * data.numel(), planned.exchange.name)
-    if server is not None:
-        phase("decode")
-    link_bytes_per_s = yield Swap(
-        outgoing=down, expected=tuple(ends.answerers), purpose=f"for its answer of round {round_}", take=take_answer
-    )
-    phase("wait")
-    if worker is None:
-        assert server is not None
-        return server.aborted
-    if reply is not None:
-        assert server is not None
-        answers[serves] = Answer(frame=server.own_answer(reply, worker.scratch), n_bytes=reply.n_bytes)
-    worker.me.link_bytes_per_s = link_bytes_per_s
-    worker.receive(answers)
-    return worker.aborted
 
 
 def _sum(rank: RankSessions, count: int, purpose: str, phase: Callable[[str], object]) -> Requests[Abort]:

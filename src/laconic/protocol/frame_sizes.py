@@ -10,24 +10,28 @@ from laconic.telemetry.meter import FrameSizes
 from laconic.wire import HEADER_BYTES, Dense, Frame, Packet, Size, Sizes, decode, encode
 
 
-def as_received(frame: Frame, d: int) -> Frame:
-    """Return the frame that a receiver would decode; it is encoded only if the packet needs that. Raises WireError."""
-    if frame.packet is None:
+def as_received(frame: Frame, d: int, *, in_place: bool = False) -> Frame:
+    """Return the frame that a receiver would decode; it is encoded only if the packet needs that.
+
+    Args:
+        frame: the frame.
+        d: length of the receiver's vector.
+        in_place: whether sender and receiver are sessions of one rank, so that dense values stay where they are.
+
+    Raises:
+        WireError: a receiver would refuse it.
+    """
+    sent = frame.packet
+    if sent is None or (in_place and type(sent) is Dense and sent.values.is_cpu):
         return frame
-    packet = frame.packet.as_read()
+    packet = sent.as_read()
     if packet is None:
         return decode(encode(frame), d)
-    if packet is frame.packet:
+    if packet is sent:
         return frame
-    known = frame.packet.__dict__
-    if "absolute_maximum" in known:  # the cached property: it is known here
-        packet.__dict__["absolute_maximum"] = known["absolute_maximum"]
+    if "absolute_maximum" in sent.__dict__:  # the cached property: it is known here
+        packet.__dict__["absolute_maximum"] = sent.__dict__["absolute_maximum"]
     return Frame(header=frame.header, packet=packet)
-
-
-def stays_in_place(frame: Frame) -> bool:
-    """Return whether sessions of one rank hand over this frame as it is: with dense values in the host's memory."""
-    return type(frame.packet) is Dense and frame.packet.values.device.type == "cpu"
 
 
 def frame_sizes(

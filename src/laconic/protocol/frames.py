@@ -41,7 +41,7 @@ class Answer:
 
 def read_frame(
     data: Encoded, job: Job, role: Role, rank: int, round_: int, exchange: int,
-    shard: Shard | None = None, *, controls: Sequence[Control] = (),
+    shard: Shard | None = None, *, controls: Sequence[Control] = (), planned: PlannedExchange | None = None,
 ) -> Frame:  # fmt: skip
     """Decode a frame and check that it is the expected one.
 
@@ -54,6 +54,7 @@ def read_frame(
         exchange: number of the exchange in this round.
         shard: the slice that a worker's frame must be about, by default that of the exchange; a server's is its own.
         controls: the control frames that it may be, besides ABORT, and SKIP where the exchange accepts it.
+        planned: the exchange, if the caller has looked it up.
 
     Raises:
         WireError: for a frame that cannot be decoded.
@@ -64,13 +65,13 @@ def read_frame(
         frame = decode(data, job.spec.stop)
     except WireError as error:
         raise WireError(f"{_named(job, role, rank)}, round {round_}, exchange {exchange}: {error}") from None
-    check_frame(frame, job, role, rank, round_, exchange, shard, controls=controls)
+    check_frame(frame, job, role, rank, round_, exchange, shard, controls=controls, planned=planned)
     return frame
 
 
 def check_frame(
     frame: Frame, job: Job, role: Role, rank: int, round_: int, exchange: int,
-    shard: Shard | None = None, *, controls: Sequence[Control] = (),
+    shard: Shard | None = None, *, controls: Sequence[Control] = (), planned: PlannedExchange | None = None,
 ) -> None:  # fmt: skip
     """Raise ContractError if the frame is not the expected one; the arguments are those of `read_frame`."""
     header = frame.header
@@ -90,7 +91,8 @@ def check_frame(
                 f"{len(job.spec.shapes)}. Do all ranks train the same model?"
             )
         return
-    planned = job.exchanges_in(round_)[exchange]
+    if planned is None:
+        planned = job.exchanges_in(round_)[exchange]
     expected, shard = planned.exchange, planned.shards[rank] if role == "server" else shard
     span = (expected.offset, expected.count) if shard is None else (shard.offset, shard.count)
     known = role, span[1] < expected.count

@@ -48,6 +48,11 @@ class PlannedExchange:
         return all(each is None or each.kind.shows_magnitudes for each in kinds)
 
     @cached_property
+    def is_split(self) -> bool:
+        """Whether its frames carry slices of several servers."""
+        return len(self.shards) > 1
+
+    @cached_property
     def bounds(self) -> tuple[int, ...]:
         """The offsets at which the slices begin, and the end of the last."""
         return (self.shards[0].offset, *(shard.stop for shard in self.shards))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, cast, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
@@ -12,9 +12,9 @@ from laconic.buffer_pool import VectorPool, new_vector
 from laconic.contract import Algorithm, Inbox, Memory, Scratch, Server, Side, by_parameter, read_saved, storage_of
 from laconic.errors import ContractError, NonFiniteError
 from laconic.protocol.abort import Abort
-from laconic.protocol.frame_sizes import as_received, stays_in_place
-from laconic.protocol.frames import check_frame, check_own, read_frame
-from laconic.protocol.job import Job
+from laconic.protocol.frame_sizes import as_received
+from laconic.protocol.frames import check_own, read_frame
+from laconic.protocol.job import Job, PlannedExchange
 from laconic.protocol.landing import EachWhileLanding, SumWhileLanding
 from laconic.protocol.layout import Shard
 from laconic.protocol.magnitudes import Magnitudes, within
@@ -96,6 +96,7 @@ class ServerSession:
         self.shard = self._shard = shard  # `_shard` is the part that this exchange is about
         self._frames: dict[int, Frame] = {}  # of this exchange, by worker
         self._is_open = False  # whether an exchange of this round has begun
+        self._planned: PlannedExchange | None = None  # that exchange
         self._borrowed: dict[int, tuple[Tensor, int]] = {}  # by storage: values of this rank's worker, their version
         fits = pool is not None and pool.holds(shard.count, job.dtype)
         self.scratch = Scratch(pool if pool is not None and fits else VectorPool(shard.count, job.dtype))
@@ -130,7 +131,7 @@ class ServerSession:
         self._is_open = True
         if exchange == 0 and self.magnitudes.are_watched:
             self.magnitudes.begin(round_, lr)
-        planned = self.job.exchanges_in(round_)[exchange]
+        planned = self._planned = self.job.exchanges_in(round_)[exchange]
         self._shard = self.shard if planned.is_full else planned.shards[0]
         self._frames, self._borrowed, self.landed = {}, {}, None
 
@@ -142,14 +143,14 @@ class ServerSession:
             ContractError: if it is not the expected one.
         """
         view = self.view
-        if isinstance(data, Frame):
-            check_frame(data, self.job, "worker", rank, view.round, view.exchange, self._shard)
-            self._frames[rank] = data
-            if stays_in_place(data):
-                values = cast("Dense", data.packet).values
-                self._borrowed[storage_of(values)] = values, version_of(values)
-        else:
-            self._frames[rank] = read_frame(data, self.job, "worker", rank, view.round, view.exchange, self._shard)
+        if type(data) is not Frame:
+            self._frames[rank] = read_frame(
+                data, self.job, "worker", rank, view.round, view.exchange, self._shard, planned=self._planned  # type: ignore[arg-type]
+            )  # fmt: skip
+            return
+        self._frames[rank], packet = data, data.packet  # which was checked when it was made
+        if type(packet) is Dense and packet.values.is_cpu:  # it stays where it is
+            self._borrowed[storage_of(packet.values)] = packet.values, version_of(packet.values)
 
     def sum_while_landing(
         self, senders: Mapping[int, int], meanwhile: Callable[[], object] | None = None
@@ -165,7 +166,9 @@ class ServerSession:
         own = {
             rank: frame.packet.values
             for rank, frame in self._frames.items()
-            if type(frame.packet) is Dense and frame.packet.values.dtype is self.job.dtype and stays_in_place(frame)
+            if type(frame.packet) is Dense
+            and frame.packet.values.dtype is self.job.dtype
+            and frame.packet.values.is_cpu
         }
         if not senders or len(own) < len(self._frames):
             return None
@@ -228,8 +231,8 @@ class ServerSession:
             return None
         if self.vote_counter is not None and self.vote_counter.counts_in(view.round):
             self.vote_counter.add(algorithm.vote_agreement(view, inbox))
-        planned = self.job.exchanges_in(view.round)[view.exchange]
-        check_own(packet, self.job, planned, "server", self.index, view.round, (shard.offset, shard.count))
+        assert self._planned is not None, "an exchange is open"
+        check_own(packet, self.job, self._planned, "server", self.index, view.round, (shard.offset, shard.count))
         is_finite = packet is None or packet.finite
         if self.magnitudes.are_watched and packet is not None:
             self.magnitudes.saw((packet,))
@@ -258,13 +261,14 @@ class ServerSession:
 
     def own_answer(self, answer: Frame, scratch: Scratch) -> Frame:
         """Return an answer as this rank's own worker decodes it. Dense values go over to its scratch, if it may."""
-        if not stays_in_place(answer):
+        packet = answer.packet
+        if type(packet) is not Dense or not packet.values.is_cpu:
             return as_received(answer, self.job.spec.stop)
-        values, memory = cast("Dense", answer.packet).values, self.view.memory
+        values, memory = packet.values, self.view.memory
         held = {storage_of(value) for value in (*memory.committed.values(), *memory.written.values())}
         if storage_of(values) not in held and self.scratch.hand_over(values, scratch):
             return answer
-        if len(self.job.exchanges_in(self.view.round)[self.view.exchange].shards) > 1:  # put into a vector of d
+        if self._planned is not None and self._planned.is_split:  # put into a vector of d
             self.shown.add(storage_of(values))
             return answer
         return as_received(answer, self.job.spec.stop)

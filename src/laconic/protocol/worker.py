@@ -17,7 +17,7 @@ from laconic.buffer_pool import VectorPool
 from laconic.contract import Algorithm, Memory, Reply, Result, Scratch, Step, Worker, by_parameter, read_saved
 from laconic.errors import ContractError, NonFiniteError
 from laconic.protocol.abort import Abort
-from laconic.protocol.frame_sizes import as_received, frame_sizes, stays_in_place
+from laconic.protocol.frame_sizes import as_received, frame_sizes
 from laconic.protocol.frames import Answer, check_own
 from laconic.protocol.input_reader import InputReader
 from laconic.protocol.job import Job, PlannedExchange
@@ -199,42 +199,42 @@ class WorkerSession:
         Returns:
             The encoded frames by shard, and that other frame as its server would decode it.
         """
-        pattern = self.planned[self.exchange].pattern
-        served, all_copies = pattern.served_at.get(self.node), pattern.ends[self.node].n_copies
-        sent: dict[int, Encoded] = {}
-        own: Frame | None = None
-        for shard, n_copies in enumerate(all_copies):
+        planned = self.planned[self.exchange]
+        pattern, header, packet = planned.pattern, self._header(), self.packet
+        served, sent, own = pattern.served_at.get(self.node), dict[int, Encoded](), None
+        is_split = planned.is_split and packet is not None and not self.aborted
+        for shard, n_copies in enumerate(pattern.ends[self.node].n_copies):
             local = shard == served
             if not (n_copies or local or pattern.copies_count_once):
                 continue  # no neighbor gets it
-            frame = self._frame(shard)
+            if is_split:
+                part = planned.shards[shard]
+                packet = self.packet.part(part.offset, part.stop)  # type: ignore[union-attr]
+            frame = Frame.carrying(header, packet, aborted=bool(self.aborted))
             if local and not copies:
-                own, n_bytes = frame if stays_in_place(frame) else as_received(frame, self.job.spec.stop), frame.n_bytes
+                own, n_bytes = as_received(frame, self.job.spec.stop, in_place=True), frame.n_bytes
             else:
                 device, make = self.payload_device, encode if copies else encode_in_place
-                sent[shard] = make(frame) if device is None else encode_split(frame, device)
-                n_bytes = sent[shard].numel()
+                data = sent[shard] = make(frame) if device is None else encode_split(frame, device)
+                n_bytes = data.nbytes if type(data) is Tensor else data.numel()
             if pattern.copies_count_once:
-                self._count("up", frame, n_bytes * n_copies, once=True)
-            for number in range(0 if pattern.copies_count_once else n_copies or 1):
+                self._count_once("up", frame, n_bytes * n_copies)
+                continue
+            for number in range(n_copies or 1):
                 self._count("up", frame, n_bytes, local=local, lead=shard == number == 0)
         return sent, own
 
-    def _frame(self, shard: int | None) -> Frame:
-        """Return the frame of one slice of the packet, or of the full packet."""
-        packet, planned = self.packet, self.planned[self.exchange]
-        if packet is not None and shard is not None and len(planned.shards) > 1:
-            part = planned.shards[shard]
-            packet = packet.part(part.offset, part.stop)
-        header = Header(
+    def _header(self) -> Header:
+        """Return the header of this exchange's frames, which are all alike."""
+        return Header(
             role="worker", rank=self.rank, round=self.me.round, exchange=self.exchange,
             set_differs=self.aborted is Abort.SET_DIFFERS,
         )  # fmt: skip
-        return Frame.carrying(header, packet, aborted=bool(self.aborted))
 
     def outgoing_unsplit(self) -> tuple[Frame, FrameSizes]:
         """Return the same in one frame, as the server decodes it, with the sizes of the frames of `outgoing`."""
-        frame = as_received(self._frame(None), self.job.spec.stop)
+        frame = Frame.carrying(self._header(), self.packet, aborted=bool(self.aborted))
+        frame = as_received(frame, self.job.spec.stop)
         sizes = frame_sizes(frame, self.planned[self.exchange].bounds, self.job.algorithm, "up")
         self._count_unsplit("up", sizes)
         return frame, sizes
@@ -257,24 +257,26 @@ class WorkerSession:
             self.meter.collective("up", n_bytes[leg.shard], 0, 0.0, planned.exchange.name)
 
     def _count(
-        self, direction: Literal["up", "down"], frame: Frame, n_bytes: int, *, local: bool = False, lead: bool = True,
-        once: bool = False,
-    ) -> None:  # fmt: skip
-        """Count a frame, or one that goes to many or comes from many as one of `n_bytes` if `once`."""
-        packet, algorithm = frame.packet, self.job.algorithm
-        if packet is None:
-            paper_bits = 0.0
-        else:
+        self, direction: Literal["up", "down"], frame: Frame, n_bytes: int, *, local: bool = False, lead: bool = True
+    ) -> None:
+        """Count a frame."""
+        packet, algorithm, paper_bits = frame.packet, self.job.algorithm, 0.0
+        if packet is not None:
             paper_bits = algorithm.paper_bits_of(direction, packet) if self._has_own_formula else packet.paper_bits
-        exchange = self.planned[self.exchange].exchange.name
-        if once:
-            skips = packet is None and frame.skipped
-            self.meter.collective(direction, n_bytes, frame.payload_bits, paper_bits, exchange, skips=skips)
-            return
         self.meter.frame(
-            direction, frame, n_bytes, paper_bits=paper_bits, exchange=exchange, local=local,
-            flag_bit=algorithm.skips, lead=lead,
+            direction, frame, n_bytes, paper_bits=paper_bits, exchange=self.planned[self.exchange].exchange.name,
+            local=local, flag_bit=algorithm.skips, lead=lead,
         )  # fmt: skip
+
+    def _count_once(self, direction: Literal["up", "down"], frame: Frame, n_bytes: int) -> None:
+        """Count a frame that goes to many or comes from many as one of `n_bytes`."""
+        packet, paper_bits = frame.packet, 0.0
+        if packet is not None:
+            is_own = self._has_own_formula
+            paper_bits = self.job.algorithm.paper_bits_of(direction, packet) if is_own else packet.paper_bits
+        skips = packet is None and frame.skipped
+        exchange = self.planned[self.exchange].exchange.name
+        self.meter.collective(direction, n_bytes, frame.payload_bits, paper_bits, exchange, skips=skips)
 
     def receive(self, answers: Mapping[int, Answer], *, delivered: bool = True) -> None:
         """Continue with the answers to the next packet or the result.
@@ -286,7 +288,8 @@ class WorkerSession:
         pattern = self.planned[self.exchange].pattern
         served, from_peers = pattern.served_at.get(self.node), pattern.answering is Answering.NOBODY
         packets = {}
-        for number, answer in sorted(answers.items()):
+        for number in sorted(answers):
+            answer = answers[number]
             frame = answer.frame
             self._count("down", frame, answer.n_bytes, local=number == served, lead=from_peers or number == 0)
             if frame.packet is not None:
@@ -296,12 +299,12 @@ class WorkerSession:
         if from_peers:
             self._resume((), packets=packets)
         else:
-            self._resume(tuple(packets.values()), delivered=delivered)
+            self._resume((*packets.values(),), delivered=delivered)
 
     def receive_own_answer(self, answer: Answer, n_bytes: int) -> None:
         """Continue with the answer this rank computed from all workers' frames; others sent `n_bytes` of them."""
         frame = answer.frame
-        self._count("down", frame, n_bytes, once=True)
+        self._count_once("down", frame, n_bytes)
         self.aborted = max(self.aborted, Abort.of(frame))
         self._resume(() if frame.packet is None else (frame.packet,))
 
@@ -319,8 +322,9 @@ class WorkerSession:
         for direction in UP_AND_DOWN:
             if self._has_own_formula:
                 paper_bits = self.job.algorithm.paper_bits_of(direction, packet)
-            self.meter.collective(direction, bytes_each_direction, payload_bits, paper_bits, exchange.name)
-        self.aborted = max(self.aborted, aborted)
+            self.meter.packet(direction, exchange.name, bytes_each_direction, payload_bits, paper_bits, 0)
+        if aborted:
+            self.aborted = max(self.aborted, aborted)
         self._resume((packet,))
 
     def _resume(
@@ -373,7 +377,7 @@ class WorkerSession:
             memory.commit()
             if self.magnitudes.are_large:
                 self.magnitudes.end(self.me.round)
-        self.scratch.end_round(memory.committed.values(), (self.result,) if isinstance(self.result, Tensor) else ())
+        self.scratch.end_round(memory.committed.values(), (self.result,) if type(self.result) is Tensor else ())
         return True
 
     def saved(self) -> dict[str, Any]:

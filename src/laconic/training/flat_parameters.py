@@ -190,9 +190,10 @@ class FlatParameters:
 
     def check_listed(self) -> None:
         """Raise RuntimeError if the optimizer has been given further parameters."""
-        if _n_listed_in(self._optimizer) != self._n_listed:
+        n_listed = _n_listed_in(self._optimizer)
+        if n_listed != self._n_listed:
             raise RuntimeError(
-                f"the optimizer has {_n_listed_in(self._optimizer)} parameters and had {self._n_listed} when the ranks "
+                f"the optimizer has {n_listed} parameters and had {self._n_listed} when the ranks "
                 "agreed on what to train; each would train the new ones alone: make a new DistributedOptimizer"
             )
 
@@ -210,16 +211,18 @@ class FlatParameters:
                     "that each would apply alone; make a new DistributedOptimizer after requires_grad_(True), or make "
                     "it while all are trainable and freeze later"
                 )
-        gradients = [parameter.grad for parameter in self.parameters]
-        self._make_dense(gradients)
-        return [gradient is not None for gradient in gradients]
+        has_gradient: list[bool] = []
+        for parameter in self.parameters:
+            gradient = parameter.grad
+            has_gradient += [gradient is not None]
+            if gradient is not None and gradient.layout is not torch.strided:
+                self.make_dense()
+        return has_gradient
 
     def make_dense(self) -> None:
         """Make sparse gradients dense, or raise TypeError."""
-        self._make_dense([parameter.grad for parameter in self.parameters])
-
-    def _make_dense(self, gradients: Sequence[Tensor | None]) -> None:
-        for name, parameter, gradient in zip(self.names, self.parameters, gradients, strict=True):
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            gradient = parameter.grad
             if gradient is not None and gradient.layout is not torch.strided:
                 if not self._sparse_to_dense:
                     raise TypeError(

@@ -11,6 +11,7 @@ import torch
 from torch.optim import Optimizer
 
 from laconic.contract import Algorithm
+from laconic.torch_compat import take_step
 
 # What these apply does not grow with the direction, so a factor that is meant for plain SGD says nothing about them.
 _NORMALIZING = tuple(
@@ -88,13 +89,15 @@ class LearningRates:
         Raises:
             ValueError: for one that is below 0, inf or NaN.
         """
-        lrs = [self.factor * float(group.get("lr", 1.0)) for group in self._inner.param_groups]
-        for number, lr in enumerate(lrs):
+        lrs: list[float] = []
+        for group in self._inner.param_groups:
+            lr = self.factor * (float(group["lr"]) if "lr" in group else 1.0)
             if not 0 <= lr < torch.inf:
                 raise ValueError(
-                    f"lr={lr} of parameter group {number} must be a finite number of at least 0; did a schedule run "
+                    f"lr={lr} of parameter group {len(lrs)} must be a finite number of at least 0; did a schedule run "
                     "beyond its last step?"
                 )
+            lrs += [lr]
         return lrs
 
     def note(self) -> None:
@@ -107,10 +110,10 @@ class LearningRates:
 
     def of_round(self) -> list[float]:
         """Return each group's rate for this round: the current one, or at 0 the last one of the local steps before."""
-        now_by_group = self.by_group()
-        if self.since_exchange == self._none:
-            return now_by_group
-        return [now or last for now, last in zip(now_by_group, self.since_exchange, strict=True)]
+        lrs = self.by_group()
+        if self.since_exchange != self._none:
+            lrs = [now or last for now, last in zip(lrs, self.since_exchange, strict=True)]
+        return lrs
 
     def now(self) -> float:
         """Return the learning rate of this round: that of the first parameter group whose rate is not always 0.
@@ -121,7 +124,7 @@ class LearningRates:
             ValueError: if the method reads it, and the groups' learning rates have changed their proportions.
         """
         lrs = self.of_round()
-        if len(lrs) == 1 and self.initial[0]:
+        if lrs[1:] == [] and self.initial[0]:
             return lrs[0]
         if not any(lrs):
             return 0.0
@@ -138,7 +141,7 @@ class LearningRates:
     def step(self, optimizer: Optimizer) -> None:
         """Let an optimizer with these parameter groups take a step, at rates multiplied by the factor."""
         if self.factor == 1:
-            optimizer.step()
+            take_step(optimizer)
             return
         groups = [group for group in optimizer.param_groups if "lr" in group]
         own = [group["lr"] for group in groups]
@@ -146,7 +149,7 @@ class LearningRates:
         for group, lr in zip(groups, scaled, strict=True):
             group["lr"] = lr
         try:
-            optimizer.step()
+            take_step(optimizer)
         finally:
             for group, lr, during in zip(groups, own, scaled, strict=True):
                 if group["lr"] is during:  # else a hook of the step has set another one

@@ -38,19 +38,16 @@ class ReplacedTensors:
         self._names = [name for _, _, name in found]
         self._expected = [owner[key] for owner, key, _ in found]
         self._kinds = [_kind(parameter) for parameter in flat.parameters]
-        self._at = self._addresses()
+        self._at = [*map(Tensor.data_ptr, flat.parameters)]
 
     def check(self) -> None:
         """Raise RuntimeError, naming the parameter, for one that the optimizer does not train any more."""
         if not all(map(is_, map(dict.get, self._owners, self._keys), self._expected)):
             self._refuse_other()
-        at = self._addresses()
+        at = [*map(Tensor.data_ptr, self._flat.parameters)]
         if at != self._at:
             self._refuse_changed()
             self._at = at
-
-    def _addresses(self) -> list[int]:
-        return list(map(Tensor.data_ptr, self._flat.parameters))
 
     def _refuse_other(self) -> None:
         for owner, key, name, expected in zip(self._owners, self._keys, self._names, self._expected, strict=True):

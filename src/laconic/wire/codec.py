@@ -9,6 +9,7 @@ from torch import Tensor
 
 from laconic.buffer_pool import BUFFER_POOL
 from laconic.errors import WireError
+from laconic.kernels.api import note_place
 from laconic.wire.control import CONTROLS, Control, pack_used, read_used
 from laconic.wire.head import (
     HEADER_BYTES,
@@ -17,6 +18,7 @@ from laconic.wire.head import (
     checksum,
     read_header,
     read_split_header,
+    sealed,
     with_checksum,
     write_header,
     write_unsealed,
@@ -27,7 +29,7 @@ from laconic.wire.packets.fractional import MAX_LEVELS
 from laconic.wire.packets.packet import Packet, PayloadPart
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, init=False)
 class Frame:
     """One message: a packet, or a control frame.
 
@@ -44,14 +46,18 @@ class Frame:
     used: tuple[bool, ...] = ()
     """Which parameter tensors the sender uses from its next packet on; only in a frame USED."""
 
-    def __post_init__(self) -> None:
-        if self.packet is not None and self.control is None and not self.used:
-            return  # as most are
-        if (self.packet is None) == (self.control is None):
-            given = "neither" if self.packet is None else "both"
-            raise ValueError(f"a frame has a packet or a control, and was given {given}: give it one of the two")
-        if bool(self.used) != (self.control is Control.USED):
-            raise ValueError(f"control={self.control}, {len(self.used)} bits in used: USED has them, and nothing else")
+    def __init__(
+        self,
+        *,
+        header: Header,
+        packet: Packet | None = None,
+        control: Control | None = None,
+        used: tuple[bool, ...] = (),
+    ) -> None:
+        if packet is None or control is not None or used:
+            _check_control(packet, control, used)
+        fields = self.__dict__  # several frames are made in each round, and `__setattr__` is no one's here
+        fields["header"], fields["packet"], fields["control"], fields["used"] = header, packet, control, used
 
     @classmethod
     def carrying(cls, header: Header, packet: Packet | None, *, aborted: bool = False) -> "Frame":
@@ -87,6 +93,14 @@ class Frame:
     def n_bytes(self) -> int:
         """Length in bytes of what `encode` returns."""
         return HEADER_BYTES + ((len(self.used) + 7) // 8 if self.packet is None else self.packet.encoded_bytes)
+
+
+def _check_control(packet: Packet | None, control: Control | None, used: tuple[bool, ...]) -> None:
+    if (packet is None) == (control is None):
+        given = "neither" if packet is None else "both"
+        raise ValueError(f"a frame has a packet or a control, and was given {given}: give it one of the two")
+    if bool(used) != (control is Control.USED):
+        raise ValueError(f"control={control}, {len(used)} bits in used: USED has them, and nothing else")
 
 
 @final
@@ -176,6 +190,9 @@ def _byte_view(part: PayloadPart, *, stays: bool = False) -> Tensor:
     return part.view(torch.uint8)
 
 
+_SHORT_BYTES = 1 << 13
+
+
 def max_encoded_bytes(max_count: int) -> int:
     """Return an upper bound on the bytes of a payload about `max_count` coordinates."""
     # for each coordinate a position in 32 bits, a length and two float64 ends of its block, and a code of 9 bits and a
@@ -195,7 +212,9 @@ def encode(frame: Frame) -> Tensor:
 def _encoded(frame: Frame, payload: Sequence[PayloadPart]) -> Tensor:
     encoded_bytes = 0
     for part in payload:
-        encoded_bytes += len(part) if isinstance(part, bytes) else part.nbytes
+        encoded_bytes += len(part) if type(part) is bytes else part.nbytes  # type: ignore[union-attr]
+    if encoded_bytes <= _SHORT_BYTES:
+        return torch.frombuffer(_joined(frame, payload, encoded_bytes), dtype=torch.uint8)
     data = BUFFER_POOL.borrow(HEADER_BYTES + encoded_bytes)
     view = memoryview(data.numpy())  # type: ignore[arg-type]
     at = HEADER_BYTES
@@ -211,15 +230,28 @@ def _encoded(frame: Frame, payload: Sequence[PayloadPart]) -> Tensor:
     return data
 
 
+def _joined(frame: Frame, payload: Sequence[PayloadPart], encoded_bytes: int) -> bytearray:
+    """Return a short frame's bytes: copying them costs less than calls that write into memory that is there."""
+    in_bytes = b""
+    for part in payload:
+        if type(part) is bytes:
+            in_bytes += part
+        elif part.nbytes:  # type: ignore[union-attr]
+            values = part if part.dtype is torch.uint8 and part.is_cpu else _byte_view(part)  # type: ignore[union-attr]
+            in_bytes += values.numpy().tobytes()  # type: ignore[union-attr]
+    return sealed(frame.header, _payload_info(frame, encoded_bytes), in_bytes)
+
+
 def encode_in_place(frame: Frame) -> Tensor | BorrowedFrame:
     """Return the frame's bytes with long dense values left where they are, or the result of `encode`."""
     if frame.packet is None:
         return encode(frame)
-    parts = frame.packet.payload()
-    fields, values = parts if len(parts) == 2 else (b"", b"")
-    if isinstance(values, bytes) or values.device.type != "cpu" or values.nbytes < LONG_BYTES:
+    fields, *others = parts = frame.packet.payload()
+    values = others[0] if others else fields
+    if type(values) is bytes or not values.is_cpu or values.nbytes < LONG_BYTES:  # type: ignore[union-attr]
         return _encoded(frame, parts)
-    if not isinstance(fields, bytes) or HEADER_BYTES + len(fields) != LEAD_BYTES:
+    assert isinstance(values, Tensor), "a part is bytes or a tensor"
+    if len(parts) != 2 or not isinstance(fields, bytes) or HEADER_BYTES + len(fields) != LEAD_BYTES:
         return _encoded(frame, parts)
     in_bytes = _byte_view(values)
     info = _payload_info(frame, len(fields) + in_bytes.numel())
@@ -276,18 +308,18 @@ def decode(data: Encoded | bytes, max_count: int) -> Frame:
         if payload.numel() != info.encoded_bytes:
             raise WireError(f"the header promises {info.encoded_bytes} payload bytes, {payload.numel()} are there")
     else:
-        if isinstance(data, LandedFrame):
+        if type(data) is LandedFrame:
             found, largest = data.checksum, data.absolute_maximum
             data = data.data
-        elif isinstance(data, BorrowedFrame):
+        elif type(data) is BorrowedFrame:
             data = data.clone()
-        elif not isinstance(data, Tensor):
+        elif type(data) is bytes:
             data = _byte_view(data) if data else torch.empty(0, dtype=torch.uint8)
-        buffer = data.contiguous()
-        if buffer.storage_offset() % 8 or buffer.data_ptr() % 8:
+        buffer = data.contiguous()  # type: ignore[union-attr]
+        if buffer.data_ptr() % 8:
             buffer = buffer.clone()  # so that values can be viewed in place
         header, info = read_header(memoryview(buffer.numpy()), found)  # type: ignore[arg-type]
-        payload = buffer[HEADER_BYTES:]
+        payload = note_place(buffer[HEADER_BYTES:])
     if info.kind in CONTROLS:
         return _read_control(header, info, payload)
     if info.kind not in KINDS:

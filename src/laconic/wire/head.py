@@ -20,7 +20,7 @@ _HEADER = struct.Struct("<BBHHHIIIIHIH")  # the last four are two numbers of 48 
 CHECKSUM_AT, CHECKSUM_BYTES = 12, 4
 _CRC, _NO_CRC = struct.Struct("<I"), bytes(CHECKSUM_BYTES)
 _LOW = (1 << 32) - 1
-_ENCODED_BYTES, _ENCODED_BYTES_AT = struct.Struct("<IH"), 20
+_PROMISE = struct.Struct("<2xH16xIH")
 
 ROLES: tuple[Literal["worker"], Literal["server"]] = ("worker", "server")
 VALUE_TYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -53,7 +53,7 @@ class Header:
     """Whether the sender used other parameters in this round than the ranks have agreed on."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class PayloadInfo:
     """What a header says about the payload that follows."""
 
@@ -95,6 +95,13 @@ def write_header(header: Header, info: PayloadInfo, *payload: memoryview | bytes
     return with_checksum(raw, found)
 
 
+def sealed(header: Header, info: PayloadInfo, payload: bytes) -> bytearray:
+    """Return the bytes of a frame in one piece; arguments as for `write_header`."""
+    frame = bytearray(write_unsealed(header, info) + payload)
+    _CRC.pack_into(frame, CHECKSUM_AT, crc32(frame))
+    return frame
+
+
 def write_unsealed(header: Header, info: PayloadInfo) -> bytes:
     """Return the header's bytes with zero in place of the checksum; arguments as for `write_header`."""
     flags = (
@@ -112,11 +119,10 @@ def with_checksum(start: bytes, found: int) -> bytes:
     return start[:CHECKSUM_AT] + _CRC.pack(found) + start[CHECKSUM_AT + 4 :]
 
 
-def promised_bytes(raw: bytes | memoryview) -> int:
-    """Return how many payload bytes a frame's header promises. It is not checked otherwise."""
-    low, high = _ENCODED_BYTES.unpack_from(raw, _ENCODED_BYTES_AT)
-    n_bytes: int = high << 32 | low
-    return n_bytes
+def promised_bytes(raw: bytes | memoryview) -> tuple[int, bool]:
+    """Return how many payload bytes a frame's header promises, and whether it is split. Nothing else is checked."""
+    flags, low, high = _PROMISE.unpack_from(raw)
+    return high << 32 | low, bool(flags & _SPLIT)
 
 
 def read_payload_info(raw: bytes, max_bytes: int, *, may_be_split: bool = False) -> PayloadInfo:
@@ -130,7 +136,7 @@ def read_payload_info(raw: bytes, max_bytes: int, *, may_be_split: bool = False)
     Raises:
         WireError: The header is not valid, or it promises more than `max_bytes`.
     """
-    info = _info_in(_fields_in(raw))
+    _, info, _ = _read_fields(raw)
     if info.is_split:
         if not may_be_split:
             raise WireError("a split frame, whose payload travels apart from its header, and none was agreed on")
@@ -191,34 +197,24 @@ def _damaged(found: int, promised: int) -> WireError:
 
 
 def _read_fields(raw: bytes) -> tuple[Header, PayloadInfo, int]:
-    fields = _fields_in(raw)
-    _, _, flags, rank, exchange, round_, crc, weight, *_ = fields
-    header = Header(
-        role=ROLES[flags & _SERVER], rank=rank, round=round_, exchange=exchange, weight=weight,
-        delivered=not flags & _NOT_DELIVERED, set_differs=bool(flags & _SET_DIFFERS),
-    )  # fmt: skip
-    return header, _info_in(fields), crc
-
-
-def _fields_in(raw: bytes) -> tuple[int, ...]:
-    """Return the fields of a header. Raises WireError where they are not of this version."""
-    if len(raw) != HEADER_BYTES:
-        raise WireError(f"a header of {len(raw)} bytes; it has {HEADER_BYTES}")
-    fields: tuple[int, ...] = _HEADER.unpack(raw)
-    version, flags, weight = fields[0], fields[2], fields[7]
+    """Return what a header says, and the checksum that it promises. Raises WireError unless it is of this version."""
+    try:
+        version, kind, flags, rank, exchange, round_, crc, weight, low, high, bits_low, bits_high = _HEADER.unpack(raw)
+    except struct.error:
+        raise WireError(f"a header of {len(raw)} bytes; it has {HEADER_BYTES}") from None
+    dtype = flags >> _VALUE_TYPE_AT & 3
     if version != FORMAT_VERSION:
         raise WireError(f"version {version} of the format; this is a reader of version {FORMAT_VERSION}")
-    dtype = flags >> _VALUE_TYPE_AT & 3
     if dtype >= _N_VALUE_TYPES or flags >= _FLAGS_END:
         raise WireError(f"value type {dtype}, flags {flags:#06x}: not of this version")
     if not weight:
         raise WireError("weight 0; a packet has at least one sample behind it")
-    return fields
-
-
-def _info_in(fields: tuple[int, ...]) -> PayloadInfo:
-    flags = fields[2]
-    return PayloadInfo(
-        kind=fields[1], dtype=VALUE_TYPES[flags >> _VALUE_TYPE_AT & 3], encoded_bytes=fields[9] << 32 | fields[8],
-        payload_bits=fields[11] << 32 | fields[10], is_split=bool(flags & _SPLIT),
+    header = Header(
+        role=ROLES[flags & _SERVER], rank=rank, round=round_, exchange=exchange, weight=weight,
+        delivered=not flags & _NOT_DELIVERED, set_differs=bool(flags & _SET_DIFFERS),
     )  # fmt: skip
+    info = PayloadInfo(
+        kind=kind, dtype=VALUE_TYPES[dtype], encoded_bytes=high << 32 | low, payload_bits=bits_high << 32 | bits_low,
+        is_split=bool(flags & _SPLIT),
+    )  # fmt: skip
+    return header, info, crc

@@ -118,11 +118,12 @@ class Channel(GivingUp):
                 arriving[peer] = post_receive(group, [at[peer].data], peer, 0)
             sends: list[Sent] = []
             rests = Rests()
-            for peer in outgoing if len(outgoing) < 2 else self._in_turn(outgoing):
-                data = outgoing[peer]
-                _check_promise(data)
-                part = data if type(data) is Tensor and data.nbytes <= SHORT_BYTES else rests.add(peer, data)
-                sends.append((peer, part, self._send(part, peer)))
+            for peer in outgoing if self.size == 2 else self._in_turn(outgoing):
+                data = part = outgoing[peer]
+                if type(data) is not Tensor or not _is_short(data):
+                    _check_promise(data)
+                    part = rests.add(peer, data)
+                sends += ((peer, part, self._send(part, peer)),)  # type: ignore[arg-type]
             incoming: dict[int, IncomingFrame | SplitFrame | Tensor] = {}
             left = datetime.timedelta(seconds=self.patience_s)
             for peer in expected:
@@ -202,14 +203,15 @@ class Channel(GivingUp):
 
     def _read_message(self, message: HeaderMessage) -> IncomingFrame | SplitFrame | Tensor:
         """Return the short frame that has come, or a buffer for the one whose header has. Raises WireError."""
+        n_bytes, is_split = promised_bytes(message.view)
+        if n_bytes <= SHORT_BYTES - HEADER_BYTES and not is_split:
+            return message.short_frame(HEADER_BYTES + n_bytes)  # who decodes it reads the rest of its header
         raw = bytes(message.view[:HEADER_BYTES])
         info = read_payload_info(raw, self._max_encoded_bytes, may_be_split=self.device_channel is not None)
         if info.is_split:
             assert self.device_channel is not None, "else it was refused"
             payload = torch.empty(info.encoded_bytes, dtype=torch.uint8, device=self.device_channel.device)
             return SplitFrame(message.short_frame(HEADER_BYTES), payload)
-        if info.encoded_bytes <= SHORT_BYTES - HEADER_BYTES:
-            return message.short_frame(HEADER_BYTES + info.encoded_bytes)
         frame = IncomingFrame(message.view, info)
         message.clear(LEAD_BYTES)
         return frame
@@ -370,6 +372,12 @@ def _receive(group: dist.ProcessGroup, peer: int, into: Tensor) -> dist.Work:
     return post_receive(group, [into], peer, 0)
 
 
+def _is_short(data: Tensor) -> bool:
+    """Return whether a frame is sent in one message, and has the length that its header promises."""
+    n_bytes = data.nbytes
+    return HEADER_BYTES <= n_bytes <= SHORT_BYTES and promised_bytes(data.numpy())[0] == n_bytes - HEADER_BYTES  # type: ignore[arg-type]
+
+
 def _check_promise(data: Encoded) -> None:
     """Raise WireError for a frame of another length than its header promises: it would end the process that gets it."""
     if type(data) is SplitFrame:
@@ -378,7 +386,7 @@ def _check_promise(data: Encoded) -> None:
         header, n_bytes = torch.frombuffer(bytearray(data.start), dtype=torch.uint8), data.numel() - HEADER_BYTES
     else:
         header, n_bytes = data, data.nbytes - HEADER_BYTES  # type: ignore[assignment,union-attr]
-    promised = promised_bytes(header.numpy()) if header.nbytes >= HEADER_BYTES else -1  # type: ignore[arg-type]
+    promised = promised_bytes(header.numpy())[0] if header.nbytes >= HEADER_BYTES else -1  # type: ignore[arg-type]
     if n_bytes != promised:
         raise WireError(f"its frame has {n_bytes} payload bytes, and its header promises {promised}")
 

@@ -55,7 +55,7 @@ class HeaderMessage:
         end = n_bytes + _MARK_BYTES
         is_all = self.view[n_bytes:end] == _MARKS[n_bytes:end]
         frame = self.data[:n_bytes].clone()
-        self.clear(end)
+        self.view[:end] = _MARKS[:end]
         if not is_all:
             self.clear()
             raise _too_long(n_bytes)

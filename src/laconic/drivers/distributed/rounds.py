@@ -279,7 +279,9 @@ class Processes:
         Raises:
             PeerLostError: if a rank is missing. The round then has no effect on this rank, as after any other error.
         """
-        inputs = None if self.worker is None or self.rests else inputs_of(self.worker.rank)
+        worker = self.worker
+        is_idle = worker is None or (self.sessions.participation is not None and self.rests)
+        inputs = None if worker is None or is_idle else inputs_of(worker.rank)
         self.seconds.phase("compute")
         if inputs is not None and inputs.gradient_at is not None:
             inputs.gradient_at = self.seconds.computing(inputs.gradient_at)

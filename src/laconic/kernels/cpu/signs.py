@@ -32,11 +32,13 @@ from laconic.kernels.cpu.mask_streams import (
     vote,
     words_of,
 )
-from laconic.kernels.cpu.threads import in_chunks
+from laconic.kernels.cpu.threads import in_chunks, is_split
 from laconic.kernels.reference import flatten as reference_flatten
 from laconic.kernels.reference import signs as reference_signs
 from laconic.kernels.reference.flatten import slice_tensors
 from laconic.kernels.reference.hashing import key_words
+
+_NO_WORDS: Words = np.empty(0, np.uint64)  # of a mask that is still to be sampled
 
 
 def count_selected(offset: int, count: int, key: int, threshold: int, device: torch.device | None = None) -> int:
@@ -71,13 +73,17 @@ def put_signs(
     if out.dtype == torch.bfloat16:  # which numpy has not
         reference_signs.put_signs(packed, offset, key, threshold, out, sampled)
         return
-    signs, elements, draw = padded(packed, out.numel()), _own(out), _draw(offset, key, threshold)
+    elements, draw = _own(out), _draw(offset, key, threshold)
+    signs, mask = padded(packed, elements.size), _NO_WORDS if sampled is None else padded(sampled, elements.size)
+    if not is_split(elements.size):
+        check_stream("put_signs", packed, put(signs, 0, draw, mask, elements))
+        return
     used: list[int] = []
 
     def use(start: int, stop: int, n: int, mask_words: Words) -> None:
         used.append(int(put(signs, n, draw_from(draw, start), mask_words, elements[start:stop])))
 
-    placed(len(elements), draw, _sampled(sampled, out), use)
+    placed(elements.size, draw, mask, use)
     check_stream("put_signs", packed, max(used))
 
 
@@ -88,13 +94,17 @@ def add_signs(
     if total.dtype == torch.bfloat16:  # which numpy has not
         reference_signs.add_signs(packed, offset, key, threshold, total, sampled)
         return
-    signs, elements, draw = padded(packed, total.numel()), _own(total), _draw(offset, key, threshold)
+    elements, draw = _own(total), _draw(offset, key, threshold)
+    signs, mask = padded(packed, elements.size), _NO_WORDS if sampled is None else padded(sampled, elements.size)
+    if not is_split(elements.size):
+        check_stream("add_signs", packed, add(signs, 0, draw, mask, elements))
+        return
     used: list[int] = []
 
     def use(start: int, stop: int, n: int, mask_words: Words) -> None:
         used.append(int(add(signs, n, draw_from(draw, start), mask_words, elements[start:stop])))
 
-    placed(len(elements), draw, _sampled(sampled, total), use)
+    placed(elements.size, draw, mask, use)
     check_stream("add_signs", packed, max(used))
 
 
@@ -110,11 +120,11 @@ def majority(packed: Sequence[Tensor], count: int) -> Tensor:
     """See `reference.signs.majority`."""
     voters = np.zeros((len(packed), count // 64 + 2), np.uint64)
     for row, voter in zip(voters.view(np.uint8), packed, strict=True):
-        row[: voter.numel()] = voter.numpy()
+        row[: voter.shape[0]] = voter.numpy()
     stream = bit_buffer(count)
     words = words_of(stream)
     in_chunks(count, lambda start, stop: vote(voters, start // 64, (stop + 63) // 64, words))
-    made = trimmed(stream, count)
+    made = stream[: (count + 7) // 8]
     if count % 8:
         made[-1] &= (1 << count % 8) - 1  # whatever voters have there
     return made
@@ -123,6 +133,10 @@ def majority(packed: Sequence[Tensor], count: int) -> Tensor:
 def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
     """See `reference.signs.momentum_signs`."""
     new, old = _own(gradient), _array(momentum)
+    if not is_split(new.size):
+        stream = bit_buffer(new.size)
+        momentum_pack(new, old, mu, 1 - mu, words_of(stream))
+        return stream[: (new.size + 7) // 8]
 
     def write(start: int, stop: int, words: Words) -> int:
         return momentum_pack(new[start:stop], old[start:stop], mu, 1 - mu, words)
@@ -240,8 +254,3 @@ def _own(values: Tensor) -> Array:
 def _is_aligned(values: Tensor) -> bool:
     """Return whether a vector may be stored past the caches."""
     return values.data_ptr() % 64 == 0
-
-
-def _sampled(sampled: Tensor | None, like: Tensor) -> Words:
-    """Return the mask as words; none where it is still to be sampled."""
-    return np.empty(0, np.uint64) if sampled is None else padded(sampled, like.numel())

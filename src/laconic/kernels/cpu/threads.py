@@ -54,7 +54,7 @@ def kernel_threads() -> int:
 
 def is_split(count: int) -> bool:
     """Return whether `in_chunks` splits so many elements into several ranges."""
-    return min(_threads, count // CHUNK) > 1
+    return _threads > 1 and count >= 2 * CHUNK
 
 
 def in_chunks(count: int, run: Callable[[int, int], object], elements: int | None = None) -> None:
@@ -66,8 +66,11 @@ def in_chunks(count: int, run: Callable[[int, int], object], elements: int | Non
         elements: Number of elements where `count` counts something longer. Ranges then begin anywhere, otherwise at
             multiples of `CHUNK`.
     """
+    if _pool is None:
+        run(0, count)
+        return
     n_ranges = min(_threads, (count if elements is None else elements) // CHUNK, count)
-    if n_ranges < 2 or _pool is None:
+    if n_ranges < 2:
         run(0, count)
         return
     unit = CHUNK if elements is None else 1

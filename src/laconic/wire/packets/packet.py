@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import absolute_maximum
+from laconic.kernels.api import absolute_maximum, part_of
 
 PayloadPart = bytes | Tensor  # tensors are contiguous
 
@@ -116,6 +116,10 @@ class Packet(ABC):
     def put_into(self, out: Tensor) -> None:
         """Overwrite `out` (count,) with the dense form, in the type of `out`."""
         out.copy_(self.dense())
+
+    def put_at(self, full: Tensor, start: int) -> None:
+        """Overwrite the `count` elements of a vector from `start` on with the dense form."""
+        self.put_into(part_of(full, start, start + self.count))
 
     def add_to(self, total: Tensor) -> None:
         """Add the dense form to `total` (count,), in place."""

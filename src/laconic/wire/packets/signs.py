@@ -12,7 +12,7 @@ from torch import Tensor
 
 from laconic.errors import WireError
 from laconic.kernels.api import ALL_SELECTED as ALL_SELECTED
-from laconic.kernels.api import add_signs, count_ones, count_selected, put_signs, selected_bits, slice_bits
+from laconic.kernels.api import add_signs, count_ones, count_selected, part_of, put_signs, selected_bits, slice_bits
 from laconic.kernels.api import keep_mask as mask_of
 from laconic.wire.packets.packet import Packet, PayloadPart, Sizes, check_length, check_padding, check_range
 
@@ -30,6 +30,7 @@ class Signs(Packet):
     name: ClassVar[str] = "signs"
     shows_magnitudes: ClassVar[bool] = False
     absolute_maximum: ClassVar[float] = 1.0
+    finite: ClassVar[bool] = True
     packed: Tensor
     """(ceil(n_selected / 8),) uint8, in ascending order of the coordinates, lowest bit first; set for -1."""
     n_selected: int
@@ -78,6 +79,9 @@ class Signs(Packet):
         return out
 
     def put_into(self, out: Tensor) -> None:
+        if out.is_cpu and self.packed.is_cpu:
+            put_signs(self.packed, self.offset, self.key, self.threshold, out, self.sampled)
+            return
         put_signs(self.packed.to(out.device), self.offset, self.key, self.threshold, out, self._sampled_on(out.device))
 
     def add_to(self, total: Tensor) -> None:
@@ -129,8 +133,12 @@ class Signs(Packet):
         fixed = _FIELDS.size
         return Sizes([fixed + (k + 7) // 8 for k in n_selected], n_selected, paper_bits)
 
+    @property
+    def encoded_bytes(self) -> int:
+        return _FIELDS.size + self.packed.nbytes
+
     def as_read(self) -> Self | None:
-        if self.packed.device.type != "cpu":
+        if not self.packed.is_cpu:
             return None
         if self.sampled is not None or self.threshold == ALL_SELECTED:
             return self
@@ -152,9 +160,9 @@ class Signs(Packet):
             (None, count) if below + 1 == ALL_SELECTED else selected_bits(offset, count, key, below + 1)
         )
         check_length(payload, _FIELDS.size + (n_selected + 7) // 8, "signs")
-        if n_selected:
+        if n_selected % 8:
             check_padding(int(payload[-1]), n_selected)
-        packed = payload[_FIELDS.size :]
+        packed = part_of(payload, _FIELDS.size, payload.nbytes)
         return cls(
             packed=packed,
             n_selected=n_selected,
@@ -177,7 +185,7 @@ def _counts_between(bounds: tuple[int, ...], threshold: int) -> tuple[list[int],
 def bits_between(packed: Tensor, n_bits: int, low: int, high: int) -> Tensor:
     """Return the bits low .. high-1 of a packed stream of `n_bits`, as a view of it where whole bytes hold them."""
     if not low % 8 and (not high % 8 or high == n_bits):
-        return packed[low // 8 : (high + 7) // 8]
+        return part_of(packed, low // 8, (high + 7) // 8)
     return slice_bits(packed, low, high)
 
 
