@@ -197,20 +197,24 @@ def test_manifests_of_other_files_are_refused(tmp_path):
 def test_the_newest_complete_checkpoint_is_found_whatever_else_is_there(tmp_path):
     net, opt = job()
     assert laconic.checkpoint.load(tmp_path / "nothing", opt) is None
+    assert laconic.checkpoint.newest(tmp_path / "nothing") is None
     paths = [laconic.checkpoint.save(tmp_path, opt, step=step, keep=5) for step in (10, 20, 5)]
     assert [path.name for path in paths] == ["000001-step-10", "000002-step-20", "000003-step-5"]
     Writing.begin(tmp_path, 30).write_part(0, b"killed here")
     (tmp_path / "000009-step-x").mkdir()
     (tmp_path / "notes.txt").touch()
+    assert laconic.checkpoint.newest(tmp_path) == paths[2]
     assert laconic.checkpoint.load(tmp_path, opt).step == 5  # the last that was saved
+    laconic.checkpoint.check(paths[2])
     assert laconic.checkpoint.load(paths[1], opt).step == 20
     (paths[2] / "rank0.safetensors").write_bytes(b"")
     with pytest.warns(
         laconic.LaconicWarning, match=r"000003-step-5.rank0.safetensors: it has 0 bytes of .*000002-step-20"
     ):
         assert laconic.checkpoint.load(tmp_path, opt).step == 20
-    with pytest.raises(laconic.CheckpointError, match="it has 0 bytes"):
-        laconic.checkpoint.load(paths[2], opt)
+    for refuses in (lambda path: laconic.checkpoint.load(path, opt), laconic.checkpoint.check):
+        with pytest.raises(laconic.CheckpointError, match="it has 0 bytes"):
+            refuses(paths[2])
     shutil.copy(paths[0] / "rank0.safetensors", paths[1])
     (paths[0] / MANIFEST).unlink()
     with pytest.raises(

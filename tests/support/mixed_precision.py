@@ -22,7 +22,7 @@ def floats_in(state):
     return [tensor for value in values for tensor in floats_in(value)]
 
 
-def kept(opt, net):
+def remembered(opt, net):
     """What an aborted round may not change."""
     state = optimizers.state_of(opt)
     return hash_of(torch.cat([value.double().reshape(-1) for value in [small_model.values(net), *floats_in(state)]]))
@@ -54,7 +54,7 @@ def trained(rank, name, cast, scaled, parameters=torch.float32, inner=torch.opti
             closure(step)
             scaler.step(opt)
             scaler.update()
-        seen.append(kept(opt, net))
+        seen.append(remembered(opt, net))
         scales.append(scaler.get_scale())
     memories = floats_in(optimizers.state_of(opt)["memories"])
     return {

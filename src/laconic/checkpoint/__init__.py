@@ -8,8 +8,10 @@ for step in range(begin, steps):
 ```
 """
 
+from laconic.checkpoint.folders import check as check
+from laconic.checkpoint.folders import newest as newest
 from laconic.checkpoint.loading import Loaded as Loaded
 from laconic.checkpoint.loading import load as load
 from laconic.checkpoint.saving import save as save
 
-__all__ = ["Loaded", "load", "save"]
+__all__ = ["Loaded", "check", "load", "newest", "save"]

@@ -40,6 +40,27 @@ def saved_in(folder: Path) -> list[Path]:
     return [found[save] for save in sorted(found, reverse=True)]
 
 
+def newest(folder: str | Path) -> Path | None:
+    """Return the newest checkpoint in the folder of a run; None if there is none. Its bytes are not looked at."""
+    return next(iter(saved_in(Path(folder))), None)
+
+
+def check(path: str | Path) -> None:
+    """Read every byte of a checkpoint, such as one that was copied. Not collective.
+
+    Args:
+        path: the folder of the checkpoint.
+
+    Raises:
+        CheckpointError: something in it is damaged, missing or of another save.
+    """
+    manifest = Manifest.read(Path(path))
+    leading = manifest.part(0)
+    for rank in range(manifest.n_ranks):
+        part = leading if rank == 0 else manifest.part(rank)
+        part.state(leading)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Writing:
     """A checkpoint that is being written."""
