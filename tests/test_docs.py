@@ -47,7 +47,7 @@ N = 10
 FENCE = re.compile(r"^( *)```(\w*)$")
 FROM = re.compile(r"from (?P<path>\S+?\.\w+)(?:: (?P<names>[\w., ]+))?$")
 LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\)")
-TREE_PATH = re.compile(r"(?<![\w./-])(?:src|tests|docs|benchmarks)/[\w./*-]*[\w*/]")
+TREE_PATH = re.compile(r"(?<![\w./-])(?:src|tests|docs|benchmarks|examples)/[\w./*-]*[\w*/]")
 NAME_IN_FILE = re.compile(r"`((?:src|tests)/[\w/]+\.py): ([\w., ]+)`")
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
