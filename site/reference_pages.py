@@ -21,6 +21,7 @@ TITLES = {
 DOORS = {
     "ddp": "Inside DistributedDataParallel",
     "checkpoint": "Files of state",
+    "planning": "Choosing a method",
     "traffic": "What any program sends",
 }  # modules that re-export what is used by their name
 

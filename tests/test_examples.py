@@ -87,8 +87,8 @@ def test_a_worker_of_ray_train_that_dies_is_replaced_and_nothing_is_lost(straigh
 @pytest.mark.slow
 def test_the_character_model_learns_by_a_method_and_says_how_many_tokens_a_second():
     printed = run("char_gpt", LAUNCHED, "--steps", 60, "--method", "ec-sgd")
-    first, last = map(float, re.search(r"loss (\S+) -> (\S+), \S+ tokens a second", printed).groups())
-    assert last < first - 0.2
+    before, after = map(float, re.search(r"loss (\S+) -> (\S+), \S+ tokens a second", printed).groups())
+    assert after < before - 0.2
 
 
 def test_an_example_has_fewer_than_sixty_lines_of_text_and_says_how_to_start_it():

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.random_keys import KEY_BITS, make_key, normals, uniform, words
+from laconic.random_keys import KEY_BITS, make_key, uniform
+from laconic.random_keys.streams import normals, words
 
 ROLES = ("worker", "server", "shared", "model", "data")
 int64s = st.integers(-(2**63), 2**63 - 1)

@@ -228,6 +228,7 @@ _FACES = (  # packages and modules whose names are public too
     "ddp",
     "kernels",
     "network",
+    "planning",
     "traffic",
     "wire",
 )

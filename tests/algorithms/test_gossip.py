@@ -16,7 +16,8 @@ from laconic.contract import Exchange, ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.gossip.mixing import Mixing
 from laconic.protocol.round_inputs import Inputs
-from laconic.random_keys import shared_key, words
+from laconic.random_keys import shared_key
+from laconic.random_keys.streams import words
 from support import small_model
 from support.inputs import over_inputs
 from support.jobs import job_of

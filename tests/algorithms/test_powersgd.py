@@ -15,7 +15,8 @@ from laconic.contract import ModelSpec
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.lab.models import build, spec_of
 from laconic.protocol.round_inputs import Inputs
-from laconic.random_keys import make_key, normals
+from laconic.random_keys import make_key
+from laconic.random_keys.streams import normals
 from support import small_model
 from support.command_line import laconic as command
 from support.deadlines import PATIENCE_S

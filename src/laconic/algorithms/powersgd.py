@@ -21,7 +21,7 @@ from laconic.compressors import dense
 from laconic.contract import Algorithm, Exchange, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import orthonormal, outer_sum
-from laconic.random_keys import normals
+from laconic.random_keys.streams import normals
 from laconic.wire import Dense
 
 

@@ -4,6 +4,8 @@ from laconic.planning.break_even import ladder as ladder
 from laconic.planning.candidate import Candidate as Candidate
 from laconic.planning.candidate import CodingSeconds as CodingSeconds
 from laconic.planning.candidate import Sent as Sent
+from laconic.planning.choosing import Chosen as Chosen
+from laconic.planning.choosing import choose as choose
 from laconic.planning.plan import Choice as Choice
 from laconic.planning.plan import Plan as Plan
 from laconic.planning.plan import candidates_of as candidates_of

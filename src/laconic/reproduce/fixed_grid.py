@@ -13,7 +13,7 @@ from torch import Tensor
 from laconic.compressors import COMPRESSORS, Compressor, dense
 from laconic.contract import DENSE, Accept, ModelSpec
 from laconic.hyperparameters import hyperparameter
-from laconic.random_keys import words
+from laconic.random_keys.streams import words
 from laconic.wire import Dense
 
 

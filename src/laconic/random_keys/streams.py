@@ -1,20 +1,7 @@
-"""Counter-based random numbers: a key identifies a draw, and both ends of a link can compute it.
-
-A key is a 64-bit hash of (seed, role, rank, step, stream). It depends on nothing else: neither on the device nor on
-earlier draws. Masks hash the index of each coordinate with a key (`kernels.reference.hashing.hash32`); a Bernoulli draw
-compares one uniform number made from a key with its probability. `words` and `normals` are streams of numbers.
-"""
-
-import struct
-from hashlib import blake2b
-from typing import Literal
+"""Streams of random numbers, uniform words and normal numbers, for a key of `random_keys`."""
 
 import numpy as np
 import numpy.typing as npt
-
-Role = Literal["worker", "server", "shared", "model", "data", "link"]
-
-KEY_BITS = 64
 
 Words = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
@@ -43,23 +30,6 @@ _FAR_TAIL = (
 )  # fmt: skip
 _LN_2 = 0.6931471805599453
 _SQRT_HALF = 0.7071067811865476
-
-
-def make_key(seed: int, role: Role, rank: int, step: int, stream: str) -> int:
-    """Return the 64-bit key of one draw. `stream` separates draws for different purposes ("mask", "skip", ...)."""
-    text = f"{role}\0{stream}".encode()
-    numbers = struct.pack("<qqq", seed, rank, step)
-    return int.from_bytes(blake2b(numbers + text, digest_size=8).digest(), "little")
-
-
-def shared_key(seed: int, step: int, stream: str) -> int:
-    """Return the key of a draw that all ranks make alike."""
-    return make_key(seed, "shared", 0, step, stream)
-
-
-def uniform(key: int) -> float:
-    """Return one number in [0, 1) with 53 random bits, made from a key."""
-    return (key >> (KEY_BITS - 53)) * 2.0**-53
 
 
 def words(key: int, count: int, offset: int = 0) -> Words:

@@ -1,0 +1,187 @@
+"""`choose`: the method and layout for running ranks, by measured links, measured coding and a short trial."""
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from laconic.algorithms.csgd import CSGD
+from laconic.algorithms.ec_sgd import ECSGD
+from laconic.algorithms.sgd import SGD
+from laconic.contract import Algorithm, ModelSpec
+from laconic.drivers.distributed.channel import Channel
+from laconic.errors import Named, OptionError
+from laconic.planning.candidate import Candidate
+from laconic.planning.measure import measure_network
+from laconic.planning.plan import WORTH_WHILE, candidates_of
+from laconic.planning.query import Query
+from laconic.protocol.layout import LAYOUTS
+from laconic.statements import state_once
+from laconic.training.distributed_optimizer import DistributedOptimizer
+from laconic.units import seconds_text
+
+_REST_S, _LARGE_S = 0.02, 0.2  # of each measurement of the links
+_PURPOSE = "to choose a method"
+_TRIED = 3  # candidates, beside plain all-reduce
+_NEAR = 3.0  # times the fastest by the model, up to which a candidate is tried
+_LAYOUTS = tuple(name for name in LAYOUTS[1:] if name != "dedicated")  # there a rank would train nothing
+_STEPS, _WARM_UP = 4, 2
+_MAX_BYTES = 1 << 20
+_PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """What `choose` takes: pass `algorithm` and `layout` to `DistributedOptimizer` or `ddp.attach`."""
+
+    algorithm: Algorithm
+    """The method."""
+    layout: str
+    """Its layout."""
+    reason: str
+    """Why, in one line."""
+    step_s: Mapping[tuple[str, str], float]
+    """Seconds of exchange and coding of one step by method and layout: as tried, else as the network model has them."""
+
+
+def choose(
+    model: nn.Module,
+    allowed: Sequence[Algorithm] = (SGD(), CSGD(), ECSGD()),
+    *,
+    layouts: Sequence[str] = _LAYOUTS,
+    saved: Mapping[str, Any] | None = None,
+    timeout_s: float = _PATIENCE_S,
+) -> Chosen:
+    """Choose a method and layout for the ranks of the default process group. Collective; it takes some seconds.
+
+    The links between the ranks and the coding of every method are measured, the network model times each method on each
+    layout, and those that are near the fastest are tried on vectors as long as the model. Plain all-reduce is taken
+    where nothing is at least 5 % faster. Rank 0 states why in one line. All ranks get the same.
+
+    The time of a step is compared, not how many steps a method needs; so allow what you would train with. The default
+    are methods that train at plain SGD's rate.
+
+    Args:
+        model: The model; its parameters are not changed.
+        allowed: The methods that may be taken. Plain all-reduce of gradients always may.
+        layouts: The layouts that may be taken.
+        saved: A state of `DistributedOptimizer` to go on from: its method and layout are taken, nothing is measured.
+        timeout_s: How long to wait for another rank, seconds.
+
+    Raises:
+        OptionError: `allowed` is empty, has a method twice or one that is no method, a layout is unknown, or `saved` is
+            of a method that is not allowed.
+        PeerLostError: A rank is lost.
+    """
+    _check(allowed, layouts)
+    if saved is not None:
+        return _recorded(allowed, saved)
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return Chosen(algorithm=SGD(), layout="allreduce", reason="one worker: nothing is exchanged", step_s={})
+    spec = _spec_of(model)
+    channel = Channel(None, timeout_s, 1)
+    found = measure_network(timeout_s, rest_s=_REST_S, large_s=_LARGE_S)
+    query = Query(
+        spec=spec, n_workers=channel.size, link=found.link, compute_s=0.0, measured=found.links,
+        ranks_per_core=found.ranks_per_core,
+    )  # fmt: skip
+    candidates = _candidates(allowed, layouts, query)
+    own_s = [query.step_s(candidate) for candidate in candidates]
+    planned_s = [max(times) for times in zip(*channel.gather(own_s, _PURPOSE, [float], _MAX_BYTES), strict=True)]
+    tried_s = {place: _tried_s(candidates[place], spec, channel, timeout_s) for place in _near(planned_s)}
+    return _fastest(candidates, planned_s, tried_s, speaks=channel.rank == 0)
+
+
+def _check(allowed: Sequence[Algorithm], layouts: Sequence[str]) -> None:
+    if not allowed or not all(isinstance(one, Algorithm) for one in allowed):
+        raise OptionError(Named("allowed", allowed), " must be methods such as laconic.ECSGD(), one or more")
+    names = [one.name for one in allowed]
+    if len(set(names)) < len(names):
+        raise OptionError(Named("allowed", names), ": each method may be there once")
+    if not layouts or set(layouts) - set(_LAYOUTS):
+        raise OptionError(Named("layouts", layouts), f" must be of {', '.join(_LAYOUTS)}")
+
+
+def _recorded(allowed: Sequence[Algorithm], saved: Mapping[str, Any]) -> Chosen:
+    """Return the method that a state was saved with."""
+    state = saved.get("laconic", saved)
+    name, layout = state.get("algorithm"), state.get("layout")
+    algorithm = next((one for one in (*allowed, SGD()) if one.name == name), None)
+    if algorithm is None or layout not in _LAYOUTS:
+        raise OptionError(
+            Named("saved", name), f": a state of {name!r} on {layout!r} goes on with that method; allow it in `allowed`"
+        )
+    return Chosen(algorithm=algorithm, layout=layout, reason=f"{name} on {layout}, as saved", step_s={})
+
+
+def _spec_of(model: nn.Module) -> ModelSpec:
+    trained = [(name, tuple(each.shape)) for name, each in model.named_parameters() if each.requires_grad]
+    return ModelSpec(names=tuple(name for name, _ in trained), shapes=tuple(shape for _, shape in trained))
+
+
+def _candidates(allowed: Sequence[Algorithm], layouts: Sequence[str], query: Query) -> list[Candidate]:
+    """Return plain all-reduce, and then every allowed method on every allowed layout that it admits."""
+    found = list(candidates_of({"sgd": SGD()}, query, measure=True, only="allreduce"))
+    for algorithm in allowed:
+        for candidate in candidates_of({algorithm.name: algorithm}, query, measure=True):
+            is_plain = (algorithm.name, candidate.layout.name) == ("sgd", "allreduce")
+            if candidate.layout.name in layouts and not is_plain:
+                found.append(candidate)
+    return found
+
+
+def _near(planned_s: Sequence[float]) -> list[int]:
+    """Return the places of those to try: the first, plain all-reduce, if it may win, and the fastest others."""
+    limit = _NEAR * min(planned_s)
+    others = sorted(range(1, len(planned_s)), key=lambda place: planned_s[place])[:_TRIED]
+    return [place for place in (0, *others) if planned_s[place] <= limit]
+
+
+def _tried_s(candidate: Candidate, spec: ModelSpec, channel: Channel, timeout_s: float) -> float:
+    """Return the seconds of a step with given gradients, of the slowest rank."""
+    parameters = [nn.Parameter(torch.zeros(shape)) for shape in spec.shapes]
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(channel.rank))
+    inner = torch.optim.SGD(parameters, lr=0.0)
+    layout, seconds = candidate.layout.name, []
+    with DistributedOptimizer(inner, candidate.algorithm, layout=layout, check_every=0, timeout_s=timeout_s) as opt:
+        opt.accept_equal_gradients()
+        for _ in range(_WARM_UP + _STEPS):
+            begun = time.perf_counter()
+            opt.step()
+            seconds.append(time.perf_counter() - begun)
+    own_s = statistics.median(seconds[_WARM_UP:])
+    return float(max(channel.gather(own_s, _PURPOSE, float, _MAX_BYTES)))
+
+
+def _fastest(
+    candidates: Sequence[Candidate], planned_s: Sequence[float], tried_s: Mapping[int, float], *, speaks: bool
+) -> Chosen:
+    step_s = [tried_s.get(place, planned) for place, planned in enumerate(planned_s)]
+    best = min(tried_s, key=lambda place: tried_s[place])
+    plain_wins = step_s[0] <= WORTH_WHILE * step_s[best]
+    algorithm, layout = candidates[best].algorithm, candidates[best].layout.name
+    if plain_wins:
+        rivals = [place for place in tried_s if place]
+        rival = min(rivals, key=lambda place: tried_s[place], default=None)
+        beside = "" if rival is None else f"; {_named(candidates[rival])} takes {seconds_text(step_s[rival])}"
+        reason = f"plain all-reduce: {seconds_text(step_s[0])} a step{beside}"
+        algorithm, layout = SGD(), "allreduce"
+    else:
+        reason = (
+            f"{_named(candidates[best])}: {seconds_text(step_s[best])} a step, {step_s[0] / step_s[best]:.3g} times as "
+            f"fast as plain all-reduce, {seconds_text(step_s[0])}"
+        )
+    if speaks:
+        state_once(f"chosen: {reason} (exchange and coding, without the gradient)")
+    names = [(one.algorithm.name, one.layout.name) for one in candidates]
+    return Chosen(algorithm=algorithm, layout=layout, reason=reason, step_s=dict(zip(names, step_s, strict=True)))
+
+
+def _named(candidate: Candidate) -> str:
+    return f"{candidate.algorithm.name} on {candidate.layout.name}"
