@@ -129,6 +129,7 @@ def _calls() -> list[Call]:
     unpacked = {"packed": lambda: guarded(codes), "means": lambda: guarded(means), "count": D, "bits": 4}
     add("fractional_dense", "fractional", **unpacked)
     add("add_fractional", "fractional", total=_floats, **unpacked)
+    add("put_fractional", "fractional", out=_floats, **unpacked)
     for bits in (4, 5, 11):
         add("pack_codes", "fractional", codes=lambda: guarded(torch.randint(0, 16, (D,)).int()), bits=bits)
         add("unpack_codes", "fractional", k=D, bits=bits,
@@ -139,11 +140,16 @@ def _calls() -> list[Call]:
         add("quantize", "stochastic_rounding", values=_floats, lengths=lengths, bits=bits, **ends, **keyed)
         add("dequantize", "stochastic_rounding", **coded)
         add("add_dequantized", "stochastic_rounding", total=_floats, **coded)
+        add("sum_dequantized", "quantized_sums", out=_floats, lengths=lengths, bits=bits, divisor=3,
+            packed=lambda p=packed: [guarded(p), guarded(p)],
+            **{name: lambda e=end: [e(), e()] for name, end in ends.items()})  # fmt: skip
     scales = {"scales": lambda: guarded(4 * torch.ones(4)), "lengths": lengths, "steps": 5}
     levels = kernels.quantize_levels(torch.randn(D), 4 * torch.ones(4), lengths, 5, 0, 1)
     add("quantize_levels", "stochastic_rounding", values=_floats, **scales, **keyed)
     add("levels_dense", "stochastic_rounding", packed=lambda: guarded(levels), **scales)
     add("add_levels", "stochastic_rounding", packed=lambda: guarded(levels), total=_floats, **scales)
+    add("sum_levels", "quantized_sums", packed=lambda: [guarded(levels)], out=_floats, lengths=lengths, steps=5,
+        scales=lambda: [guarded(4 * torch.ones(4))])  # fmt: skip
     add("levels_allowed", "stochastic_rounding", packed=lambda: guarded(levels), count=D, steps=5)
     for name in ("ranges", "absolute_maxima", "norms"):
         add(name, "stochastic_rounding", values=lambda: _floats(D, torch.float64), lengths=lengths)

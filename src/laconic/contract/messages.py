@@ -74,6 +74,9 @@ class Inbox(Mapping[int, Packet]):
         largest = Dense.put_sum(dense, total, divisor) if len(dense) == len(packets) else None
         if largest is not None:
             return self._note_sum(total, largest)
+        kind = type(packets[0])
+        if all(type(packet) is kind for packet in packets) and kind.sum_into(packets, total, divisor):
+            return total
         packets[0].put_as_sum(total)
         for packet in packets[1:]:
             packet.add_to(total)

@@ -24,6 +24,7 @@ from laconic.kernels.packed import (
     pack_signs,
     power_codes,
     powers_finite,
+    put_fractional,
     put_powers,
     put_selected,
     put_signs,
@@ -71,6 +72,8 @@ from laconic.kernels.rounded import (
     quantize,
     quantize_levels,
     ranges,
+    sum_dequantized,
+    sum_levels,
 )
 from laconic.kernels.sparse import (
     ans_decode_gaps,
@@ -201,6 +204,7 @@ __all__ = [
     "powers_finite",
     "prepare",
     "put_dequantized",
+    "put_fractional",
     "put_levels",
     "put_numbers",
     "put_powers",
@@ -221,6 +225,8 @@ __all__ = [
     "slice_bits",
     "slice_tensors",
     "squared_distance",
+    "sum_dequantized",
+    "sum_levels",
     "take_at",
     "take_from",
     "take_numbers",

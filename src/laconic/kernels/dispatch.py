@@ -20,6 +20,7 @@ _REFERENCE_ON_GPUS = (
     "sums",
     "scaled_answers",
     "chunks",
+    "quantized_sums",
     "distances",
 )  # files without kernels in Triton
 

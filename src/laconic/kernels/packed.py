@@ -42,6 +42,13 @@ def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Te
     return made
 
 
+def put_fractional(packed: Tensor, means: Tensor, count: int, bits: int, out: Tensor) -> None:
+    """Write the same to `out`."""
+    _check_fractional("put_fractional", packed, means, count, bits)
+    checks.output("put_fractional", "out", out, ALL_FLOATS, count, packed.device, strided=True)
+    fastest("fractional", packed.device).put_fractional(packed, means, count, bits, out)
+
+
 def add_fractional(packed: Tensor, means: Tensor, count: int, bits: int, total: Tensor) -> None:
     """Add what such packed codes stand for to `total`."""
     _check_fractional("add_fractional", packed, means, count, bits)

@@ -93,6 +93,25 @@ def add_levels(
     fastest("stochastic_rounding", packed.device).add_levels(packed, scales, blocks, steps, total, subtract=subtract)
 
 
+def sum_dequantized(
+    packed: Sequence[Tensor], lows: Sequence[Tensor], highs: Sequence[Tensor], lengths: Sequence[int], bits: int,
+    out: Tensor, *, divisor: int = 1,
+) -> None:  # fmt: skip
+    """Write the sum of several `dequantize`, divided, in one pass; see `reference/quantized_sums.py`, also below."""
+    blocks = _check_sum("sum_dequantized", packed, bits, lengths, (lows, highs), out, divisor)
+    fastest("quantized_sums", out.device).sum_dequantized(packed, lows, highs, blocks, bits, out, divisor=divisor)
+
+
+def sum_levels(
+    packed: Sequence[Tensor], scales: Sequence[Tensor], lengths: Sequence[int], steps: int, out: Tensor,
+    *, divisor: int = 1,
+) -> None:  # fmt: skip
+    """Write the sum of several `levels_dense`, divided, in one pass."""
+    checks.number("sum_levels", "steps", steps, 1, _MAX_STEPS)
+    blocks = _check_sum("sum_levels", packed, level_bits(steps), lengths, (scales,), out, divisor)
+    fastest("quantized_sums", out.device).sum_levels(packed, scales, blocks, steps, out, divisor=divisor)
+
+
 def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
     """Return whether packed levels are within their range, and no zero has a minus sign."""
     checks.number("levels_allowed", "steps", steps, 1, _MAX_STEPS)
@@ -135,4 +154,20 @@ def _check_codes(call: str, packed: Tensor, bits: int, lengths: Sequence[int], *
     blocks = checks.blocks(call, lengths)
     checks.packed(call, "packed", packed, bits * blocks.total)
     checks.ends(call, ends, blocks, ALL_FLOATS, packed.device)
+    return blocks
+
+
+def _check_sum(
+    call: str, packed: Sequence[Tensor], bits: int, lengths: Sequence[int], ends: tuple[Sequence[Tensor], ...],
+    out: Tensor, divisor: int,
+) -> BlockLengths:  # fmt: skip
+    blocks = checks.blocks(call, lengths)
+    checks.number(call, "number of vectors", len(packed), 1, checks.MAX_COUNT)
+    for of_blocks in ends:
+        checks.number(call, "number of ends of blocks", len(of_blocks), len(packed), len(packed))
+    for number, codes in enumerate(packed):
+        _check_codes(call, codes, bits, blocks, *(of_blocks[number] for of_blocks in ends))
+        checks.packed(call, f"vector {number}", codes, bits * blocks.total, out.device)
+    checks.output(call, "out", out, FLOATS, blocks.total)
+    checks.number(call, "divisor", divisor, 1, checks.MAX_COUNT)
     return blocks

@@ -9,7 +9,8 @@ import numpy as np
 from numba import uint8, uint16, uint32, uint64
 from numpy.typing import NDArray
 
-from laconic.kernels.cpu.compile import kernel
+from laconic.kernels.cpu.compile import inlined, kernel
+from laconic.kernels.cpu.llvm.vectors import compress, expand
 
 Array = NDArray[Any]
 
@@ -56,17 +57,22 @@ def pack_tile(codes: Array, bits: int, packed: Array) -> None:
 @kernel
 def _pack_eights(codes: Array, bits: int, packed: Array) -> None:
     """Pack codes of 3, 5, 6 or 7 bits: eight codes fill `bits` bytes."""
+    every, eights = _low_bits_of_bytes(bits), codes.view(np.uint64)
     at = 0
-    for i in range(0, codes.size, 8):
+    for i in range(eights.size):
         if at >= packed.size:
             break
-        word = uint64(0)
-        for j in range(8):
-            word |= uint64(codes[i + j]) << uint64(bits * j)
+        word = compress(eights[i], every)
         for _ in range(min(bits, packed.size - at)):
             packed[at] = uint8(word)
             word >>= uint64(8)
             at += 1
+
+
+@inlined
+def _low_bits_of_bytes(bits: int) -> Any:  # noqa: ANN401 - uint64
+    """Return a word whose `bits` lowest bits of each byte are set."""
+    return ((uint64(1) << uint64(bits)) - uint64(1)) * uint64(0x0101010101010101)
 
 
 @kernel
@@ -124,15 +130,12 @@ def unpack_tile(packed: Array, bits: int, codes: Array) -> None:
 @kernel
 def _unpack_eights(packed: Array, bits: int, codes: Array) -> None:
     """Unpack codes of 3, 5, 6 or 7 bits: `bits` bytes hold eight codes."""
-    below = (uint64(1) << uint64(bits)) - uint64(1)
-    out = 0
-    for at in range(0, packed.size, bits):
+    every, eights = _low_bits_of_bytes(bits), codes.view(np.uint64)
+    for i in range((packed.size + bits - 1) // bits):
         word = uint64(0)
-        for j in range(min(bits, packed.size - at)):
-            word |= uint64(packed[at + j]) << uint64(8 * j)
-        for j in range(8):
-            codes[out + j] = (word >> uint64(bits * j)) & below
-        out += 8
+        for j in range(min(bits, packed.size - i * bits)):
+            word |= uint64(packed[i * bits + j]) << uint64(8 * j)
+        eights[i] = expand(word, every)
 
 
 @kernel

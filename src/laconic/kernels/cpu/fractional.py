@@ -76,10 +76,17 @@ def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Te
     return dense.to(means.dtype)
 
 
+def put_fractional(packed: Tensor, means: Tensor, count: int, bits: int, out: Tensor) -> None:
+    """See `reference.fractional.put_fractional`."""
+    if means.dtype in FLOATS and out.dtype in FLOATS and out.is_contiguous():
+        _write(packed, means, bits, out, add=False)
+    else:
+        out.copy_(fractional_dense(packed, means, count, bits))
+
+
 def add_fractional(packed: Tensor, means: Tensor, count: int, bits: int, total: Tensor) -> None:
     """See `reference.fractional.add_fractional`."""
-    floats = (torch.float32, torch.float64)
-    if means.dtype in floats and total.dtype in floats and total.is_contiguous():
+    if means.dtype in FLOATS and total.dtype in FLOATS and total.is_contiguous():
         _write(packed, means, bits, total, add=True)
     else:
         total.add_(fractional_dense(packed, means, count, bits))

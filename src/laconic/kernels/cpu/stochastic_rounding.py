@@ -73,7 +73,7 @@ def _quantized(
     out = np.empty((bits * floats.size + 7) // 8, np.uint8)
     highs_, blocks = _array(highs, values.dtype), BlockLengths.of(lengths)
     size, edges = blocks.size, blocks.sparse_edges
-    numbers = _constants(values.dtype, max_code << FRACTION_BITS)
+    numbers = constants(values.dtype, max_code << FRACTION_BITS)
     low_key, high_key = map(np.uint32, key_words(key))
     quantize_ = quantize_short if blocks.are_short else _quantize
 
@@ -171,7 +171,7 @@ def _write(
 ) -> None:  # fmt: skip
     data, out, blocks = packed.contiguous().numpy(), total.numpy(), BlockLengths.of(lengths)
     size, edges = blocks.size, blocks.sparse_edges
-    lows_, highs_, numbers = lows.contiguous().numpy(), highs.contiguous().numpy(), _constants(lows.dtype, max_code)
+    lows_, highs_, numbers = lows.contiguous().numpy(), highs.contiguous().numpy(), constants(lows.dtype, max_code)
 
     sign = lows_.dtype.type(times)
     write = dequantize_short if blocks.are_short else _dequantize
@@ -206,7 +206,7 @@ def levels_allowed(packed: Tensor, count: int, steps: int) -> bool:
 
 
 @functools.cache
-def _constants(dtype: torch.dtype, max_code: int) -> Array:
+def constants(dtype: torch.dtype, max_code: int) -> Array:
     """Return the numbers that kernels need, in the values' own type, so that no operation becomes one of float64."""
     floats: Any = FLOATS[dtype]
     tiny = 2.0 ** TINY_BITS[dtype]
@@ -214,7 +214,7 @@ def _constants(dtype: torch.dtype, max_code: int) -> Array:
 
 
 @kernel
-def _factor(low: Any, high: Any, numbers: Array) -> Any:  # noqa: ANN401 - numba's own scalars
+def factor_of(low: Any, high: Any, numbers: Array) -> Any:  # noqa: ANN401 - numba's own scalars
     """Return `reference.stochastic_rounding.range_factors` of one block."""
     span = high - low
     if not np.isfinite(span):
@@ -235,7 +235,7 @@ def _quantize(
         highs: (blocks,), the high ends.
         size: The size of all blocks but the last; 0 where `edges` has them.
         edges: (blocks + 1,) int64, where blocks begin and end; empty where there is a size.
-        numbers: From `_constants`.
+        numbers: From `constants`.
         bits: Bits of a code.
         minus: uint32, the bit of a code for values below zero; 0 for codes without a sign.
         offset: Number of the vector's first coordinate.
@@ -258,7 +258,7 @@ def _quantize(
             block += 1
             end = edge_of(block + 1, size, edges, values.size)
         low, high = lows[block], highs[block]
-        factor = _factor(low, high, numbers)
+        factor = factor_of(low, high, numbers)
         bottom = low * factor
         raised = numbers[1] - bottom
         span = high * factor - bottom
@@ -316,11 +316,11 @@ def _dequantize(
         while at < last:
             until = min(last, end)
             low, high = lows[block], highs[block]
-            factor = _factor(low, high, numbers)
+            factor = factor_of(low, high, numbers)
             bottom = low * factor
             step = (high * factor - bottom) / numbers[0]
             unfactor = numbers[2] / factor
-            _write_values(
+            write_values(
                 codes[at - tile : until - tile], bottom, step, unfactor, high, max_code, minus, total[at:until], sign
             )
             at = until
@@ -330,7 +330,7 @@ def _dequantize(
 
 
 @kernel
-def _write_values(
+def write_values(
     codes: Array, bottom: Any, step: Any, unfactor: Any, high: Any, max_code: Any, minus: Any, total: Array, sign: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Write or add the values of codes of one block; see `reference.stochastic_rounding.values_of_codes`."""

@@ -42,6 +42,11 @@ def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Te
     return made
 
 
+def put_fractional(packed: Tensor, means: Tensor, count: int, bits: int, out: Tensor) -> None:
+    """See `reference.fractional.put_fractional`. The packed codes may be in the host's memory."""
+    out.copy_(fractional_dense(packed.to(out.device), means.to(out.device), count, bits))
+
+
 def add_fractional(packed: Tensor, means: Tensor, count: int, bits: int, total: Tensor) -> None:
     """See `reference.fractional.add_fractional`. The packed codes may be in the host's memory."""
     packed, means = packed.to(total.device), means.to(total.device)

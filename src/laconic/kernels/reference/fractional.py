@@ -93,6 +93,11 @@ def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Te
     return torch.where(codes >> (bits - 1) > 0, -magnitudes, magnitudes)
 
 
+def put_fractional(packed: Tensor, means: Tensor, count: int, bits: int, out: Tensor) -> None:
+    """Write `fractional_dense` to `out` (count,), of any float type."""
+    out.copy_(fractional_dense(packed, means, count, bits))
+
+
 def add_fractional(packed: Tensor, means: Tensor, count: int, bits: int, total: Tensor) -> None:
     """Add `fractional_dense` to `total` (count,), of any float type, in place."""
     total.add_(fractional_dense(packed, means, count, bits))

@@ -12,7 +12,7 @@ from laconic.kernels.cpu.block_edges import block_at, edge_of
 from laconic.kernels.cpu.code_tiles import TILE, pack_tile
 from laconic.kernels.cpu.llvm.level_sums import ROWS, SPAN
 from laconic.kernels.cpu.llvm.reductions import LANES, RUN
-from laconic.kernels.cpu.stochastic_rounding import _factor
+from laconic.kernels.cpu.stochastic_rounding import factor_of
 from laconic.kernels.cpu.threads import CHUNK
 from laconic.kernels.reference.stochastic_rounding import FRACTION_BITS
 from laconic.kernels.twins.words import hashed
@@ -80,7 +80,7 @@ def quantize(
             if edge_of(block + 1, size, edges, values.size) <= at:
                 block += 1
             low, high = lows[block], highs[block]
-            factor = _factor(low, high, numbers)
+            factor = factor_of(low, high, numbers)
             bottom = low * factor
             raised, span = none - bottom, high * factor - bottom
             step = top / span

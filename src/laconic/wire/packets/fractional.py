@@ -14,6 +14,7 @@ from laconic.kernels.api import (
     add_fractional,
     fractional_dense,
     pack_codes,
+    put_fractional,
     slice_bits,
     unpack_codes,
 )
@@ -82,8 +83,15 @@ class FractionalValues(Packet):
     def dense(self) -> Tensor:
         return fractional_dense(self.packed, self.means, self.count, self.bits)
 
+    def put_into(self, out: Tensor) -> None:
+        put_fractional(self.packed.to(out.device), self.means.to(out.device), self.count, self.bits, out)
+
     def add_to(self, total: Tensor) -> None:
         add_fractional(self.packed, self.means, self.count, self.bits, total)
+
+    def unsent_of(self, vector: Tensor) -> Tensor:
+        add_fractional(self.packed, -self.means, self.count, self.bits, vector)
+        return vector
 
     def scaled(self, factor: float) -> Self:
         packed = self.packed

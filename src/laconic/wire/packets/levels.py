@@ -1,6 +1,7 @@
 """A sign and a level for every coordinate; levels are equal parts of a block's scale. FORMAT.md, section 3.9."""
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Self
@@ -19,6 +20,7 @@ from laconic.kernels.api import (
     pack_codes,
     put_levels,
     slice_bits,
+    sum_levels,
     unpack_codes,
 )
 from laconic.wire.coding.symbols import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols, entropy_bits
@@ -118,6 +120,18 @@ class Levels(Packet):
             self.put_into(out)
         else:
             super().put_as_sum(out)
+
+    @classmethod
+    def sum_into(cls, packets: Sequence[Self], out: Tensor, divisor: int = 1) -> bool:
+        one = packets[0]
+        alike = (one.steps, one.lengths, out.dtype, out.device)
+        if out.device.type != "cpu" or any(
+            (each.steps, each.lengths, each.dtype, each.packed.device) != alike for each in packets
+        ):
+            return False
+        scales = [each.scales for each in packets]
+        sum_levels([each.packed for each in packets], scales, one.lengths, one.steps, out, divisor=divisor)
+        return True
 
     def unsent_of(self, vector: Tensor) -> Tensor:
         add_levels(*self._on(vector.device), self.lengths, self.steps, vector, subtract=True)

@@ -129,6 +129,15 @@ class Packet(ABC):
         """Overwrite `out` (count,) with 0 plus the dense form, so that no element is -0.0: the first of a sum."""
         self.add_to(out.zero_())
 
+    @classmethod
+    def sum_into(cls, packets: Sequence[Self], out: Tensor, divisor: int = 1) -> bool:
+        """Overwrite `out` (count,) with the packets' sum from 0, in their order, divided, in one pass over all.
+
+        Returns:
+            Whether it did: not where a kind has no such pass, or none for these packets and this type of `out`.
+        """
+        return False
+
     def unsent_of(self, vector: Tensor) -> Tensor:
         """Return what the packet leaves out of a vector: `vector` less the dense form.
 

@@ -2,6 +2,7 @@
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Self
@@ -18,6 +19,7 @@ from laconic.kernels.api import (
     pack_codes,
     put_dequantized,
     slice_bits,
+    sum_dequantized,
     unpack_codes,
 )
 from laconic.wire.coding.symbols import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols, entropy_bits
@@ -110,6 +112,18 @@ class QuantizedValues(Packet):
 
     def put_as_sum(self, out: Tensor) -> None:
         self.put_into(out)  # none of its zeros is -0.0
+
+    @classmethod
+    def sum_into(cls, packets: Sequence[Self], out: Tensor, divisor: int = 1) -> bool:
+        one = packets[0]
+        alike = (one.bits, one.lengths, out.dtype, out.device)
+        if out.device.type != "cpu" or any(
+            (each.bits, each.lengths, each.dtype, each.packed.device) != alike for each in packets
+        ):
+            return False
+        ends = [each.lows for each in packets], [each.highs for each in packets]
+        sum_dequantized([each.packed for each in packets], *ends, one.lengths, one.bits, out, divisor=divisor)
+        return True
 
     def unsent_of(self, vector: Tensor) -> Tensor:
         add_dequantized(*self._on(vector.device), self.lengths, self.bits, vector, subtract=True)

@@ -10,10 +10,20 @@ from typing import Any
 from llvmlite import ir
 
 from laconic.kernels.cpu.llvm.packing import GROUP, PAIRS_IN_ORDER, narrowed, write_group, write_packed
-from laconic.kernels.cpu.llvm.vectors import U32, Codegen, cgutils, hashes, intrinsic, same, splat, types
+from laconic.kernels.cpu.llvm.vectors import (
+    U32,
+    Codegen,
+    cgutils,
+    concatenated,
+    hashes,
+    intrinsic,
+    register_lanes,
+    same,
+    splat,
+    types,
+)
 from laconic.kernels.reference.stochastic_rounding import FRACTION_BITS
 
-_WIDTH = 8  # elements of a vector: one register, so that comparing and selecting become one instruction
 SEGMENT = 1 << 16  # coordinates that differ in the lower 16 bits only
 _FACTOR_1, _FACTOR_2 = 0x7FEB352D, 0x846CA68B  # factors of hash32
 
@@ -51,9 +61,9 @@ class _Hashes:
     all 32, and ((k & 31) ^ i) * factor, which a table of 32 rows holds.
     """
 
-    def __init__(self, builder: Any, coordinate: Any, low: Any, high: Any) -> None:  # noqa: ANN401
-        self._builder, self._low = builder, low
-        self._high = splat(builder, high, _WIDTH)
+    def __init__(self, builder: Any, coordinate: Any, low: Any, high: Any, n_lanes: int) -> None:  # noqa: ANN401
+        self._builder, self._low, self._n_lanes = builder, low, n_lanes
+        self._high = splat(builder, high, n_lanes)
         # constant table: row k, lane i is (k ^ i) * factor modulo 2**32
         rows = ir.VectorType(U32, GROUP)
         table = [ir.Constant(rows, [(k ^ i) * _FACTOR_1 & 0xFFFFFFFF for i in range(GROUP)]) for k in range(GROUP)]
@@ -69,10 +79,10 @@ class _Hashes:
         builder = self._builder
         # the product's common part, one multiplication for 32 coordinates
         product = builder.mul(builder.xor(coordinate, self._mixed), ir.Constant(U32, _FACTOR_1))
-        product = splat(builder, product, _WIDTH)
+        product = splat(builder, product, self._n_lanes)
         lanes = product.type
         found = []
-        for lane in range(GROUP // _WIDTH):
+        for lane in range(GROUP // self._n_lanes):
             # lanes: common part + table row, then the rest of hash32
             x = builder.load(builder.gep(self._row, [ir.Constant(U32, lane)]), align=4)
             x = builder.add(product, x)
@@ -83,10 +93,10 @@ class _Hashes:
 
     def anywhere(self, coordinate: Any) -> list[Any]:  # noqa: ANN401
         """Return the same from any coordinate on, without the table."""
-        builder = self._builder
-        # lanes: hash32 of coordinate + 0 .. 31, eight at a time
-        offset, low = splat(builder, coordinate, _WIDTH), splat(builder, self._low, _WIDTH)
-        parts = [list(range(lane, lane + _WIDTH)) for lane in range(0, GROUP, _WIDTH)]
+        builder, n = self._builder, self._n_lanes
+        # lanes: hash32 of coordinate + 0 .. 31, a register at a time
+        offset, low = splat(builder, coordinate, n), splat(builder, self._low, n)
+        parts = [list(range(lane, lane + n)) for lane in range(0, GROUP, n)]
         return [hashes(builder, builder.add(offset, ir.Constant(offset.type, lane)), low, self._high) for lane in parts]
 
 
@@ -96,8 +106,9 @@ class _Groups:
     def __init__(self, context: Any, builder: Any, real: Any, args: Any) -> None:  # noqa: ANN401
         self._builder = builder
         self._values, self._n, self._coordinate, low, high, *scale, self._minus, self._width, self._codes = args
-        self._hashes = _Hashes(builder, self._coordinate, low, high)
-        self._scale = tuple(splat(builder, scalar, _WIDTH) for scalar in scale)
+        self._n_lanes = register_lanes(context)  # so that comparing and selecting become one instruction
+        self._hashes = _Hashes(builder, self._coordinate, low, high, self._n_lanes)
+        self._scale = tuple(splat(builder, scalar, self._n_lanes) for scalar in scale)
         self._real = context.get_data_type(real)
 
     def write(self) -> None:
@@ -111,7 +122,7 @@ class _Groups:
             for entered, hashed in ((by_table, self._hashes.group), (by_hash, self._hashes.anywhere)):
                 with entered, builder.if_else(signed) as (minus, no_minus):
                     with minus:
-                        self._loop(hashed, splat(builder, self._minus, _WIDTH))
+                        self._loop(hashed, splat(builder, self._minus, self._n_lanes))
                     with no_minus:
                         self._loop(hashed, None)
 
@@ -125,33 +136,64 @@ class _Groups:
         builder = self._builder
         kind = self._n.type
         with cgutils.for_range(builder, self._n) as loop:
-            # hashes of the group's 32 coordinates, then 4 x 8 elements -> 4 x 8 codes, lanes of 32 bits
+            # hashes of the group's 32 coordinates, then 32 elements -> 32 codes, lanes of 32 bits
             start = builder.mul(loop.index, ir.Constant(kind, GROUP))
             words = hashed(builder.add(self._coordinate, builder.trunc(start, U32)))
             parts = [
-                self._codes_of(builder.add(start, ir.Constant(kind, _WIDTH * i)), words[i], minus)
+                self._codes_of(builder.add(start, ir.Constant(kind, self._n_lanes * i)), words[i], minus)
                 for i in range(len(words))
             ]
-            # 4 x 8 lanes of 32 bits -> 2 x 16 lanes of 16 bits, in packed order
-            pairs = [narrowed(builder, *parts[i : i + 2]) for i in (0, 2)]
-            wide = builder.icmp_signed("==", self._width, ir.Constant(kind, 16))
-            with builder.if_else(wide) as (two_bytes, one_byte):
-                with two_bytes:
-                    # codes of 16 bits: into the order of the elements -> memory
-                    order = ir.Constant(ir.VectorType(U32, GROUP), PAIRS_IN_ORDER)
-                    write_group(builder, builder.shuffle_vector(*pairs, order), self._codes, loop.index)
-                with one_byte:
-                    # codes of at most 8 bits: 2 x 16 lanes -> 32 bytes -> packed to `width` bits -> memory
-                    low = same(pairs[0].type, 255)
-                    codes = narrowed(builder, *(builder.and_(pair, low) for pair in pairs))
-                    write_packed(builder, codes, self._width, self._codes, loop.index)
+            if len(parts) == 2:
+                self._write_in_order(parts, loop.index)
+            else:
+                self._write_pairs(parts, loop.index)
+
+    def _write_in_order(self, parts: list[Any], number: Any) -> None:  # noqa: ANN401
+        """Write the codes of a group from 2 x 16 lanes of 32 bits: AVX-512 narrows them by one instruction, in order.
+
+        Args:
+            parts: The lanes.
+            number: Number of the group.
+        """
+        builder = self._builder
+        wide = builder.icmp_signed("==", self._width, ir.Constant(self._width.type, 16))
+        with builder.if_else(wide) as (two_bytes, one_byte):
+            with two_bytes:
+                # low 16 bits of 2 x 16 lanes -> memory
+                write_group(builder, self._low_bits(parts, 16), self._codes, number)
+            with one_byte:
+                # low 8 bits of 2 x 16 lanes -> packed to `width` bits -> memory
+                write_packed(builder, self._low_bits(parts, 8), self._width, self._codes, number, ordered=True)
+
+    def _low_bits(self, parts: list[Any], bits: int) -> Any:  # noqa: ANN401
+        """Return two vectors as one, with the low bits of each lane."""
+        # lanes of 32 bits -> lanes of `bits` bits (AVX-512: vpmovdw, vpmovdb)
+        narrow = ir.VectorType(ir.IntType(bits), self._n_lanes)
+        return concatenated(self._builder, *(self._builder.trunc(part, narrow) for part in parts))
+
+    def _write_pairs(self, parts: list[Any], number: Any) -> None:  # noqa: ANN401
+        """Write the codes of a group from 4 x 8 lanes of 32 bits. Arguments as for `_write_in_order`."""
+        builder = self._builder
+        # 4 x 8 lanes of 32 bits -> 2 x 16 lanes of 16 bits, in packed order
+        pairs = [narrowed(builder, *parts[i : i + 2]) for i in (0, 2)]
+        wide = builder.icmp_signed("==", self._width, ir.Constant(self._width.type, 16))
+        with builder.if_else(wide) as (two_bytes, one_byte):
+            with two_bytes:
+                # codes of 16 bits: into the order of the elements -> memory
+                order = ir.Constant(ir.VectorType(U32, GROUP), PAIRS_IN_ORDER)
+                write_group(builder, builder.shuffle_vector(*pairs, order), self._codes, number)
+            with one_byte:
+                # codes of at most 8 bits: 2 x 16 lanes -> 32 bytes -> packed to `width` bits -> memory
+                low = same(pairs[0].type, 255)
+                codes = narrowed(builder, *(builder.and_(pair, low) for pair in pairs))
+                write_packed(builder, codes, self._width, self._codes, number)
 
     def _codes_of(self, at: Any, hashed: Any, minus: Any) -> Any:  # noqa: ANN401
-        """Return the codes of the 8 elements from `at` on, lanes of 32 bits."""
+        """Return the codes of one register of elements from `at` on, lanes of 32 bits."""
         builder, words = self._builder, hashed.type
-        # memory -> 8 floats, and which are below zero; with signed codes their magnitudes
+        # memory -> lanes of floats, and which are below zero; with signed codes their magnitudes
         size = 4 if isinstance(self._real, ir.FloatType) else 8
-        lanes = ir.VectorType(self._real, _WIDTH)
+        lanes = ir.VectorType(self._real, self._n_lanes)
         address = builder.add(self._values, builder.mul(at, ir.Constant(at.type, size)))
         values = builder.load(builder.inttoptr(address, lanes.as_pointer()), align=size)
         negative = builder.fcmp_ordered("<", values, same(lanes, 0.0))

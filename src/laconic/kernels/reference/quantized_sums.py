@@ -1,0 +1,45 @@
+"""Sums of quantized vectors: the reference, in torch."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from torch import Tensor
+
+from laconic.kernels.reference.stochastic_rounding import add_dequantized, add_levels
+
+
+def sum_dequantized(
+    packed: Sequence[Tensor], lows: Sequence[Tensor], highs: Sequence[Tensor], lengths: Sequence[int], bits: int,
+    out: Tensor, *, divisor: int = 1,
+) -> None:  # fmt: skip
+    """Write the sum from 0 of several `dequantize`, in their order, divided.
+
+    Args:
+        packed: The codes of each vector.
+        lows: The low end of each block, (blocks,) for each vector.
+        highs: The high ends.
+        lengths: Elements of each block, the same for all vectors.
+        bits: Bits of a code, 1 .. 8.
+        out: (d,) float32 or float64, overwritten.
+        divisor: The divisor.
+    """
+    by_adding(add_dequantized, packed, zip(lows, highs, strict=True), (lengths, bits), out, divisor)
+
+
+def sum_levels(
+    packed: Sequence[Tensor], scales: Sequence[Tensor], lengths: Sequence[int], steps: int, out: Tensor,
+    *, divisor: int = 1,
+) -> None:  # fmt: skip
+    """Write the sum from 0 of several `levels_dense`, in their order, divided. Arguments as for `sum_dequantized`."""
+    by_adding(add_levels, packed, zip(scales, strict=True), (lengths, steps), out, divisor)
+
+
+def by_adding(
+    add: Callable[..., None], packed: Sequence[Tensor], ends: Iterable[tuple[Tensor, ...]],
+    settings: tuple[Sequence[int], int], out: Tensor, divisor: int,
+) -> None:  # fmt: skip
+    """Write the same by a backend's function that adds one vector: codes, ends, lengths and a number, the sum."""
+    out.zero_()
+    for codes, of_blocks in zip(packed, ends, strict=True):
+        add(codes, *of_blocks, *settings, out)
+    if divisor != 1:
+        out.div_(divisor)

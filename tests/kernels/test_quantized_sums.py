@@ -1,0 +1,76 @@
+"""Sums of quantized vectors in one pass: the reference's bits, and those of adding one packet after another."""
+
+import pytest
+import torch
+
+from laconic.compressors import QSGD, Quantized, Ternary
+from laconic.contract import Inbox
+from laconic.kernels import api as kernels
+from laconic.kernels.reference import quantized_sums as reference
+from support.inputs import over_inputs
+
+D = 3000
+LENGTHS = [(D,), (700, 700, 700, 700, 200), (1, 1999, 1000), (3,) * (D // 3)]
+
+
+def vectors(dtype: torch.dtype) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    return [torch.randn(D, generator=generator, dtype=dtype) * scale for scale in (1, 1e-3, 50)]
+
+
+@over_inputs("dtype", [torch.float32, torch.float64])
+@over_inputs("lengths", LENGTHS)
+def test_compiled_sums_are_the_references(lengths, dtype):
+    given = vectors(dtype)
+    for bits in (1, 3, 8):
+        ends = [kernels.ranges(vector, lengths) for vector in given]
+        codes = [kernels.quantize(vector, *each, lengths, bits, 5, 9) for vector, each in zip(given, ends, strict=True)]
+        lows, highs = zip(*ends, strict=True)
+        for n, divisor in ((1, 1), (2, 2), (3, 7)):
+            made, expected = torch.full((D,), 9.0, dtype=dtype), torch.empty(D, dtype=dtype)
+            for sum_, out in ((kernels.sum_dequantized, made), (reference.sum_dequantized, expected)):
+                sum_(codes[:n], lows[:n], highs[:n], lengths, bits, out, divisor=divisor)
+            assert torch.equal(made, expected), (bits, n)
+    for steps in (1, 5, 255):
+        scales = [kernels.norms(vector, lengths) for vector in given]
+        codes = [
+            kernels.quantize_levels(vector, each, lengths, steps, 5, 9)
+            for vector, each in zip(given, scales, strict=True)
+        ]
+        made, expected = torch.full((D,), 9.0, dtype=dtype), torch.empty(D, dtype=dtype)
+        for sum_, out in ((kernels.sum_levels, made), (reference.sum_levels, expected)):
+            sum_(codes, scales, lengths, steps, out, divisor=3)
+        assert torch.equal(made, expected), steps
+
+
+@over_inputs(
+    "compressors",
+    [
+        (Quantized(), Quantized()), (Quantized(bits=4, blocks="500"),) * 3, (QSGD(),) * 2, (Ternary(blocks="64"),) * 2,
+        (Quantized(), Quantized(bits=4)), (QSGD(), Quantized()),
+    ],
+)  # fmt: skip
+def test_a_mean_is_that_of_packets_added_one_after_another_also_where_they_differ(compressors):
+    packets = {
+        rank: compressor(vector, key=rank)
+        for rank, (compressor, vector) in enumerate(zip(compressors, vectors(torch.float32), strict=False))
+    }
+    expected = torch.zeros(D)
+    for packet in packets.values():
+        packet.add_to(expected)
+    made = Inbox(packets, len(packets), lambda: torch.full((D,), 9.0)).mean()
+    assert torch.equal(made, expected / len(packets))
+    assert not made[made == 0].signbit().any()
+
+
+def test_sums_of_vectors_that_do_not_fit_are_refused():
+    lows, highs = torch.zeros(1), torch.ones(1)
+    codes = torch.zeros(8, dtype=torch.uint8)
+    for message, arguments in (
+        ("number of vectors=0", ([], [], [], (8,), 8, torch.empty(8))),
+        ("number of ends of blocks=1", ([codes, codes], [lows], [highs], (8,), 8, torch.empty(8))),
+        ("out has 9 elements", ([codes], [lows], [highs], (8,), 8, torch.empty(9))),
+        ("packed has 8 elements", ([codes], [lows], [highs], (9,), 8, torch.empty(9))),
+    ):
+        with pytest.raises(ValueError, match=f"^sum_dequantized: {message}"):
+            kernels.sum_dequantized(*arguments)
