@@ -17,9 +17,12 @@ Array = NDArray[Any]
 TILE = 1024  # codes; so many fill full bytes, whatever their bits
 
 
-def code_buffer(bits: int) -> Array:
-    """Return a buffer for a tile's codes: (TILE,) zeros of the narrowest type that holds codes of so many bits."""
-    return np.zeros(TILE, np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
+LONG_TILE = 4 * TILE  # where a tile is passed from function to function, which costs as much as many elements
+
+
+def code_buffer(bits: int, size: int = TILE) -> Array:
+    """Return a buffer for a tile's codes: (size,) zeros of the narrowest type that holds codes of so many bits."""
+    return np.zeros(size, np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
 
 
 @kernel

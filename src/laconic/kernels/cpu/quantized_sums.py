@@ -16,7 +16,7 @@ from torch import Tensor
 from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.cpu.block_edges import block_at, edge_of
 from laconic.kernels.cpu.block_norms import FLOATS
-from laconic.kernels.cpu.code_tiles import TILE, code_buffer, unpack_tile
+from laconic.kernels.cpu.code_tiles import LONG_TILE, code_buffer, unpack_tile
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.flatten import pointer_to
 from laconic.kernels.cpu.stochastic_rounding import add_dequantized, add_levels, constants, factor_of, write_values
@@ -65,7 +65,7 @@ def _write(
     def run(start: int, stop: int) -> None:
         _sum_tiles(
             addresses, lows_, highs_, blocks.size, blocks.sparse_edges, numbers, bits, int32(max_code), int32(minus),
-            code_buffer(bits), total, by, start, stop,
+            code_buffer(bits, LONG_TILE), total, by, start, stop,
         )  # fmt: skip
 
     in_chunks(total.size, run)
@@ -89,11 +89,12 @@ def _sum_tiles(
         start: First element, a multiple of CHUNK. The other arguments are those of `stochastic_rounding._dequantize`.
         stop: Index behind the last element.
     """
-    one, sums = numbers[2], np.empty(TILE, total.dtype)
-    n_bytes = (total.size * bits + 7) // 8
-    for tile in range(start, stop, TILE):
-        last = min(tile + TILE, stop)
-        sums[:] = numbers[1]
+    one, n_bytes = numbers[2], (total.size * bits + 7) // 8
+    for tile in range(start, stop, codes.size):
+        last = min(tile + codes.size, stop)
+        part = total[tile:last]
+        for i in range(part.size):
+            part[i] = numbers[1]
         for vector in range(addresses.size):
             packed = carray(pointer_to(addresses[vector]), (n_bytes,), np.uint8)
             unpack_tile(packed[tile * bits // 8 : (last * bits + 7) // 8], bits, codes)
@@ -107,14 +108,10 @@ def _sum_tiles(
                 step = (high * factor - bottom) / numbers[0]
                 write_values(
                     codes[at - tile : until - tile], bottom, step, one / factor, high, max_code, minus,
-                    sums[at - tile : until - tile], one,
+                    total[at:until], one,
                 )  # fmt: skip
                 at = until
                 block += 1
-        part = total[tile:last]
-        if divisor == one:
+        if divisor != one:
             for i in range(part.size):
-                part[i] = sums[i]
-        else:
-            for i in range(part.size):
-                part[i] = sums[i] / divisor
+                part[i] /= divisor

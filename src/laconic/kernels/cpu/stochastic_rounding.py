@@ -22,7 +22,7 @@ from laconic.kernels.cpu.block_norms import FLOATS, bits_of
 from laconic.kernels.cpu.block_norms import absolute_maxima as absolute_maxima
 from laconic.kernels.cpu.block_norms import norms as norms
 from laconic.kernels.cpu.block_norms import ranges as ranges
-from laconic.kernels.cpu.code_tiles import code_buffer, pack_tile, unpack_tile
+from laconic.kernels.cpu.code_tiles import LONG_TILE, TILE, code_buffer, pack_tile, unpack_tile
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.llvm.packing import GROUP
 from laconic.kernels.cpu.llvm.stochastic_rounding import SEGMENT, draw_groups
@@ -177,7 +177,7 @@ def _write(
     write = dequantize_short if blocks.are_short else _dequantize
 
     def run(start: int, stop: int) -> None:
-        codes = code_buffer(bits)
+        codes = code_buffer(bits, TILE if blocks.are_short else LONG_TILE)
         write(
             data,
             lows_,
