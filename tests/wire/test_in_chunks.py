@@ -1,8 +1,9 @@
-"""Long dense frames whose checksum travels last. FORMAT.md, section 1.4."""
+"""Long frames whose checksum travels last. FORMAT.md, section 1.4."""
 
 import pytest
 import torch
 
+from laconic.compressors import QSGD, Natural, Quantized, ScaledSign
 from laconic.wire import (
     CHECKSUM_BYTES,
     CHUNK_BYTES,
@@ -34,11 +35,11 @@ def bytes_of(tensor: torch.Tensor) -> bytes:
     return bytes(tensor.numpy())
 
 
-def landed(messages: list[torch.Tensor], dtype: torch.dtype = torch.float32) -> LandedFrame:
+def landed(messages: list[torch.Tensor], dtype: torch.dtype = torch.float32, *, is_dense: bool = True) -> LandedFrame:
     """What a receiver makes of a prefix and the messages after it."""
     prefix, *chunks, checksum = messages
     start = start_of(bytes_of(prefix))
-    reader = ChunkReader(start, dtype)
+    reader = ChunkReader(start, dtype, is_dense=is_dense)
     for chunk in chunks:
         reader.read(chunk)
     data = start[:12] + bytes_of(checksum) + start[16:] + b"".join(map(bytes_of, chunks))
@@ -92,3 +93,32 @@ def test_inf_and_nan_in_any_chunk_are_refused():
             arrived = landed(messages_of(encode_in_place(frame_of(values))))
             with pytest.raises(WireError, match="dense: inf or NaN among the values"):
                 decode(arrived, COUNT + 3)
+
+
+def test_codes_are_sent_from_where_they_are_and_only_fields_are_copied():
+    values = torch.randn(CHUNK_BYTES + LONG_BYTES)
+    for compressor in (Quantized(), Quantized(blocks="1000"), Quantized(bits=4), QSGD(), Quantized(entropy=True)):
+        packet = compressor(values, key=3, offset=3)
+        frame = Frame(header=Header(role="worker", rank=1, round=2), packet=packet)
+        expected, borrowed = encode(frame), encode_in_place(frame)
+        assert isinstance(borrowed, BorrowedFrame)
+        assert borrowed.values.data_ptr() == packet.stream[0].data_ptr()
+        assert borrowed.numel() == frame.n_bytes == len(expected)
+        assert torch.equal(borrowed.clone(), expected)
+        for data in (expected, borrowed):
+            messages = messages_of(data)
+            assert b"".join(map(bytes_of, messages[1:-1])) == bytes_of(expected[LEAD_BYTES:])
+            assert all(len(message) == CHUNK_BYTES for message in messages[1:-2])
+            arrived = landed(messages, is_dense=False)
+            assert torch.equal(arrived.data, expected)
+            assert torch.equal(decode(arrived, 3 + len(values)).packet.dense(), packet.dense())
+        messages[-2][-1] ^= 1
+        with pytest.raises(WireError, match="checksum"):
+            decode(landed(messages, is_dense=False), 3 + len(values))
+
+
+def test_frames_with_long_fields_and_of_other_kinds_are_encoded_as_one():
+    values = torch.randn(LONG_BYTES)
+    for compressor in (Quantized(blocks="16"), Natural(), ScaledSign(blocks="8")):
+        frame = Frame(header=Header(role="worker", rank=1, round=2), packet=compressor(values, key=3))
+        assert torch.equal(encode_in_place(frame), encode(frame))

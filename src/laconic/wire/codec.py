@@ -26,7 +26,9 @@ from laconic.wire.head import (
 from laconic.wire.packets import KINDS
 from laconic.wire.packets.dense import Dense
 from laconic.wire.packets.fractional import MAX_LEVELS
+from laconic.wire.packets.levels import Levels
 from laconic.wire.packets.packet import Packet, PayloadPart
+from laconic.wire.packets.quantized import QuantizedValues
 
 
 @dataclass(frozen=True, init=False)
@@ -129,25 +131,35 @@ LEAD_BYTES = HEADER_BYTES + 8
 """Of a long frame, the header and what travels with it: as many bytes as fields before the values of a dense packet."""
 
 
+CHUNKED_KINDS = (Dense.kind, Levels.kind, QuantizedValues.kind)
+"""The kinds whose long frames are sent from where their values or codes are, with the checksum last."""
+_MAX_FIELDS_BYTES = 1 << 16  # of a frame that is sent so
+
+
 @dataclass(frozen=True)
 class BorrowedFrame:
-    """A frame's bytes in two parts, so that its values are not copied: they must not change until it is sent."""
+    """A frame's bytes in parts, so that its values are not copied: they must not change until it is sent."""
 
     start: bytes
-    """(LEAD_BYTES,): the header, with zero in place of the checksum, and the fields."""
+    """(LEAD_BYTES,): the header, with zero in place of the checksum, and the fields, or as many bytes as fit in."""
     values: Tensor
     """(n,) uint8, in the memory of the packet."""
+    fields: bytes = b""
+    """The other bytes before the values."""
 
     def numel(self) -> int:
-        """Return the number of bytes in both."""
-        return LEAD_BYTES + self.values.numel()
+        """Return the number of bytes in all."""
+        return LEAD_BYTES + len(self.fields) + self.values.numel()
 
     def clone(self) -> Tensor:
         """Return the bytes in memory of their own, (n,) uint8."""
-        found = checksum(self.start, memoryview(self.values.numpy()))  # type: ignore[arg-type]
         data = BUFFER_POOL.borrow(self.numel())
+        at = LEAD_BYTES + len(self.fields)
+        if self.fields:
+            data[LEAD_BYTES:at] = _byte_view(self.fields)
+        data[at:] = self.values
+        found = checksum(self.start, memoryview(data[LEAD_BYTES:].numpy()))  # type: ignore[arg-type]
         data[:LEAD_BYTES] = _byte_view(with_checksum(self.start, found))
-        data[LEAD_BYTES:] = self.values
         return data
 
 
@@ -243,19 +255,20 @@ def _joined(frame: Frame, payload: Sequence[PayloadPart], encoded_bytes: int) ->
 
 
 def encode_in_place(frame: Frame) -> Tensor | BorrowedFrame:
-    """Return the frame's bytes with long dense values left where they are, or the result of `encode`."""
+    """Return the frame's bytes with long values or codes left where they are, or the result of `encode`."""
     if frame.packet is None:
         return encode(frame)
-    fields, *others = parts = frame.packet.payload()
-    values = others[0] if others else fields
+    *before, values = parts = frame.packet.payload()
     if type(values) is bytes or not values.is_cpu or values.nbytes < LONG_BYTES:  # type: ignore[union-attr]
         return _encoded(frame, parts)
     assert isinstance(values, Tensor), "a part is bytes or a tensor"
-    if len(parts) != 2 or not isinstance(fields, bytes) or HEADER_BYTES + len(fields) != LEAD_BYTES:
+    n_fields = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in before)
+    if frame.packet.kind not in CHUNKED_KINDS or n_fields > _MAX_FIELDS_BYTES:
         return _encoded(frame, parts)
-    in_bytes = _byte_view(values)
+    fields = b"".join(part if isinstance(part, bytes) else bytes(_byte_view(part).numpy()) for part in before)
+    in_bytes, end = _byte_view(values), LEAD_BYTES - HEADER_BYTES
     info = _payload_info(frame, len(fields) + in_bytes.numel())
-    return BorrowedFrame(write_unsealed(frame.header, info) + fields, in_bytes)
+    return BorrowedFrame(write_unsealed(frame.header, info) + fields[:end], in_bytes, fields[end:])
 
 
 def _payload_info(frame: Frame, encoded_bytes: int) -> PayloadInfo:

@@ -1,4 +1,4 @@
-"""Long dense frames in messages of which none needs the frame's checksum beforehand. FORMAT.md, section 1.4."""
+"""Long frames in messages of which none needs the frame's checksum beforehand. FORMAT.md, section 1.4."""
 
 from collections.abc import Iterator
 from typing import final
@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from laconic.kernels.api import absolute_maximum
-from laconic.wire.codec import LEAD_BYTES, LONG_BYTES, BorrowedFrame
+from laconic.wire.codec import CHUNKED_KINDS, LEAD_BYTES, LONG_BYTES, BorrowedFrame
 from laconic.wire.head import CHECKSUM_AT, CHECKSUM_BYTES, PayloadInfo, checksum, checksum_on, with_checksum
-from laconic.wire.packets.dense import Dense
 
 CHUNK_BYTES = 1 << 21
 """Of values in one message, at least; the last one of a frame may have fewer."""
@@ -21,7 +20,7 @@ _COUNT_AT, _AFTER_CHECKSUM = LEAD_BYTES - CHECKSUM_BYTES, CHECKSUM_AT + CHECKSUM
 
 def goes_in_chunks(info: PayloadInfo) -> bool:
     """Return whether a frame with this payload travels in chunks, its checksum last."""
-    return info.encoded_bytes >= LONG_BYTES and info.kind == Dense.kind
+    return info.encoded_bytes >= LONG_BYTES and info.kind in CHUNKED_KINDS
 
 
 def chunk_starts(n_bytes: int) -> range:
@@ -47,9 +46,10 @@ class OutgoingChunks:
     def __init__(self, data: Tensor | BorrowedFrame) -> None:
         """Take a frame that goes in chunks. Its values must not change until they are sent."""
         if isinstance(data, BorrowedFrame):
-            start, self._values, self._is_sealed = data.start, data.values, False
+            start, self._values, self._fields, self._is_sealed = data.start, data.values, data.fields, False
         else:
             start, self._values, self._is_sealed = bytes(data[:LEAD_BYTES].numpy()), data[LEAD_BYTES:], True
+            self._fields = b""
         self._start = start
         self.prefix = torch.frombuffer(bytearray(prefix_of(start)), dtype=torch.uint8)
         """(PREFIX_BYTES,) uint8."""
@@ -57,30 +57,40 @@ class OutgoingChunks:
     def messages(self) -> Iterator[Tensor]:
         """Return the messages after the prefix, each (n,) uint8: the values in chunks, then the checksum."""
         found = checksum(self._start, b"")
-        starts = chunk_starts(self._values.numel())
-        for at in starts:
-            chunk = self._values[at : at + starts.step]
+        for chunk in self._chunks():
             if not self._is_sealed:
                 found = checksum_on(memoryview(chunk.numpy()), found)  # type: ignore[arg-type]
             yield chunk
         sealed = self._start if self._is_sealed else with_checksum(self._start, found)
         yield torch.frombuffer(bytearray(sealed[CHECKSUM_AT:_AFTER_CHECKSUM]), dtype=torch.uint8)
 
+    def _chunks(self) -> Iterator[Tensor]:
+        """Return all bytes behind the start, in chunks; the one with fields is a copy."""
+        length, at = chunk_starts(len(self._fields) + self._values.numel()).step, 0
+        if self._fields:
+            at = length - len(self._fields)
+            fields = torch.frombuffer(bytearray(self._fields), dtype=torch.uint8)
+            yield torch.cat([fields, self._values[:at]])
+        for begin in range(at, self._values.numel(), length):
+            yield self._values[begin : begin + length]
+
 
 @final
 class ChunkReader:
-    """Reads the chunks of a frame as they come, for its checksum and for the largest magnitude of its values."""
+    """Reads the chunks of a frame as they come, for its checksum and, if it is dense, for the largest magnitude."""
 
-    def __init__(self, start: bytes, dtype: torch.dtype) -> None:
-        """Begin with the bytes (LEAD_BYTES,) before the values, zero for the checksum, and the values' type."""
+    def __init__(self, start: bytes, dtype: torch.dtype, *, is_dense: bool = True) -> None:
+        """Begin with the bytes (LEAD_BYTES,) before the chunks, zero for the checksum, and the values' type."""
         self.checksum = checksum(start, b"")
-        self.absolute_maximum = 0.0
-        """NaN if a value is NaN."""
+        self.absolute_maximum: float | None = 0.0 if is_dense else None
+        """NaN if a value is NaN; None if the frame is not dense."""
         self.dtype = dtype
 
     def read(self, chunk: Tensor) -> None:
-        """Read the next chunk, (n,) uint8 of full values."""
+        """Read the next chunk, (n,) uint8; of a dense frame full values."""
         self.checksum = checksum_on(memoryview(chunk.numpy()), self.checksum)  # type: ignore[arg-type]
+        if self.absolute_maximum is None:
+            return
         largest = absolute_maximum(chunk.view(self.dtype))
         if self.absolute_maximum == self.absolute_maximum and not largest <= self.absolute_maximum:
             self.absolute_maximum = largest

@@ -23,6 +23,7 @@ from laconic.wire import (
     LONG_BYTES,
     PREFIX_BYTES,
     ChunkReader,
+    Dense,
     LandedFrame,
     PayloadInfo,
     chunk_starts,
@@ -82,7 +83,7 @@ class IncomingFrame:
         self._reader: ChunkReader | None = None
         if goes_in_chunks(info):
             start = start_of(bytes(message[:PREFIX_BYTES]))
-            self._reader = ChunkReader(start, info.dtype)
+            self._reader = ChunkReader(start, info.dtype, is_dense=info.kind == Dense.kind)
         else:
             start = bytes(message[: LEAD_BYTES if info.encoded_bytes >= LONG_BYTES else HEADER_BYTES])
         self._n_known = len(start)
@@ -118,7 +119,7 @@ class IncomingFrame:
     def land(self, deadline: float, chunk: Callable[[Tensor, int], object] | None = None) -> bool:
         """Wait for its next message until time.monotonic() is `deadline`. Returns whether that is the last one.
 
-        `chunk` gets the values (n,) of each chunk, which are not checked yet, with the number of those before.
+        `chunk` gets the values (n,) of each chunk of a dense frame, not checked yet, and the number of those before.
         """
         number = self._n_landed
         self._works[number].wait(left_until(deadline))
@@ -128,7 +129,7 @@ class IncomingFrame:
             start = self._n_known + self._starts[number]
             landed = self._buffer[start : min(start + self._starts.step, self.n_bytes)]
             self._reader.read(landed)
-            if chunk is not None:
+            if chunk is not None and self._reader.absolute_maximum is not None:
                 values = landed.view(self._reader.dtype)
                 chunk(values, self._starts[number] // values.itemsize)
         return is_last

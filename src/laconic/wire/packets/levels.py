@@ -153,6 +153,13 @@ class Levels(Packet):
             lengths=lengths, steps=self.steps, entropy=self.entropy, offset=start,
         )  # fmt: skip
 
+    def as_read(self) -> Self | None:
+        if self.entropy or self.packed.device.type != "cpu":
+            return None
+        if not bool((torch.isfinite(self.scales) & (self.scales >= 0)).all()):
+            return None  # a reader refuses it
+        return replace(self, scales=self.scales.clone())  # the sender may overwrite its own
+
     def payload(self) -> list[PayloadPart]:
         fields = _FIELDS.pack(self.offset, self.count, self.steps, int(self.entropy), 0) + write_blocks(self.lengths)
         return [fields, self.scales.contiguous(), self.stream[0]]

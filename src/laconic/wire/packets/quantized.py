@@ -148,6 +148,13 @@ class QuantizedValues(Packet):
             offset=start,
         )  # fmt: skip
 
+    def as_read(self) -> Self | None:
+        if self.entropy or self.packed.device.type != "cpu":
+            return None
+        if not bool((torch.isfinite(self.lows) & torch.isfinite(self.highs) & (self.lows <= self.highs)).all()):
+            return None  # a reader refuses it
+        return replace(self, lows=self.lows.clone(), highs=self.highs.clone())  # the sender may overwrite its own
+
     def payload(self) -> list[PayloadPart]:
         fields = _FIELDS.pack(self.offset, self.count, self.bits, int(self.entropy), 0) + write_blocks(self.lengths)
         return [fields, self.lows.contiguous(), self.highs.contiguous(), self.stream[0]]
