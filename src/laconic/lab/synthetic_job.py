@@ -51,7 +51,7 @@ class GivenJob:
         given: dict[str, Any] = {
             "spec": sample_spec(algorithm, d, workers),
             "n_workers": workers,
-            "descend": lambda direction: -_LR * direction,
+            "descend": lambda direction, largest=None: -_LR * direction,
         }
         self._driver: Simulated
         if algorithm.is_asynchronous:
