@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from laconic.kernels.api import add_up, weighted_sum
+from laconic.kernels.api import add_up, add_up_rings, weighted_sum
 from laconic.kernels.cpu import sums as cpu_sums
 from laconic.kernels.reference import sums as reference_sums
 from support.inputs import over_inputs
@@ -42,6 +42,28 @@ def test_a_sum_returns_its_largest_magnitude(kernels):
         out = torch.empty(10_000)
         largest = kernels.add_up(vectors, out, divisor=2)
         assert largest == float(out.abs().max()) or (value != value and largest != largest)
+
+
+@pytest.mark.parametrize("kernels", [reference_sums, cpu_sums], ids=["plain", "cpu"])
+@over_inputs("dtype", [torch.float32, torch.float64])
+@over_inputs(("n", "ends"), [(1, [7]), (2, [5000, 9001]), (5, [1, 1, 4099, 4100, 4100])])
+def test_rings_add_each_slice_from_the_rank_before_its_own_down(kernels, n, ends, dtype):
+    vectors = vectors_of(n, ends[-1], dtype)
+    bounds = list(zip([0, *ends], ends, strict=False))
+    out = torch.full((ends[-1],), torch.nan, dtype=dtype)
+    kernels.add_up_rings(vectors, bounds, out)
+    for k, (start, stop) in enumerate(bounds):
+        expected = vectors[k - 1][start:stop]
+        for step in range(2, n + 1):
+            expected = expected + vectors[(k - step) % n][start:stop]
+        assert torch.equal(out[start:stop], expected)
+        assert torch.equal(out[start:stop].signbit(), expected.signbit())
+
+
+@over_inputs("bounds", [[(0, 3)], [(0, 2), (1, 3)], [(0, 1), (1, 2)], [(0, 4), (4, 3)]])
+def test_slices_that_do_not_cover_the_sum_are_refused_by_name(bounds):
+    with pytest.raises(ValueError, match=r"^add_up_rings: "):
+        add_up_rings([torch.ones(3), torch.ones(3)], bounds, torch.empty(3))
 
 
 def test_the_sum_may_overwrite_its_initial_vector():

@@ -63,6 +63,21 @@ def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], out: Tenso
     return made
 
 
+def add_up_rings(vectors: Sequence[Tensor], bounds: Sequence[tuple[int, int]], out: Tensor) -> None:
+    """Write the sum of `vectors`, (d,) each, to `out` (d,), slice k in the order of the ring that ends at vector k.
+
+    See `reference/sums.py`. `bounds` are the slices (start, stop), as many as vectors.
+    """
+    checks.output("add_up_rings", "out", out, checks.ALL_FLOATS)
+    checks.number("add_up_rings", "number of slices", len(bounds), len(vectors), len(vectors))
+    ends = [stop for _, stop in bounds]
+    if [0, *ends] != [*(start for start, _ in bounds), out.numel()] or ends != sorted(ends):
+        raise ValueError(f"add_up_rings: bounds must cover 0 .. {out.numel()}, one slice behind the other")
+    for number, vector in enumerate(vectors):
+        checks.vector("add_up_rings", f"vector {number}", vector, (out.dtype,), out.numel(), out.device)
+    fastest("sums", out.device).add_up_rings(vectors, bounds, out)
+
+
 def divide(vector: Tensor, n: int) -> bool:
     """Divide `vector` (d,) by n in place; return whether n such have a finite sum. See `reference/finite.py`."""
     checks.output("divide", "vector", vector, checks.ALL_FLOATS, strided=True)

@@ -19,7 +19,7 @@ from laconic.kernels.api import (
     top_k,
 )
 from laconic.protocol.abort import Abort
-from laconic.protocol.round_inputs import Inputs, VectorSource
+from laconic.protocol.round_inputs import Inputs, SharedVector, VectorSource
 
 
 class InputReader:
@@ -112,12 +112,16 @@ class InputReader:
         """Return a vector (d,), which is valid until the end of the round if it has to be written."""
         if isinstance(vector, Tensor):
             return vector
+        if isinstance(vector, SharedVector):
+            return vector.vector()
         out = self._me.scratch()
         vector.into(out, 0, self._me.count)
         return out
 
     def _vector_and_distance(self, vector: Tensor | VectorSource, other: Tensor) -> tuple[Tensor, float]:
         """Return the same, and its squared distance from `other` (d,)."""
+        if isinstance(vector, SharedVector):
+            return vector.vector_and_distance(other)
         tensors = () if isinstance(vector, Tensor) else vector.tensors()
         if not tensors:
             out = self._vector(vector)

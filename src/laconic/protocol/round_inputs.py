@@ -6,7 +6,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+from laconic.kernels.api import gather_distance, squared_distance
 from laconic.protocol.abort import Abort
+from laconic.torch_compat import version_of
 
 
 class VectorSource(Protocol):
@@ -48,6 +50,47 @@ class VectorSource(Protocol):
 
     def tensors(self) -> Sequence[Tensor]:
         """Return the vector as consecutive tensors, of d elements in all. Empty if it has to be computed."""
+
+
+class SharedVector:
+    """A vector (d,) that several workers of this process read in one round: it is written once. A `VectorSource`.
+
+    A worker that changes it in place owns it from then on, and the next worker gets a new one.
+    """
+
+    def __init__(self, source: VectorSource, empty: Callable[[], Tensor]) -> None:
+        """`source` is read when a worker asks for the vector; `empty` returns a vector (d,) with any content."""
+        self.reads, self.into, self.tensors = source.reads, source.into, source.tensors
+        self._empty = empty
+        self._vector: Tensor | None = None
+        self._version = 0
+        self._from: tuple[Tensor, float] | None = None  # a vector, and the squared distance from it
+
+    def vector(self) -> Tensor:
+        """Return the vector, (d,)."""
+        if self._vector is None or version_of(self._vector) != self._version:
+            vector = self._empty()
+            self.into(vector, 0, vector.numel())
+            self._keep(vector)
+            return vector
+        return self._vector
+
+    def vector_and_distance(self, other: Tensor) -> tuple[Tensor, float]:
+        """Return the same, and its squared distance from `other` (d,), which is not computed again for one vector."""
+        if self._from is None or self._from[0] is not other:
+            vector, tensors = self._empty(), self.tensors()
+            if tensors:
+                distance = gather_distance(tensors, other, vector)
+            else:
+                self.into(vector, 0, vector.numel())
+                distance = squared_distance([vector], [other])
+            if self._vector is None:
+                self._keep(vector)
+            self._from = other, distance
+        return self.vector(), self._from[1]
+
+    def _keep(self, vector: Tensor) -> None:
+        self._vector, self._version = vector, version_of(vector)
 
 
 class Active(Protocol):

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from laconic.buffer_pool import new_vector
 from laconic.contract import ModelSpec
 from laconic.kernels.api import (
     CheckedTensors,
@@ -20,6 +22,7 @@ from laconic.kernels.api import (
     take_at,
     take_from,
 )
+from laconic.protocol.round_inputs import SharedVector
 from laconic.training.parameter_names import names_of
 from laconic.training.vector_sources import ChangeOfStep, ChangeSince, Unscaled, VectorCopy
 
@@ -109,6 +112,10 @@ class FlatParameters:
         for parameter, view in zip(self.parameters, self.views(vector), strict=True):
             parameter.data = view.view_as(parameter)
         return vector
+
+    def shared(self) -> SharedVector:
+        """Return where the workers of one round read the parameters, which are copied at most once."""
+        return SharedVector(self.current, partial(new_vector, self.d, self.dtype, self.device))
 
     def equals(self, vector: Tensor) -> bool:
         """Return whether the parameters are those of `vector` (d,)."""

@@ -206,10 +206,13 @@ class TrainingStep:
         self.aborted_rounds.note(self._driver.aborted_rounds > before)
 
     def _step_with_gradient(self) -> None:
+        are_several = self._algorithm.replicas_equal and len(self._workers.present) > 1
+        parameters = self._flat.shared() if are_several else self._flat.current
+
         def inputs_of(rank: int) -> Inputs:
             self._workers.compute(rank)
             return Inputs(
-                vector=self._flat.gradient_source(self._loss_scale), parameters=self._flat.current,
+                vector=self._flat.gradient_source(self._loss_scale), parameters=parameters,
                 gradient_at=self._workers.gradient_at(rank) if self._at_two_points else None, abort=self._abort(),
             )  # fmt: skip
 

@@ -28,6 +28,19 @@ def add_up(vectors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, from_zer
     return magnitude_of(_add_up(addresses, out.numpy(), *patterns_of(out), float(divisor), start), out.dtype)
 
 
+def add_up_rings(vectors: Sequence[Tensor], bounds: Sequence[tuple[int, int]], out: Tensor) -> None:
+    """See `reference.sums.add_up_rings`."""
+    if not are_contiguous_floats([*vectors, out], out.dtype):
+        reference_sums.add_up_rings(vectors, bounds, out)
+        return
+    n, array, (patterns, mask) = len(vectors), out.numpy(), patterns_of(out)
+    addresses = np.array([vector.data_ptr() for vector in vectors] * 2, np.uint64)[::-1].copy()
+    for k, (start, stop) in enumerate(bounds):
+        begins = addresses[n - k :][:n] + np.uint64(start * out.itemsize)  # of vectors k - 1, k - 2, and so on
+        if start < stop:
+            _add_up(begins, array[start:stop], patterns[start:stop], mask, 1.0, -0.0)
+
+
 def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], out: Tensor) -> Tensor:
     """See `reference.sums.weighted_sum`."""
     if not vectors or not are_contiguous_floats([*vectors, out], out.dtype):

@@ -31,6 +31,23 @@ def add_up(vectors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, from_zer
     return absolute_maximum(out)
 
 
+def add_up_rings(vectors: Sequence[Tensor], bounds: Sequence[tuple[int, int]], out: Tensor) -> None:
+    """Write the sum of vectors, each slice added as it goes around a ring that ends at its own rank.
+
+    Slice k begins as that of vector k - 1; vectors k - 2, k - 3 and so on are added, behind vector 0 the last one.
+
+    Args:
+        vectors: As many as slices; (d,) each, of the type of `out`.
+        bounds: The slices (start, stop), which cover all of `out`.
+        out: (d,), overwritten; none of the vectors.
+    """
+    n = len(vectors)
+    for k, (start, stop) in enumerate(bounds):
+        part = out[start:stop].copy_(vectors[k - 1][start:stop])
+        for step in range(2, n + 1):
+            part.add_(vectors[(k - step) % n][start:stop])
+
+
 def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], out: Tensor) -> Tensor:
     """Write the sum of vectors times their weights, added in their order, from 0.
 
