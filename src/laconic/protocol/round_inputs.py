@@ -61,6 +61,7 @@ class SharedVector:
     def __init__(self, source: VectorSource, empty: Callable[[], Tensor]) -> None:
         """`source` is read when a worker asks for the vector; `empty` returns a vector (d,) with any content."""
         self.reads, self.into, self.tensors = source.reads, source.into, source.tensors
+        self.largest_into, self.scaled = source.largest_into, source.scaled
         self._empty = empty
         self._vector: Tensor | None = None
         self._version = 0
