@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "faults": {"protocol", "contract", "telemetry", "network", "wire"},
     "drivers": {"faults", "protocol", "contract", "telemetry", "network", "wire", "kernels"},
     "training": {"drivers", "faults", "protocol", "contract", "telemetry", "network", "kernels"},
-    "checkpoint": {"", "training", "drivers"},
+    "checkpoint": {"", "ddp", "training", "drivers"},
     "ddp": {"training", "drivers", "protocol", "contract", "telemetry", "kernels"},
     "": {"training", "faults", "algorithms", "policies", "contract", "compressors", "telemetry", "network", "gossip",
          "kernels"},

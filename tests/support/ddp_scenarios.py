@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import laconic
+import laconic.checkpoint
 import laconic.ddp
 from laconic.compressors import ScaledSign
 from support import ddp_models, methods, small_model
@@ -58,6 +59,38 @@ def saved_and_loaded(rank: int) -> dict[str, Any]:
     return found
 
 
+def gathered_and_loaded(rank: int, folder: str) -> list[Tensor]:
+    """Six steps at once, and three from states: gathered on rank 0, loaded in another number of slices, and a file."""
+    dropsign = methods.with_test_settings("dropsign")
+    ddp = ddp_models.model()
+    optimizer = ddp_models.sgd(ddp)
+    handle = ddp_models.attached(ddp, dropsign, optimizer=optimizer)
+    ddp_models.train(ddp, optimizer, rank, range(3))
+    handle.gather_state(0)
+    laconic.checkpoint.save(folder, handle, step=3)
+    shared = [reloaded([ddp.module.state_dict(), optimizer.state_dict(), handle.state_dict()])]
+    dist.broadcast_object_list(shared)
+    found = [ddp_models.train(ddp, optimizer, rank, range(3, 6))]
+    handle.detach()
+    for given in ({}, {"overlap": False}, {"folder": folder}):
+        again = ddp_models.model()
+        optimizer = ddp_models.sgd(again)
+        settings = {"overlap": False} if "overlap" in given else {}
+        handle = ddp_models.attached(again, dropsign, optimizer=optimizer, **settings)
+        if "folder" in given:
+            loaded = laconic.checkpoint.load(folder, handle)
+            assert loaded is not None
+            assert loaded.step == 3
+        else:
+            states = copy.deepcopy(shared[0])  # an optimizer goes on with the tensors that it is given
+            again.module.load_state_dict(states[0])
+            optimizer.load_state_dict(states[1])
+            handle.load_state_dict(states[2])
+        found.append(ddp_models.train(again, optimizer, rank, range(3, 6)))
+        handle.detach()
+    return found
+
+
 def refused_states(rank: int) -> list[str]:
     """What is reported to states that are of something else."""
     ddp = ddp_models.model()
@@ -67,7 +100,7 @@ def refused_states(rank: int) -> list[str]:
     other = copy.deepcopy(good)
     other["driver"]["worker"]["memory"]["residual"]["0.bias"][0][3] = torch.nan
     reported = []
-    for state in ({}, {**good, "algorithm": "csgd"}, {**good, "rank": 7}, other):
+    for state in ({}, {**good, "algorithm": "csgd"}, {**good, "seed": 9}, other):
         try:
             handle.load_state_dict(state)
         except ValueError as error:
@@ -349,12 +382,12 @@ def clipped(rank: int) -> list[Tensor]:
     return found
 
 
-ALL = (
+ALL: tuple[Callable[..., Any], ...] = (
     saved_and_loaded, refused_states, detached_and_replaced, infs, scaled, kinds_of_models, several_models, two_passes,
-    thrown_away, by_pairs, observed, clipped,
+    thrown_away, by_pairs, observed, clipped, gathered_and_loaded,
 )  # fmt: skip
 
 
-def everything(rank: int) -> dict[str, Any]:
-    """All scenarios, one after the other, by name."""
-    return {each.__name__: each(rank) for each in ALL}
+def everything(rank: int, folder: str) -> dict[str, Any]:
+    """All scenarios, one after the other, by name; one writes to a folder."""
+    return {each.__name__: each(rank, folder) if each is gathered_and_loaded else each(rank) for each in ALL}

@@ -1,10 +1,11 @@
-"""What is saved and loaded, over ranks or in one process: a `DistributedOptimizer` or a `Simulation`."""
+"""What is saved and loaded: a `DistributedOptimizer` or an attached method over ranks, or a `Simulation`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import nn
 
+from laconic.ddp import Handle
 from laconic.drivers.distributed.state_exchange import show
 from laconic.drivers.gathered import Schema
 from laconic.training.distributed_optimizer import DistributedOptimizer
@@ -44,9 +45,9 @@ class Job(Protocol):
 
 
 class OverRanks:
-    """One rank of a `DistributedOptimizer`."""
+    """One rank of a `DistributedOptimizer`, or of a method that is attached to a model."""
 
-    def __init__(self, opt: DistributedOptimizer) -> None:
+    def __init__(self, opt: DistributedOptimizer | Handle) -> None:
         """Save and load `opt`."""
         self._opt = opt
         self._channel = opt.driver.channel
@@ -62,6 +63,7 @@ class OverRanks:
 
     def own(self) -> dict[str, Any]:
         """Return this rank's state."""
+        assert self._opt.checkpoints is not None
         inner, part = self._opt.checkpoints.own()
         return {INNER: inner, KEY: part}
 
@@ -73,7 +75,11 @@ class OverRanks:
         """Go on from the states that were wanted."""
         own, *others = states
         part = {**states[own][KEY], **({OTHERS: {rank: states[rank][KEY] for rank in others}} if others else {})}
-        self._opt.load_state_dict({**states[own][INNER], KEY: part})
+        state = {**states[own][INNER], KEY: part}
+        if isinstance(self._opt, DistributedOptimizer):
+            self._opt.load_state_dict(state)
+        elif self._opt.checkpoints is not None:
+            self._opt.checkpoints.load(state)
 
 
 class InOneProcess:
@@ -113,10 +119,11 @@ class InOneProcess:
 
 def job_of(opt: object) -> Job:
     """Return a job. Raises TypeError for what is none."""
-    if isinstance(opt, DistributedOptimizer):
+    if isinstance(opt, DistributedOptimizer) or (isinstance(opt, Handle) and opt.checkpoints is not None):
         return OverRanks(opt)
     if isinstance(opt, Simulation):
         return InOneProcess(opt)
     raise TypeError(
-        f"checkpoint: opt is a {type(opt).__name__}; it must be a laconic.DistributedOptimizer or a laconic.Simulation"
+        f"checkpoint: opt is a {type(opt).__name__}; it must be a laconic.DistributedOptimizer, a laconic.Simulation, "
+        "or the handle that laconic.ddp.attach returned for a model in DistributedDataParallel"
     )

@@ -12,6 +12,7 @@ from laconic.checkpoint.folders import MANIFEST, Manifest, saved_in
 from laconic.checkpoint.jobs import Job, job_of
 from laconic.checkpoint.random_states import random_states, set_random_states
 from laconic.checkpoint.saving import check_objects, model_of
+from laconic.ddp import Handle
 from laconic.errors import CheckpointError, CheckpointFormatError
 from laconic.statements import warn
 from laconic.training.distributed_optimizer import DistributedOptimizer
@@ -37,7 +38,7 @@ class Loaded:
 
 def load(
     folder: str | Path,
-    opt: DistributedOptimizer | Simulation,
+    opt: DistributedOptimizer | Simulation | Handle,
     *,
     model: nn.Module | None = None,
     objects: Mapping[str, Any] | None = None,

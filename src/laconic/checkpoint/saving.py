@@ -11,6 +11,7 @@ from laconic.checkpoint.folders import Writing, remove_older
 from laconic.checkpoint.jobs import Job, job_of
 from laconic.checkpoint.parts import Part
 from laconic.checkpoint.random_states import random_states
+from laconic.ddp import Handle
 from laconic.drivers.gathered import Schema
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import plain_number
@@ -27,7 +28,7 @@ _WRITTEN = {"bytes": _NUMBER, "checksum": str}
 
 def save(
     folder: str | Path,
-    opt: DistributedOptimizer | Simulation,
+    opt: DistributedOptimizer | Simulation | Handle,
     *,
     step: int,
     model: nn.Module | None = None,

@@ -59,7 +59,7 @@ class BucketRounds:
         slices: Sequence[range],
         *,
         watch: StepWatch,
-        lr: Callable[[], float],
+        begin: Callable[[], float],
         loss_scale: Callable[[], Tensor | None],
         clipping: Clipping | None,
     ) -> None:
@@ -71,14 +71,14 @@ class BucketRounds:
             active: those that take part in a round.
             slices: the parameters of each slice.
             watch: is told of each round.
-            lr: returns the learning rate of the step that follows.
+            begin: called when a round begins; returns the learning rate of the step that follows.
             loss_scale: returns what the loss is multiplied by, one number; None if by nothing.
             clipping: what clips the directions.
         """
         self.aborted = False
         """Whether the last round was aborted, so that the gradients are NaN on all ranks."""
         self._driver, self._flat, self._active, self._slices = driver, flat, active, slices
-        self._watch, self._lr, self._loss_scale, self._clipping = watch, lr, loss_scale, clipping
+        self._watch, self._on_begin, self._loss_scale, self._clipping = watch, begin, loss_scale, clipping
         self._place_of = {id(parameter): place for place, parameter in enumerate(flat.parameters)}
         self._slice_of = [number for number, run in enumerate(slices) for _ in run]
         self._missing: list[int] = []  # by slice, how many gradients are not there yet
@@ -126,7 +126,7 @@ class BucketRounds:
             raise self._error
         self._watch.begin()
         self._missing = [len(run) for run in self._slices]
-        return _Backward(lr=self._lr(), loss_scale=self._loss_scale())
+        return _Backward(lr=self._on_begin(), loss_scale=self._loss_scale())
 
     def _value_of(self, future: torch.futures.Future[Tensor]) -> Tensor:
         if self._error is not None:

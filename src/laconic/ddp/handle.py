@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from laconic.contract import Algorithm
@@ -17,6 +18,7 @@ from laconic.drivers.distributed.meeting import refusals_shown
 from laconic.drivers.distributed.rounds import TOPIC
 from laconic.statements import state_once
 from laconic.telemetry.traffic import Traffic
+from laconic.training.checkpoints import Checkpoints
 
 
 class Carrier(Protocol):
@@ -42,11 +44,9 @@ class Carrier(Protocol):
     def aborted(self) -> bool:
         """Whether the last round was aborted."""
 
-    def saved(self) -> dict[str, Any]:
-        """Return the method's state."""
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state."""
+    @property
+    def checkpoints(self) -> Checkpoints | None:
+        """What saves and loads the method's state; None if it has none."""
 
     def close(self) -> None:
         """Carry the method no longer."""
@@ -74,8 +74,8 @@ class Handle:
             check_modes(ddp)
             self._trampoline = Trampoline.of(ddp)
             self._trampoline.check_free()
-        kind = StepCarrier if goes_by_step(method, settings) else HookCarrier
-        carrier: Carrier = kind(ddp, self._trampoline, method, settings)
+            kind = StepCarrier if goes_by_step(method, settings) else HookCarrier
+            carrier: Carrier = kind(ddp, self._trampoline, method, settings)
         if carrier.driver.speaks:
             state_once(f"{method.name} is attached: {_when(carrier)}")
         return carrier
@@ -116,17 +116,45 @@ class Handle:
         traffic: Traffic = self.driver.total_traffic(self.traffic)
         return traffic
 
+    @property
+    def checkpoints(self) -> Checkpoints | None:
+        """What saves and loads the method's state; None where one worker is alone."""
+        return self._carrier.checkpoints
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The module that DistributedDataParallel wraps."""
+        model: nn.Module | None = None if self._ddp is None else self._ddp.module
+        return model
+
     def state_dict(self) -> dict[str, Any]:
-        """Return this rank's state of the method: plain tensors and values, by the parameters' plain names."""
-        return self._carrier.saved()
+        """Return the state of the method, of this rank or as it was gathered: plain tensors and values.
+
+        Memories are saved by the parameters' names, without what wrappers add to them. It never waits.
+        """
+        return {} if self.checkpoints is None else self.checkpoints.part()
+
+    def gather_state(self, rank: int | None = None) -> dict[str, Any]:
+        """Gather the state of all ranks, on `rank` or on every one; until the next round, `state_dict()` returns it.
+
+        It needs memory for what all ranks keep; the other ranks get their own state. Collective, between two backward
+        passes. Raises ValueError for a wrong rank, PeerLostError.
+        """
+        if self.checkpoints is not None:
+            self.checkpoints.gather(rank)
+        return self.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken; every rank loads its own.
+        """Go on where `state_dict` was taken. Collective, between two backward passes.
 
-        Raises:
-            ValueError: for a state of another method, model or rank. Nothing has changed then.
+        Where each rank loads what it saved, or all load a gathered state, training goes on bit for bit. A state of one
+        rank, or of another number of ranks, is taken as far as it goes, and a statement says how far.
+
+        Raises PeerLostError, and ValueError for a state of another method or model, or with values that cannot be:
+        then nothing has changed on any rank.
         """
-        self._carrier.load(state_dict)
+        if self.checkpoints is not None:
+            self.checkpoints.load_part(state_dict)
 
     def replace(self, method: Algorithm) -> None:
         """Go on with another method, whose memories are empty. Collective, between two backward passes.

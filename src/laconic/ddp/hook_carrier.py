@@ -1,6 +1,6 @@
 """A method that is carried by the communication hook: its rounds run while the backward pass goes on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from laconic.contract import Algorithm
+from laconic.ddp.backward_training import BackwardTraining
 from laconic.ddp.bucket_rounds import BucketRounds
 from laconic.ddp.carriable import overlaps
 from laconic.ddp.replaced_step import Closure, ReplacedStep
@@ -16,17 +17,18 @@ from laconic.ddp.settings import Settings
 from laconic.ddp.slices import slices_of
 from laconic.ddp.step_watch import StepWatch
 from laconic.ddp.trampoline import Trampoline
+from laconic.drivers.distributed.agreement import Settings as Agreed
 from laconic.drivers.distributed.sliced_rounds import SlicedProcesses
 from laconic.torch_compat import note_step
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.agreed_settings import agreed_settings
+from laconic.training.checkpoints import Checkpoints
 from laconic.training.claims import Claim
 from laconic.training.clipping import clipping_of
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.kernel_preparation import KernelPreparation
 from laconic.training.learning_rates import LearningRates
 from laconic.training.parameter_checks import check_parameters
-from laconic.training.state_dict import Part, check_identity, check_parts, checked, identity_of, with_names
 
 
 class HookCarrier:
@@ -45,32 +47,45 @@ class HookCarrier:
         self._claim.check()
         clipping = clipping_of(settings.clip_norm, settings.clip_value, algorithm, flat, ddp.module)
         optimizer = settings.optimizer
-        learning_rates = None if optimizer is None else LearningRates(optimizer, algorithm, "kept")
+        inner = listed if optimizer is None else optimizer
+        learning_rates = LearningRates(inner, algorithm, "kept")
         self.overlap = overlaps(algorithm, settings)
         slices = self._slices(ddp)
         self.n_slices = len(slices)
         self._active = ActiveParameters(flat.sizes, self._gather_used)
+        self.driver = self._connected(ddp, slices, settings, agreed_settings(listed, flat, ()))
+        self._lr = learning_rates.now
+        self.checkpoints = Checkpoints(
+            inner, self.driver, BackwardTraining(self._active, learning_rates), flat, None,
+            [part.job.spec.offset for part in self.driver.sliced.slices],
+        )  # fmt: skip
+        self._watch = StepWatch(ddp, algorithm, flat.parameters)
+        self.rounds = BucketRounds(
+            self.driver, flat, self._active, slices, watch=self._watch, begin=self._begin,
+            loss_scale=settings.loss_scale, clipping=clipping,
+        )  # fmt: skip
+        self._step = None if optimizer is None else ReplacedStep(optimizer, self._step_unless_aborted)
+        self._claim.take()
+        trampoline.rounds = self.rounds
+
+    def _connected(
+        self, ddp: DistributedDataParallel, slices: Sequence[range], settings: Settings, agreed: Agreed
+    ) -> SlicedProcesses:
+        """Return what moves packets, when the ranks have agreed, and have rank 0's parameters."""
+        flat, algorithm = self._flat, self.algorithm
         parameters = flat.values_by_torch()
-        self.driver = SlicedProcesses(
+        driver = SlicedProcesses(
             algorithm, bounds=[0, *accumulate(sum(flat.sizes[place] for place in run) for run in slices)],
             parameters=parameters, spec=flat.spec, group=ddp.process_group, active=self._active,
             layout=settings.layout, seed=settings.seed, timeout_s=settings.timeout_s,
-            agreed=agreed_settings(listed, flat, ()) | settings.agreed(),
+            agreed={**agreed, **settings.agreed()},
             kernels=KernelPreparation(
                 algorithm=algorithm, flat=flat, local_steps=1, clip=(settings.clip_norm, settings.clip_value),
                 speaks=not dist.get_rank(ddp.process_group),
             ),
         )  # fmt: skip
         flat.set_values(parameters)
-        lr = _one if learning_rates is None else learning_rates.now
-        self._watch = StepWatch(ddp, algorithm, flat.parameters)
-        self.rounds = BucketRounds(
-            self.driver, flat, self._active, slices, watch=self._watch, lr=lr, loss_scale=settings.loss_scale,
-            clipping=clipping,
-        )  # fmt: skip
-        self._step = None if optimizer is None else ReplacedStep(optimizer, self._step_unless_aborted)
-        self._claim.take()
-        trampoline.rounds = self.rounds
+        return driver
 
     def _slices(self, ddp: DistributedDataParallel) -> list[range]:
         flat = self._flat
@@ -83,36 +98,15 @@ class HookCarrier:
         n, what = len(self._flat.sizes), f"for its list of used parameters, round {self.driver.rounds}"
         return self.driver.channel.gather(indices, what, [range(n)], max_bytes=2 + 12 * n)
 
+    def _begin(self) -> float:
+        """Begin a round. Returns the learning rate of the step that follows."""
+        self.checkpoints.others = None  # they were of the round before
+        return self._lr()
+
     @property
     def aborted(self) -> bool:
         """Whether the last round was aborted."""
         return self.rounds.aborted
-
-    def saved(self) -> dict[str, Any]:
-        """Return this rank's state between two backward passes, as tensors and data that JSON can hold."""
-        return {**self._identity(), "driver": self.driver.saved(), "active": self._active.saved()}
-
-    def _identity(self) -> dict[str, Any]:
-        identity = identity_of(self.driver.job, local_steps=1, rank=self.driver.channel.rank)
-        return identity | {"slices": [part.job.spec.offset for part in self.driver.sliced.slices]}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `saved` has returned.
-
-        Raises:
-            ValueError: for what does not fit. Nothing has changed then.
-        """
-        parts: dict[str, Part] = {"driver": self.driver, "active": self._active}
-        found: dict[str, Any] = {}
-        checked(lambda: found.update(self._read(state)), "the state")
-        check_parts(found, parts)
-        for name, part in parts.items():
-            part.restore(found[name])
-
-    def _read(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
-        named = with_names(state, self._flat.spec.names)
-        check_identity(named, self._identity(), "attach the same method with the same settings to the same model")
-        return named
 
     def _step_unless_aborted(self, closure: Closure, step: Callable[..., Any]) -> Any:  # noqa: ANN401
         """Take the optimizer's step, unless the round was aborted, so that the gradients are NaN."""
@@ -133,7 +127,3 @@ class HookCarrier:
             self._step.restore()
         self._watch.close()
         self._claim.lost = "the method is detached"
-
-
-def _one() -> float:
-    return 1.0

@@ -1,8 +1,5 @@
 """What carries a method where one worker is alone, with no DistributedDataParallel: nothing."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from laconic.contract import Algorithm
 from laconic.telemetry.meter import Meter
 from laconic.telemetry.phases import Seconds
@@ -32,17 +29,11 @@ class IdleCarrier:
     overlap = False
     n_slices = 0
     aborted = False
+    checkpoints = None
 
     def __init__(self, algorithm: Algorithm) -> None:
         self.algorithm = algorithm
         self.driver = IdleDriver()
-
-    def saved(self) -> dict[str, Any]:
-        """Return nothing."""
-        return {}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take nothing of a state."""
 
     def close(self) -> None:
         """Do nothing."""

@@ -4,7 +4,7 @@ The optimizer stays the user's own, with schedules and scalers around it. Its `s
 `DistributedOptimizer`, which steps it in turn.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,8 +17,8 @@ from laconic.ddp.settings import Settings
 from laconic.ddp.trampoline import Trampoline
 from laconic.drivers.distributed.rounds import Processes
 from laconic.torch_compat import LOSS_SCALE, OVERFLOW, GradBucket, let_scale
+from laconic.training.checkpoints import Checkpoints
 from laconic.training.distributed_optimizer import DistributedOptimizer
-from laconic.training.state_dict import KEY
 from laconic.training.wrappers import hand_over, take_back
 
 
@@ -81,13 +81,10 @@ class StepCarrier:
                 del outer[name]
             inner.update(given)
 
-    def saved(self) -> dict[str, Any]:
-        """Return this rank's state between two steps, as tensors and data that JSON can hold."""
-        return self.wrapped.checkpoints.own()[1]
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `saved` has returned. Collective; see `DistributedOptimizer.load_state_dict`."""
-        self.wrapped.load_state_dict(self._optimizer.state_dict() | {KEY: dict(state)})
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What saves and loads the state."""
+        return self.wrapped.checkpoints
 
     def close(self) -> None:
         """Leave the group, and give the optimizer its own step again. Not collective."""

@@ -5,7 +5,7 @@ optimizer; then all tell each other whether it fits, and load the rest or take e
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakMethod
@@ -22,9 +22,11 @@ from laconic.training.saved_job import OTHERS, SavedJob, keeps_nothing, named_ra
 from laconic.training.server_model import ServerModel
 from laconic.training.simulated_state import as_ranks
 from laconic.training.state_dict import (
+    KEY,
     VERSION,
     InnerLoad,
     Part,
+    Training,
     check_identity,
     check_parts,
     checked,
@@ -37,7 +39,6 @@ from laconic.training.state_dict import (
     to_bytes,
     with_names,
 )
-from laconic.training.training_step import TrainingStep
 
 _MAX_BYTES = 1 << 21
 _NUMBER = range(1 << 62)
@@ -46,7 +47,7 @@ _READ = {
     "error": str, "has_part": bool, "rounds": {str: (_NUMBER, _NUMBER)}, "n_workers": int, "layout": str,
     "is_exact": bool,
 }  # fmt: skip
-_MAY_DIFFER = {"layout", "local_steps", "rank", "n_workers"}  # the slots' rules say what then happens
+_MAY_DIFFER = {"layout", "local_steps", "rank", "n_workers", "slices"}  # the slots' rules say what then happens
 _REMEDY = "make the optimizer as it was made when the state was saved"
 
 
@@ -57,9 +58,10 @@ class Checkpoints:
         self,
         inner: Optimizer,
         driver: Processes,
-        training: TrainingStep,
+        training: Training,
         flat: FlatParameters,
         server_model: ServerModel | None,
+        slices: Sequence[int] = (0,),
     ) -> None:
         """Save and load these parts of a `DistributedOptimizer`.
 
@@ -69,7 +71,9 @@ class Checkpoints:
             training: its steps.
             flat: the model's parameters.
             server_model: the server's model, if a server has one.
+            slices: where the slices of the vector begin that have rounds of their own.
         """
+        self._slices = list(slices)
         self._inner = inner
         self._driver = driver
         self._training = training
@@ -90,7 +94,8 @@ class Checkpoints:
         """Return what must be equal when the state is loaded."""
         job = self._driver.job
         own = {"n_workers": job.layout.n_workers}
-        return identity_of(job, local_steps=self._training.local.many, rank=self._driver.channel.rank) | own
+        identity = identity_of(job, local_steps=self._training.local.many, rank=self._driver.channel.rank)
+        return identity | own | ({} if self._slices == [0] else {"slices": self._slices})
 
     def _part(self) -> dict[str, Any]:
         return {**self.identity(), **{name: part.saved() for name, part in self._parts.items()}}
@@ -112,10 +117,18 @@ class Checkpoints:
                 "state_dict: flatten_optimizer_state_dict=True drops what the method keeps when it is loaded; leave it "
                 "False, or save opt.state_dict() itself"
             )
-        if self.others is None:
-            self._say_what_is_missing()
-        part = self._part() if self.others is None else {**self._part(), OTHERS: dict(self.others)}
-        return composed(self._inner, part, packed=calling is not None)
+        return composed(self._inner, self.part(), packed=calling is not None)
+
+    def part(self) -> dict[str, Any]:
+        """Return the method's part of the state of this rank, with those of the others if they were gathered."""
+        if self.others is not None:
+            return {**self._part(), OTHERS: dict(self.others)}
+        self._say_what_is_missing()
+        return self._part()
+
+    def load_part(self, part: Mapping[str, Any]) -> None:
+        """Go on from a part that `part` has returned; the inner optimizer stays as it is. Collective; see `load`."""
+        self.load(split(self._inner.state_dict())[0] | {KEY: dict(part)})
 
     def _say_what_is_missing(self) -> None:
         driver = self._driver
@@ -134,7 +147,7 @@ class Checkpoints:
         if missing:
             state_once(
                 f"state_dict() returns what rank 0 has of {algorithm.name}; {' and '.join(missing)} is not in it. To "
-                "save a whole state, call opt.gather_state() on every rank before it"
+                "save a whole state, call gather_state() on every rank before it"
             )
 
     def gather(self, rank: int | None) -> None:
@@ -267,7 +280,7 @@ class Checkpoints:
         read = {
             "error": error[:2000], "has_part": has_part, "n_workers": leading["n_workers"],
             "layout": str(leading["layout"])[:80],
-            "is_exact": own is not None and all(is_same(own.get(key), value) for key, value in self.identity().items()),
+            "is_exact": own is not None and self._is_own(own),
             "rounds": {str(rank): _time_of(part) for rank, part in parts.items()},
         }  # fmt: skip
         reports = channel.gather(read, "to load a state", _READ, _MAX_BYTES)
@@ -288,6 +301,11 @@ class Checkpoints:
         if error:
             raise ValueError(error)
         return new, summary
+
+    def _is_own(self, part: Mapping[str, Any]) -> bool:
+        """Return whether a part is of this job as it is, so that a rank goes on from its own alone."""
+        identity = {"slices": [0], **self.identity()}
+        return all(is_same({"slices": [0], **part}.get(key), value) for key, value in identity.items())
 
     def _fitted(self, parts: dict[int, Any], *, is_exact: bool) -> Mapping[str, Any]:
         channel, job = self._driver.channel, self._driver.job

@@ -37,6 +37,32 @@ class Part(Protocol):
         """Continue from a state that was checked."""
 
 
+class Local(Protocol):
+    """How many steps are taken for each exchange."""
+
+    @property
+    def many(self) -> int:
+        """Their number."""
+
+    @property
+    def are_taken(self) -> bool:
+        """Whether the inner optimizer takes steps between two exchanges."""
+
+
+class Training(Part, Protocol):
+    """The steps that are saved with a driver: a `TrainingStep`, or rounds in backward passes."""
+
+    n_taken: int
+    """Number of local steps since the last exchange."""
+
+    @property
+    def local(self) -> Local:
+        """How many steps are taken for each exchange."""
+
+    def begun_again(self, state: Mapping[str, Any], values: Tensor | None) -> dict[str, Any]:
+        """Return the state of a rank that begins at an exchange; see `TrainingStep`."""
+
+
 def identity_of(job: Job, *, local_steps: int, rank: int | None) -> dict[str, Any]:
     """Return what must be equal when a state is loaded. `rank`: None for all ranks in one state."""
     return {
