@@ -17,9 +17,10 @@ from functools import partial
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from laconic.compressors import COMPRESSORS, Compressor, Identity
-from laconic.contract import Accept, Algorithm, Exchange, ModelSpec, Slices, Step, Worker, algorithm
+from laconic.contract import Accept, Algorithm, Arriving, Exchange, ModelSpec, Slices, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import add_up
 from laconic.wire import Dense, Packet
@@ -73,26 +74,47 @@ class CSGDRing(Algorithm):
         n = me.n_workers
         slices = self._slices(me.count, n)
         mean = me.scratch() if n > 1 else me.gradient
+        before = (me.rank - 1) % n
         came: Packet | None = None  # in the last exchange
+        arriving: Arriving | None = None  # what has seen it while it came
         for slot in range(2 * n - 2):
             start, stop = slices[(me.rank - slot) % n]
             sent = None
             if stop > start:
-                sent = came if slot >= n else self._compressed(me, start, stop, came)
+                sent = came if slot >= n else self._compressed(me, start, stop, came, arriving)
+            arriving = self._see(me, slot, slices[(before - slot) % n], mean)
             reply = yield sent
-            came = reply.packets.get((me.rank - 1) % n)
-            for packet in (sent, came):
-                if packet is not None and slot >= n - 1:
-                    begin = packet.offset - me.offset
-                    torch.div(packet.dense(), n, out=mean[begin : begin + packet.count])
+            came = reply.packets.get(before)
+            if slot == n - 1:
+                _put_mean(sent, me, mean)
+            if slot >= n - 1 and not (arriving is not None and arriving.saw(before, came)):
+                _put_mean(came, me, mean)
         return mean
 
-    def _compressed(self, me: Worker, start: int, stop: int, came: Packet | None) -> Packet:
+    def _see(self, me: Worker, slot: int, bounds: tuple[int, int], mean: Tensor) -> Arriving | None:
+        """Add the slice that comes in this exchange to the own one while it comes, or divide it if it is complete."""
+        start, stop = bounds
+        if type(self.compressor) is not Identity or start == stop:
+            return None
+        n, own, out = me.n_workers, me.gradient[start:stop], mean[start:stop]
+
+        def add(_: int, values: Tensor, at: int) -> float:
+            part = own[at : at + values.numel()]
+            return add_up([part, values], part, from_zero=False)
+
+        def divide(_: int, values: Tensor, at: int) -> float:
+            return add_up([values], out[at : at + values.numel()], divisor=n, from_zero=False)
+
+        return me.see_arriving(add if slot < n - 1 else divide, stop - start)
+
+    def _compressed(self, me: Worker, start: int, stop: int, came: Packet | None, arriving: Arriving | None) -> Packet:
         """Return the received slice plus this worker's own slice of the gradient, compressed."""
         own = me.gradient[start:stop]
         if type(self.compressor) is Identity and (came is None or type(came) is Dense):
             sent, largest = Dense(values=own, offset=me.offset + start), me.largest_gradient
-            if came is not None:
+            if came is not None and arriving is not None and arriving.saw((me.rank - 1) % me.n_workers, came):
+                largest = arriving.largest
+            elif came is not None:
                 largest = add_up([own, came.dense()], own, from_zero=False)
             return sent if largest is None else sent.measured(largest)  # of its slice or of more: a bound
         if came is not None:
@@ -102,6 +124,13 @@ class CSGDRing(Algorithm):
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         bits = 2 * (n_workers - 1) / n_workers * self.compressor.paper_bits(ModelSpec.of_sizes(spec.d))
         return bits, bits  # unpartitioned: as a mean over workers
+
+
+def _put_mean(total: Packet | None, me: Worker, mean: Tensor) -> None:
+    """Write a slice of the sum, divided by the number of workers, to its place in `mean` (d,)."""
+    if total is not None:
+        start = total.offset - me.offset
+        torch.div(total.dense(), me.n_workers, out=mean[start : start + total.count])
 
 
 def _of_sender(accepted: Sequence[Accept | None], slot: int, rank: int) -> Accept | None:

@@ -15,7 +15,7 @@ Differs: the inner optimizer makes the local step, and there may be several. Pub
 parameters, which are the same on all workers, and not at zero.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -23,7 +23,19 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import COMPRESSORS, Compressor, Identity, dense, warn_of_growing_residual
-from laconic.contract import DENSE, Algorithm, Exchange, ModelSpec, Rule, Slices, Slot, Step, Worker, algorithm
+from laconic.contract import (
+    DENSE,
+    Algorithm,
+    Arriving,
+    Exchange,
+    ModelSpec,
+    Rule,
+    Slices,
+    Slot,
+    Step,
+    Worker,
+    algorithm,
+)
 from laconic.gossip.mixing import Mixing
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import weighted_sum
@@ -93,15 +105,38 @@ class DSGD(Algorithm):
             return (yield from self._choco(me, updated))
         if self.mixing == "difference":
             return (yield from self._difference(me, updated))
+        mixed = me.scratch()
+        arriving, neighbors = self._mix_while_they_come(me, updated, mixed)
         reply = yield dense(updated, offset=me.offset)
-        return self._mixed(me, {rank: packet.dense() for rank, packet in reply.packets.items()} | {me.rank: updated})
+        packets = reply.packets
+        if packets.keys() == neighbors and all(arriving.saw(rank, packet) for rank, packet in packets.items()):
+            return mixed
+        return self._mixed(me, {rank: packet.dense() for rank, packet in packets.items()} | {me.rank: updated}, mixed)
 
-    def _mixed(self, me: Worker, models: dict[int, Tensor]) -> Tensor:
-        """Return the weighted sum (d,) of the models, each (d,), added in rank order."""
+    def _mix_while_they_come(self, me: Worker, updated: Tensor, mixed: Tensor) -> tuple[Arriving, Set[int]]:
+        """Write the mixed model to `mixed` (d,) while the neighbors' come; returns what sees them, and their ranks."""
+        mixing = Mixing.from_text(self.graph, me.n_workers, me.round)
+        neighbors = frozenset(mixing.neighbors(me.rank))
+        ranks = sorted({*neighbors, me.rank})
+        weights = [mixing.weight(me.rank, rank) for rank in ranks]
+        waiting: dict[int, dict[int, Tensor]] = {}  # by start and rank
+
+        def take(rank: int, values: Tensor, start: int) -> None:
+            stop = start + values.numel()
+            models = waiting.setdefault(start, {me.rank: updated[start:stop]})
+            models[rank] = values
+            if len(models) == len(ranks):
+                weighted_sum([models[rank] for rank in ranks], weights, mixed[start:stop])
+                del waiting[start]
+
+        return me.see_arriving(take, me.count), neighbors
+
+    def _mixed(self, me: Worker, models: dict[int, Tensor], out: Tensor | None = None) -> Tensor:
+        """Return the weighted sum of the models, (d,) each, added in rank order, in `out` if it is given."""
         mixing = Mixing.from_text(self.graph, me.n_workers, me.round)
         ranks = sorted(models)
         weights = [mixing.weight(me.rank, rank) for rank in ranks]
-        return weighted_sum([models[rank] for rank in ranks], weights, me.scratch())
+        return weighted_sum([models[rank] for rank in ranks], weights, me.scratch() if out is None else out)
 
     def _copies(self, me: Worker) -> dict[int, Tensor]:
         """Return the published models of this worker and its neighbors, by rank, each (d,)."""

@@ -2,6 +2,7 @@
 
 from laconic.contract.accept import DENSE, Accept, Accepted, AcceptedBy
 from laconic.contract.algorithm import ALGORITHMS, Algorithm, Exchange, Result, Slices, Step, algorithm, is_of_warm_up
+from laconic.contract.arriving import Arriving
 from laconic.contract.bounded_staleness import Late, StalenessBound, UpdateOutcome
 from laconic.contract.memory import Memory, Scratch, storage_of
 from laconic.contract.messages import Inbox, Reply
@@ -18,6 +19,7 @@ __all__ = [
     "Accepted",
     "AcceptedBy",
     "Algorithm",
+    "Arriving",
     "Exchange",
     "Inbox",
     "Late",

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from laconic.contract.arriving import Arriving, Take
 from laconic.contract.memory import Memory, Scratch
 from laconic.contract.model_spec import ModelSpec
 from laconic.errors import ContractError, NonFiniteError
@@ -91,6 +92,8 @@ class Worker(Side):
     """Returns the same as tensors of d elements in all, which need not be copied."""
     support: Tensor | None = None
     """Set by a method that knows it: indices (k,) int64, ascending, outside which the result of its round is zero."""
+    arriving: Arriving | None = None
+    """What sees the packets of the next exchange while they come; see `see_arriving`."""
     guesses: dict[str, Any] = field(default_factory=dict)
     """By name, what makes a round fast and changes no result, such as where a selection begins; it is not saved."""
 
@@ -131,6 +134,14 @@ class Worker(Side):
     def change_plus_and_largest(self, other: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return `change_plus`, and the indices (k,) of its largest magnitudes, in one pass where possible."""
         return self.read_change_and_largest(other, k)
+
+    def see_arriving(self, take: Take, count: int) -> Arriving:
+        """Let `take` see dense values of the neighbors' packets of the next exchange, `count` each, while they come.
+
+        It may not be called at all: the result says for which packets it was.
+        """
+        self.arriving = Arriving(take, count, self.memory.dtype)
+        return self.arriving
 
     def require(self, is_finite: bool) -> None:
         """Abort the round unless the result computed from `gradient_tensors` is finite; they are not checked before."""

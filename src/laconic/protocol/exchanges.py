@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
-from laconic.contract import Memory, Result
+from laconic.contract import Arriving, Memory, Result
 from laconic.protocol.abort import Abort
 from laconic.protocol.frames import Answer, read_frame
 from laconic.protocol.job import Job, PlannedExchange
@@ -256,9 +256,12 @@ class _Swapping:
                 server.take(worker.rank, sent[0] if own is None else own)
         expected = [node for node in ends.uploaders if node not in resting] if resting else ends.uploaders
         meanwhile = None if server is None else rank.meanwhile
+        arriving: Arriving | None = None
         if server is not None:
             rank_at = rank.job.layout.rank_at
             self.landing = server.sum_while_landing({node: rank_at[node] for node in expected}, meanwhile)
+        elif worker is not None:
+            arriving, worker.me.arriving = worker.me.arriving, None
         self.meanwhile = meanwhile
         outgoing = {}
         for leg in ends.uploads if sends else ():
@@ -266,7 +269,7 @@ class _Swapping:
         self.phase("encode")
         return Swap(
             outgoing=outgoing, expected=expected, purpose=f"for its packet of round {round_}", take=self._take_packet,
-            landing=self.landing,
+            landing=self.landing or arriving,
         )  # fmt: skip
 
     def _take_packet(self, node: int, data: Encoded) -> None:
