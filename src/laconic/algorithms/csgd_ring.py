@@ -110,7 +110,8 @@ class CSGDRing(Algorithm):
     def _compressed(self, me: Worker, start: int, stop: int, came: Packet | None, arriving: Arriving | None) -> Packet:
         """Return the received slice plus this worker's own slice of the gradient, compressed."""
         own = me.gradient[start:stop]
-        if type(self.compressor) is Identity and (came is None or type(came) is Dense):
+        is_here = came is None or (type(came) is Dense and came.values.device == own.device)
+        if type(self.compressor) is Identity and is_here:
             sent, largest = Dense(values=own, offset=me.offset + start), me.largest_gradient
             if came is not None and arriving is not None and arriving.saw((me.rank - 1) % me.n_workers, came):
                 largest = arriving.largest

@@ -11,6 +11,7 @@ from laconic.kernels import checks
 from laconic.kernels.checked_tensors import CheckedTensors
 from laconic.kernels.dispatch import fastest
 from laconic.kernels.reference import finite as reference_finite
+from laconic.kernels.reference import sums as reference_sums
 
 
 def take_at(vector: Tensor, indices: Tensor) -> Tensor:
@@ -58,8 +59,10 @@ def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], out: Tenso
     checks.output("weighted_sum", "out", out, checks.ALL_FLOATS)
     checks.number("weighted_sum", "number of weights", len(weights), len(vectors), len(vectors))
     for number, vector in enumerate(vectors):
-        checks.vector("weighted_sum", f"vector {number}", vector, (out.dtype,), out.numel(), out.device)
-    made: Tensor = fastest("sums", out.device).weighted_sum(vectors, weights, out)
+        checks.vector("weighted_sum", f"vector {number}", vector, (out.dtype,), out.numel())
+    are_here = all(vector.device == out.device for vector in vectors)
+    sums = fastest("sums", out.device) if are_here else reference_sums
+    made: Tensor = sums.weighted_sum(vectors, weights, out)
     return made
 
 
