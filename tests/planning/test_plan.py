@@ -88,7 +88,7 @@ def simulated_rounds(algorithm, layout_name, link, d, n, n_rounds, sites=None):
         layout=layout_name,
         link=link,
         sites=sites,
-        descend=lambda direction: -0.1 * direction,
+        descend=lambda direction, _=None: -0.1 * direction,
     )
     random = torch.Generator().manual_seed(0)
     vectors = [torch.randn(d, generator=random) for _ in range(n + 1)]
