@@ -37,7 +37,7 @@ CASES = [
 ]
 
 
-AMONG_THREE = 3, 800_001, [(CSGDRing(), "auto"), (DSGD(), "auto"), (GlobalReplica(), "rank0")]  # a third is long
+OF_THREE = 3, 800_001, [(CSGDRing(), "auto"), (DSGD(), "auto"), (GlobalReplica(), "rank0")]  # a third is long
 
 
 def gradient(rank: int, round_: int, d: int) -> torch.Tensor:
@@ -75,7 +75,7 @@ def in_simulator(algorithm: laconic.Algorithm, layout: str, n: int, d: int) -> l
 
 @pytest.mark.slow
 def test_long_frames_give_the_bits_of_the_simulator():
-    for n, d, cases in ((N, D, CASES), AMONG_THREE):
+    for n, d, cases in ((N, D, CASES), OF_THREE):
         assert 4 * (d // n) >= LONG_BYTES
         by_rank = run_ranks(train_in_process, n, d, cases)
         for place, (algorithm, layout) in enumerate(cases):
