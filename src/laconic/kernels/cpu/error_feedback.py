@@ -17,9 +17,7 @@ from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.flatten import pointer_to
 from laconic.kernels.cpu.llvm.error_feedback import (
     error_feedback_step_at,
-    error_feedback_step_past_caches,
     error_feedback_total_at,
-    error_feedback_total_past_caches,
 )
 from laconic.kernels.cpu.llvm.vectors import ALL, NONE, Words, append, compress, full_blocks, low_bits, population
 
@@ -30,7 +28,7 @@ Draw = tuple[int, int, int, int]  # first coordinate, the halves of the mixed ke
 @kernel
 def error_feedback_step(
     addresses: Array, sizes: Array, momentum: Array, residual: Array, new_momentum: Array, new_residual: Array,
-    mu: float, decay: float, c: float, draw: Draw, past_caches: bool, words: Words, sampled: Words,
+    mu: float, decay: float, c: float, draw: Draw, past: int | None, words: Words, sampled: Words,
 ) -> tuple[int, bool]:  # fmt: skip
     """Take a worker's step.
 
@@ -45,7 +43,7 @@ def error_feedback_step(
         decay: Factor of the old residual.
         c: Magnitude that a sent sign stands for.
         draw: The mask's first coordinate, the two halves of its key, its threshold.
-        past_caches: Store past the caches; both new vectors must begin at a multiple of 64 bytes.
+        past: 1 to store past the caches, otherwise None; both new vectors must begin at a multiple of 64 bytes.
         words: The stream of signs, overwritten.
         sampled: The mask as bits, overwritten.
 
@@ -67,19 +65,14 @@ def error_feedback_step(
             residual[at:end],
             momentum[at:end],
         )
-        start, stop = full_blocks(residual_out, past_caches)
+        start, stop = full_blocks(residual_out, past is not None)
         for few in range(2):  # elements before the full blocks first, then the blocks and the elements behind
             if few:
                 for place in range(start, stop, 64):
                     here = uint32(offset + at + place)
-                    if past_caches:
-                        negative, mask, non_finite = error_feedback_step_past_caches(
-                            residual_out, moved, old_residual, old, tensor, place, *factors, here, low, high, limit
-                        )
-                    else:
-                        negative, mask, non_finite = error_feedback_step_at(
-                            residual_out, moved, old_residual, old, tensor, place, *factors, here, low, high, limit
-                        )
+                    negative, mask, non_finite = error_feedback_step_at(
+                        residual_out, moved, old_residual, old, tensor, place, *factors, here, low, high, limit, past
+                    )
                     mask &= allowed
                     wrong |= non_finite
                     append(sampled, at + place, mask, 64)
@@ -108,7 +101,7 @@ def _error_feedback_few(
     buffer = np.zeros((5, 64), residual_out.dtype)
     buffer[2, :n], buffer[3, :n], buffer[4, :n] = residual, momentum, gradient
     negative, mask, non_finite = error_feedback_step_at(
-        buffer[0], buffer[1], buffer[2], buffer[3], buffer[4], 0, *factors, offset, low, high, limit
+        buffer[0], buffer[1], buffer[2], buffer[3], buffer[4], 0, *factors, offset, low, high, limit, None
     )
     residual_out[:], moved[:] = buffer[0, :n], buffer[1, :n]
     return negative, mask & low_bits(n), non_finite & low_bits(n)
@@ -117,7 +110,7 @@ def _error_feedback_few(
 @kernel
 def error_feedback_total(
     total: Array, residual: Array, new_residual: Array, divisor: float, scale: float, decay: float, c: float,
-    draw: Draw, past_caches: bool, words: Words, sampled: Words,
+    draw: Draw, past: int | None, words: Words, sampled: Words,
 ) -> int:  # fmt: skip
     """Take the server's step.
 
@@ -130,7 +123,7 @@ def error_feedback_total(
         decay: Factor of the old residual.
         c: Magnitude that a sent sign stands for.
         draw: The mask's first coordinate, the two halves of its key, its threshold.
-        past_caches: Store past the caches; the new residual must begin at a multiple of 64 bytes.
+        past: 1 to store past the caches, otherwise None; the new residual must begin at a multiple of 64 bytes.
         words: The stream of signs, overwritten.
         sampled: The mask as words, overwritten.
 
@@ -146,14 +139,9 @@ def error_feedback_total(
     full = residual.size // 64 * 64
     for place in range(0, full, 64):
         at = uint32(offset + place)
-        if past_caches:
-            negative, mask, _ = error_feedback_total_past_caches(
-                new_residual, residual, total, place, *factors, at, low, high, limit
-            )
-        else:
-            negative, mask, _ = error_feedback_total_at(
-                new_residual, residual, total, place, *factors, at, low, high, limit
-            )
+        negative, mask, _ = error_feedback_total_at(
+            new_residual, residual, total, place, *factors, at, low, high, limit, past
+        )
         mask &= allowed
         sampled[place >> 6] = mask
         n = append(words, n, compress(negative, mask), population(mask))
@@ -163,7 +151,7 @@ def error_feedback_total(
         e, out = last[0], last[1]
         t[:rest], e[:rest] = total[full:], residual[full:]
         at = uint32(offset + full)
-        negative, mask, _ = error_feedback_total_at(out, e, t, 0, *factors, at, low, high, limit)
+        negative, mask, _ = error_feedback_total_at(out, e, t, 0, *factors, at, low, high, limit, None)
         mask &= allowed & low_bits(rest)
         sampled[full >> 6] = mask
         n = append(words, n, compress(negative, mask), population(mask))

@@ -14,6 +14,7 @@ from numba import int64, uint8, uint32, uint64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.buffer_pool import new_vector
 from laconic.kernels.cpu.code_tiles import TILE, pack_tile
 from laconic.kernels.cpu.compile import inlined, kernel
 from laconic.kernels.cpu.llvm.vectors import (
@@ -46,7 +47,7 @@ def draw_from(draw: Draw, start: int) -> Draw:
 
 def bit_buffer(n_bits: int) -> Tensor:
     """Return a buffer for a stream of so many bits, and for the word that `append` writes behind it."""
-    return torch.empty((n_bits + 63) // 64 * 8 + 16, dtype=torch.uint8)
+    return new_vector((n_bits + 63) // 64 * 8 + 16, torch.uint8)
 
 
 def words_of(stream: Tensor) -> Words:
@@ -62,8 +63,9 @@ def trimmed(stream: Tensor, n_bits: int) -> Tensor:
 
 def padded(packed: Tensor, max_bits: int) -> Words:
     """Return a packed stream as words: 0 for whatever of `max_bits` it does not hold, and one word more."""
-    words = np.zeros(max_bits // 64 + 2, np.uint64)
+    words = words_of(new_vector(8 * (max_bits // 64 + 2), torch.uint8))
     words.view(np.uint8)[: packed.numel()] = packed.numpy()
+    words.view(np.uint8)[packed.numel() :] = 0
     return words
 
 

@@ -16,6 +16,7 @@ from numba import uint64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.buffer_pool import new_vector
 from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.checks import FLOATS
 from laconic.kernels.cpu.block_edges import block_at, edge_of
@@ -123,12 +124,13 @@ def _signs_and_means(
     packed = trimmed(stream, count)
     if vector.dtype == np.float64:  # whose order of additions shows in the result
         return packed, reference_residuals.mean_magnitudes(torch.from_numpy(vector), blocks)
-    means, size, edges = np.empty(len(blocks), vector.dtype), blocks.size, blocks.sparse_edges
+    means, size, edges = new_vector(len(blocks), torch.float32), blocks.size, blocks.sparse_edges
+    found = means.numpy()
     if one is blocks:
-        join_sums(size, edges, count, sums, carried, means)
+        join_sums(size, edges, count, sums, carried, found)
     else:
-        in_chunks(len(means), lambda start, stop: _short_means(vector, size, edges, means, start, stop), count)
-    return packed, torch.from_numpy(means)
+        in_chunks(len(found), lambda start, stop: _short_means(vector, size, edges, found, start, stop), count)
+    return packed, means
 
 
 def divisor_of(divisor: int, dtype: Any) -> Any:  # noqa: ANN401

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from laconic.kernels.checks import stream as check_stream
 from laconic.kernels.cpu import error_feedback as cpu_error_feedback
-from laconic.kernels.cpu.flatten import spans_of
+from laconic.kernels.cpu.flatten import is_long, spans_of
 from laconic.kernels.cpu.llvm.vectors import Words
 from laconic.kernels.cpu.mask_streams import (
     Array,
@@ -165,7 +165,7 @@ def error_feedback_step(
         reference_flatten.gather(tensors, gathered)
         tensors = [gathered]
     old, before, moved, after = _array(momentum), _array(residual), _own(new_momentum), _own(new_residual)
-    draw, past_caches = _draw(offset, key, threshold), _is_aligned(new_momentum) and _is_aligned(new_residual)
+    draw, past = _draw(offset, key, threshold), _past(new_momentum, new_residual)
     sampled, fine = _SampledMask(len(after)), []
 
     def write(start: int, stop: int, words: Words) -> int:
@@ -177,7 +177,7 @@ def error_feedback_step(
         n, is_finite = cpu_error_feedback.error_feedback_step(
             *within, old[start:stop], before[start:stop], moved[start:stop], after[start:stop], mu,
             decay, c,
-            draw_from(draw, start), past_caches, words, mask_words,
+            draw_from(draw, start), past, words, mask_words,
         )  # fmt: skip
         sampled.put(start, stop, mask_words)
         fine.append(is_finite)
@@ -202,13 +202,13 @@ def error_feedback_total(
 ) -> tuple[Tensor, int, Tensor | None]:
     """See `reference.signs.error_feedback_total`."""
     votes, before, after = _array(total), _array(residual), _own(new_residual)
-    draw, past_caches = _draw(offset, key, threshold), _is_aligned(new_residual)
+    draw, past = _draw(offset, key, threshold), _past(new_residual)
     sampled = _SampledMask(len(after))
 
     def write(start: int, stop: int, words: Words) -> int:
         return cpu_error_feedback.error_feedback_total(
             votes[start:stop], before[start:stop], after[start:stop], float(divisor), scale, decay, c,
-            draw_from(draw, start), past_caches, words, sampled.words[start // 64 :],
+            draw_from(draw, start), past, words, sampled.words[start // 64 :],
         )  # fmt: skip
 
     packed, n_selected = joined(len(votes), write)
@@ -251,6 +251,6 @@ def _own(values: Tensor) -> Array:
     return (values.detach() if values.requires_grad else values).numpy()
 
 
-def _is_aligned(values: Tensor) -> bool:
-    """Return whether a vector may be stored past the caches."""
-    return values.data_ptr() % 64 == 0
+def _past(*vectors: Tensor) -> int | None:
+    """Return 1 if vectors are to be stored past the caches, otherwise None."""
+    return 1 if all(is_long(vector) and vector.data_ptr() % 64 == 0 for vector in vectors) else None

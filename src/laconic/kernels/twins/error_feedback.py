@@ -21,7 +21,7 @@ from laconic.kernels.twins.words import hashed
 
 def error_feedback_step(
     addresses: Any, sizes: Any, momentum: Any, residual: Any, new_momentum: Any, new_residual: Any, mu: Any,
-    decay: Any, c: Any, draw: Any, past_caches: Any, words: Any, sampled: Any,
+    decay: Any, c: Any, draw: Any, past: Any, words: Any, sampled: Any,
 ) -> Any:  # fmt: skip
     """See `cpu/error_feedback.py`."""
     number = residual.dtype.type
@@ -59,7 +59,7 @@ def error_feedback_step(
 
 def error_feedback_total(
     total: Any, residual: Any, new_residual: Any, divisor: Any, scale: Any, decay: Any, c: Any, draw: Any,
-    past_caches: Any, words: Any, sampled: Any,
+    past: Any, words: Any, sampled: Any,
 ) -> Any:  # fmt: skip
     """See `cpu/error_feedback.py`."""
     number = residual.dtype.type

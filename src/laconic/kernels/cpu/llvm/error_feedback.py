@@ -1,10 +1,9 @@
 """Error feedback on 64 elements at a time: what is sent of them, and the new residual.
 
-For the error feedback steps of sign methods (`cpu/error_feedback.py`). Their
-reference are the functions of the same names in `reference/signs.py`. The bits are the same: no operation is fused or
-reordered.
+For the error feedback steps of sign methods (`cpu/error_feedback.py`). Their reference are the functions of the same
+names in `reference/signs.py`. The bits are the same: no operation is fused or reordered.
 
-Sixteen elements at a time go from memory through all of the arithmetic and back, so that loads, stores and
+A register of elements at a time goes from memory through all of the arithmetic and back, so that loads, stores and
 arithmetic overlap. Results about the 64 elements are words of 64 bits, lowest bit first.
 """
 
@@ -15,11 +14,12 @@ from llvmlite import ir
 
 from laconic.kernels.cpu.llvm.vectors import (
     LANES,
-    WORD,
     Block,
     Codegen,
+    Word,
     hash_within,
     intrinsic,
+    register_lanes,
     same,
     splat,
     types,
@@ -44,7 +44,7 @@ def _update(context: Any, block: Block, value_of: Callable[[], Any], out: Any, c
     # scalars -> lanes, once for all registers
     offset, low, high, limit = (splat(builder, scalar, n) for scalar in draw)
     plus, minus = splat(builder, c, n), splat(builder, builder.fneg(c), n)
-    words = [ir.Constant(WORD, 0)] * 3
+    words = Word(builder), Word(builder), Word(builder)
     for lane in range(0, LANES, n):
         block.lane = lane
         corrected = value_of()
@@ -58,122 +58,110 @@ def _update(context: Any, block: Block, value_of: Callable[[], Any], out: Any, c
         block.write(builder.fsub(corrected, sent), out, 0, past_caches=past)
         # lanes: x - x is 0 for finite x, NaN otherwise -> which are inf or NaN
         non_finite = builder.fcmp_unordered("!=", builder.fsub(corrected, corrected), zeros)
-        # the bits of each result into its word, from bit `lane` on
-        for i, bits in enumerate((negative, selected, non_finite)):
-            word = builder.zext(builder.bitcast(bits, ir.IntType(n)), WORD)
-            words[i] = builder.or_(words[i], builder.shl(word, ir.Constant(WORD, lane)))
-    return context.make_tuple(builder, types.UniTuple(types.uint64, 3), words)
+        for word, bits in zip(words, (negative, selected, non_finite), strict=True):
+            word.add(bits, lane)
+    return context.make_tuple(builder, types.UniTuple(types.uint64, 3), [word.value() for word in words])
 
 
 _DRAW_TYPES = (types.uint32, types.uint32, types.uint32, types.uint32)
 
 
-def _step(past: bool) -> Any:  # noqa: ANN401
-    """Return the intrinsic of a worker's step; past: its stores go past the caches."""
+@intrinsic  # type: ignore[untyped-decorator]
+def error_feedback_step_at(
+    typing: Any, new_residual: Any, new_momentum: Any, residual: Any, momentum: Any, gradient: Any,  # noqa: ANN401
+    place: Any, mu: Any,  # noqa: ANN401
+    decay: Any, c: Any, offset: Any, low: Any, high: Any, limit: Any, past: Any,  # noqa: ANN401
+) -> Codegen:  # fmt: skip
+    """Take `reference.signs.error_feedback_step` on the 64 elements from `place` on.
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def error_feedback_step(
-        typing: Any, new_residual: Any, new_momentum: Any, residual: Any, momentum: Any, gradient: Any,  # noqa: ANN401
-        place: Any, mu: Any,  # noqa: ANN401
-        decay: Any, c: Any, offset: Any, low: Any, high: Any, limit: Any,  # noqa: ANN401
-    ) -> Codegen:  # fmt: skip
-        """Take `reference.signs.error_feedback_step` on the 64 elements from `place` on.
+    Args:
+        new_residual: Contiguous float32 or float64, overwritten; all arrays and scalars are of its type.
+        new_momentum: Overwritten.
+        residual: Residual before the step.
+        momentum: Momentum before the step.
+        gradient: The gradient.
+        place: Index of the first element.
+        mu: The momentum factor.
+        decay: Factor of the old residual.
+        c: Magnitude that a sent sign stands for.
+        offset: uint32, number of the first coordinate.
+        low: uint32, the low half of the mixed key.
+        high: uint32, the high half of the mixed key.
+        limit: uint32, the threshold less 1.
+        past: 1 to store past the caches; None for ordinary stores.
 
-        Args:
-            new_residual: Contiguous float32 or float64, overwritten; all arrays and scalars are of its type.
-            new_momentum: Overwritten.
-            residual: Residual before the step.
-            momentum: Momentum before the step.
-            gradient: The gradient.
-            place: Index of the first element.
-            mu: The momentum factor.
-            decay: Factor of the old residual.
-            c: Magnitude that a sent sign stands for.
-            offset: uint32, number of the first coordinate.
-            low: uint32, the low half of the mixed key.
-            high: uint32, the high half of the mixed key.
-            limit: uint32, the threshold less 1.
+    Returns:
+        The words of `_error_feedback`.
+    """
 
-        Returns:
-            The words of `_error_feedback`.
-        """
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        new_residual, new_momentum, residual, momentum, gradient, place, mu, decay, c, *draw, _ = args
+        past = not isinstance(signature.args[-1], types.NoneType)
+        block = Block(context, builder, signature.args, place, register_lanes(context))
+        factor, share = (splat(builder, scalar, block.LANES) for scalar in (mu, decay))
 
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-            new_residual, new_momentum, residual, momentum, gradient, place, mu, decay, c, *draw = args
-            block = Block(context, builder, signature.args, place)
-            factor, share = (splat(builder, scalar, block.LANES) for scalar in (mu, decay))
+        def corrected() -> Any:  # noqa: ANN401
+            """Return the corrected gradient of a few elements, and write their new momentum."""
+            # lanes: new = mu * momentum + g -> memory; then (mu * new + g) + decay * residual
+            g = block.read(gradient, 4)
+            new = builder.fadd(builder.fmul(factor, block.read(momentum, 3)), g)
+            before = block.read(residual, 2)
+            block.write(new, new_momentum, 1, past_caches=past)
+            return builder.fadd(builder.fadd(builder.fmul(factor, new), g), builder.fmul(share, before))
 
-            def corrected() -> Any:  # noqa: ANN401
-                """Return the corrected gradient of a few elements, and write their new momentum."""
-                # lanes: new = mu * momentum + g -> memory; then (mu * new + g) + decay * residual
-                g = block.read(gradient, 4)
-                new = builder.fadd(builder.fmul(factor, block.read(momentum, 3)), g)
-                before = block.read(residual, 2)
-                block.write(new, new_momentum, 1, past_caches=past)
-                return builder.fadd(builder.fadd(builder.fmul(factor, new), g), builder.fmul(share, before))
+        return _update(context, block, corrected, new_residual, c, draw, past)
 
-            return _update(context, block, corrected, new_residual, c, draw, past)
-
-        kind = residual.dtype
-        return types.UniTuple(types.uint64, 3)(
-            new_residual, new_momentum, residual, momentum, gradient, types.intp, kind, kind, kind, *_DRAW_TYPES
-        ), codegen
-
-    return error_feedback_step
+    kind = residual.dtype
+    return types.UniTuple(types.uint64, 3)(
+        new_residual, new_momentum, residual, momentum, gradient, types.intp, kind, kind, kind, *_DRAW_TYPES, past
+    ), codegen
 
 
-def _total(past: bool) -> Any:  # noqa: ANN401
-    """Return the intrinsic of the server's step; past: its stores go past the caches."""
+@intrinsic  # type: ignore[untyped-decorator]
+def error_feedback_total_at(
+    typing: Any, new_residual: Any, residual: Any, total: Any, place: Any, divisor: Any, scale: Any,  # noqa: ANN401
+    decay: Any, c: Any,  # noqa: ANN401
+    offset: Any, low: Any, high: Any, limit: Any, past: Any,  # noqa: ANN401
+) -> Codegen:  # fmt: skip
+    """Take `reference.signs.error_feedback_total` on the 64 elements from `place` on.
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def error_feedback_total(
-        typing: Any, new_residual: Any, residual: Any, total: Any, place: Any, divisor: Any, scale: Any,  # noqa: ANN401
-        decay: Any, c: Any,  # noqa: ANN401
-        offset: Any, low: Any, high: Any, limit: Any,  # noqa: ANN401
-    ) -> Codegen:  # fmt: skip
-        """Take `reference.signs.error_feedback_total` on the 64 elements from `place` on.
+    Args:
+        new_residual: Contiguous float32 or float64, overwritten; the residual and scalars are of its type.
+        residual: Residual before the step.
+        total: Of the residual's type, or int8.
+        place: Index of the first element.
+        divisor: The divisor of the total.
+        scale: Factor of the mean.
+        decay: Factor of the old residual.
+        c: Magnitude that a sent sign stands for.
+        offset: uint32, number of the first coordinate.
+        low: uint32, the low half of the mixed key.
+        high: uint32, the high half of the mixed key.
+        limit: uint32, the threshold less 1.
+        past: 1 to store past the caches; None for ordinary stores.
 
-        Args:
-            new_residual: Contiguous float32 or float64, overwritten; the residual and scalars are of its type.
-            residual: Residual before the step.
-            total: Of the residual's type, or int8.
-            place: Index of the first element.
-            divisor: The divisor of the total.
-            scale: Factor of the mean.
-            decay: Factor of the old residual.
-            c: Magnitude that a sent sign stands for.
-            offset: uint32, number of the first coordinate.
-            low: uint32, the low half of the mixed key.
-            high: uint32, the high half of the mixed key.
-            limit: uint32, the threshold less 1.
+    Returns:
+        The words of `_error_feedback`.
+    """
 
-        Returns:
-            The words of `_error_feedback`.
-        """
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        new_residual, residual, total, place, divisor, scale, decay, c, *draw, _ = args
+        past = not isinstance(signature.args[-1], types.NoneType)
+        block = Block(context, builder, signature.args, place, register_lanes(context))
+        n, factor, share = (splat(builder, scalar, block.LANES) for scalar in (divisor, scale, decay))
 
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-            new_residual, residual, total, place, divisor, scale, decay, c, *draw = args
-            block = Block(context, builder, signature.args, place)
-            n, factor, share = (splat(builder, scalar, block.LANES) for scalar in (divisor, scale, decay))
+        def corrected() -> Any:  # noqa: ANN401
+            """Return the corrected mean of a few elements."""
+            # lanes: total / divisor, int8 sums as floats first; then decay * residual + scale * mean
+            votes, before = block.read(total, 2), block.read(residual, 1)
+            if votes.type != before.type:
+                votes = builder.sitofp(votes, before.type)
+            mean = builder.fdiv(votes, n)
+            return builder.fadd(builder.fmul(share, before), builder.fmul(factor, mean))
 
-            def corrected() -> Any:  # noqa: ANN401
-                """Return the corrected mean of a few elements."""
-                # lanes: total / divisor, int8 sums as floats first; then decay * residual + scale * mean
-                votes, before = block.read(total, 2), block.read(residual, 1)
-                if votes.type != before.type:
-                    votes = builder.sitofp(votes, before.type)
-                mean = builder.fdiv(votes, n)
-                return builder.fadd(builder.fmul(share, before), builder.fmul(factor, mean))
+        return _update(context, block, corrected, new_residual, c, draw, past)
 
-            return _update(context, block, corrected, new_residual, c, draw, past)
-
-        kind = residual.dtype
-        return types.UniTuple(types.uint64, 3)(
-            new_residual, residual, total, types.intp, kind, kind, kind, kind, *_DRAW_TYPES
-        ), codegen
-
-    return error_feedback_total
-
-
-error_feedback_step_at, error_feedback_step_past_caches = _step(False), _step(True)
-error_feedback_total_at, error_feedback_total_past_caches = _total(False), _total(True)
+    kind = residual.dtype
+    return types.UniTuple(types.uint64, 3)(
+        new_residual, residual, total, types.intp, kind, kind, kind, kind, *_DRAW_TYPES, past
+    ), codegen

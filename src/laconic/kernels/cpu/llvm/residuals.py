@@ -17,6 +17,7 @@ from laconic.kernels.cpu.llvm.vectors import (
     WORD,
     Block,
     Codegen,
+    Word,
     cgutils,
     has_feature,
     intrinsic,
@@ -45,10 +46,13 @@ class Magnitudes:
     def __init__(self, builder: Any, real: Any, width: int) -> None:  # noqa: ANN401
         self._builder, self._width, self._is_single = builder, width, isinstance(real, ir.FloatType)
         # pairs of stack variables, which LLVM turns into registers: chains of the even lanes, and of the odd ones
-        self._pairs = ir.VectorType(ir.DoubleType(), width // 2)
-        self._chains = [[cgutils.alloca_once(builder, self._pairs) for _ in range(2)] for _ in range(_CHAINS // width)]
-        for chain in [chain for pair in self._chains for chain in pair]:
-            builder.store(same(self._pairs, 0.0), chain)
+        self._doubles = ir.VectorType(ir.DoubleType(), width // 2)
+        self._chains = [(self._new_chain(), self._new_chain()) for _ in range(_CHAINS // width)]
+
+    def _new_chain(self) -> Any:  # noqa: ANN401
+        chain = cgutils.alloca_once(self._builder, self._doubles)
+        self._builder.store(same(self._doubles, 0.0), chain)
+        return chain
 
     def add(self, lanes: Any, number: int) -> None:  # noqa: ANN401
         """Add a register of elements, the one of this number in its group."""
@@ -68,7 +72,7 @@ class Magnitudes:
             bits = builder.bitcast(lanes, integers)
             one = builder.shl(builder.and_(bits, same(integers, (1 << 31) - 1)), same(integers, 29))
             other = builder.and_(builder.lshr(bits, same(integers, 3)), same(integers, ((1 << 31) - 1) << 29))
-        return builder.bitcast(one, self._pairs), builder.bitcast(other, self._pairs)
+        return builder.bitcast(one, self._doubles), builder.bitcast(other, self._doubles)
 
     def total(self) -> Any:  # noqa: ANN401
         """Return the sum, float64: the chains, added from 0.0 in their order."""
@@ -130,25 +134,6 @@ def _table_of_signs(module: Any, lanes: Any) -> Any:  # noqa: ANN401
     top = 1 << (lanes.element.width - 1)
     rows = [ir.Constant(lanes, [top * (byte >> lane & 1) for lane in range(lanes.count)]) for byte in range(256)]
     return cgutils.global_constant(module, ".signs_of_bytes", ir.Constant(ir.ArrayType(lanes, 256), rows))
-
-
-class Word:
-    """Collects lanes of 1 bit of one register after the other in a word, from its lowest bit on."""
-
-    def __init__(self, builder: Any) -> None:  # noqa: ANN401
-        self._builder = builder
-        self._pairs = [ir.Constant(WORD, 0)] * 2  # of every second register: of neighbors LLVM would make bytes first
-
-    def add(self, bits: Any, lane: int) -> None:  # noqa: ANN401
-        """Put lanes of 1 bit into the word, from bit `lane` on."""
-        # lanes of 1 bit -> scalar, shifted to its place
-        builder, number = self._builder, lane // bits.type.count % 2
-        wide = builder.zext(builder.bitcast(bits, ir.IntType(bits.type.count)), WORD)
-        self._pairs[number] = builder.or_(self._pairs[number], builder.shl(wide, ir.Constant(WORD, lane)))
-
-    def value(self) -> Any:  # noqa: ANN401
-        """Return the word."""
-        return self._builder.or_(*self._pairs)
 
 
 def division(builder: Any, kind: Any, divisor: Any, width: int) -> Callable[[Any], Any]:  # noqa: ANN401

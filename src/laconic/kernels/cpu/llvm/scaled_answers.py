@@ -10,13 +10,14 @@ from typing import Any
 
 from llvmlite import ir
 
-from laconic.kernels.cpu.llvm.residuals import Magnitudes, Signs, Word, division, word_at
+from laconic.kernels.cpu.llvm.residuals import Magnitudes, Signs, division, word_at
 from laconic.kernels.cpu.llvm.vectors import (
     LANES,
     U32,
     WORD,
     Block,
     Codegen,
+    Word,
     cgutils,
     intrinsic,
     register_lanes,

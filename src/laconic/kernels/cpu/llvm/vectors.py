@@ -139,6 +139,25 @@ class Block:
             store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(U32, 1)]))
 
 
+class Word:
+    """Collects lanes of 1 bit of one register after the other in a word, from its lowest bit on."""
+
+    def __init__(self, builder: Any) -> None:  # noqa: ANN401
+        self._builder = builder
+        self._parts = [ir.Constant(WORD, 0)] * 2  # of every second register: of neighbors LLVM would make bytes first
+
+    def add(self, bits: Any, lane: int) -> None:  # noqa: ANN401
+        """Put lanes of 1 bit into the word, from bit `lane` on."""
+        # lanes of 1 bit -> scalar, shifted to its place
+        builder, number = self._builder, lane // bits.type.count % 2
+        wide = builder.zext(builder.bitcast(bits, ir.IntType(bits.type.count)), WORD)
+        self._parts[number] = builder.or_(self._parts[number], builder.shl(wide, ir.Constant(WORD, lane)))
+
+    def value(self) -> Any:  # noqa: ANN401
+        """Return the word."""
+        return self._builder.or_(*self._parts)
+
+
 def hashes(builder: Any, coordinates: Any, low: Any, high: Any) -> Any:  # noqa: ANN401
     """Return `reference.hashing.hash32` of a vector of coordinates, lane by lane.
 
