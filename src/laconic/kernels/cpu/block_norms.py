@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.buffer_pool import new_vector
 from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.cpu.block_edges import edge_of
 from laconic.kernels.cpu.compile import inlined, kernel
@@ -33,8 +34,11 @@ _SEGMENT = 1 << 14  # elements of a segment
 
 def ranges(values: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
     """See `reference.stochastic_rounding.ranges`."""
+    blocks = BlockLengths.of(lengths)
+    if blocks.size == 1:
+        return _copied(values), _copied(values)
     keys, mask = bits_of(values)
-    segments = _segments(BlockLengths.of(lengths))
+    segments = _segments(blocks)
     size, edges = segments.size, segments.edges
     lows, highs = np.empty((2, segments.n), keys.dtype)
     in_chunks(segments.n, lambda start, stop: _ranges(keys, size, edges, mask, lows, highs, start, stop), keys.size)
@@ -47,13 +51,19 @@ def ranges(values: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 def absolute_maxima(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """See `reference.stochastic_rounding.absolute_maxima`."""
-    return torch.from_numpy(_absolute_maxima(*bits_of(values), _segments(BlockLengths.of(lengths)))).view(values.dtype)
+    blocks = BlockLengths.of(lengths)
+    if blocks.size == 1:
+        return _copied(values).abs_()
+    return torch.from_numpy(_absolute_maxima(*bits_of(values), _segments(blocks))).view(values.dtype)
 
 
 def norms(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """See `reference.stochastic_rounding.norms`."""
+    blocks = BlockLengths.of(lengths)
+    if blocks.size == 1:
+        return _copied(values).abs_()
     keys, mask = bits_of(values)
-    segments = _segments(BlockLengths.of(lengths))
+    segments = _segments(blocks)
     size, edges, firsts = segments.size, segments.edges, segments.firsts
     floats = keys.view(FLOATS[values.dtype])
     factors = np.ones(len(lengths), floats.dtype)
@@ -71,6 +81,11 @@ def norms(values: Tensor, lengths: Sequence[int]) -> Tensor:
     with np.errstate(over="ignore"):  # a norm may be more than a float holds, and is inf then
         roots = (np.sqrt(sums) / factors).astype(floats.dtype)
     return torch.from_numpy(np.maximum(roots, found.view(floats.dtype)))
+
+
+def _copied(values: Tensor) -> Tensor:
+    """Return a copy, which is all that blocks of one element need."""
+    return new_vector(values.numel(), values.dtype).copy_(values.detach())
 
 
 def _absolute_maxima(keys: Array, mask: Any, segments: "_Segments") -> Array:  # noqa: ANN401 - a scalar of keys' type

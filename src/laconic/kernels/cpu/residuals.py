@@ -263,8 +263,9 @@ def join_sums(size: int, edges: Array, count: int, sums: Array, carried: Array, 
 def _short_means(vector: Array, size: int, edges: Array, means: Array, start: int, stop: int) -> None:
     """Write the mean magnitudes of blocks start .. stop - 1."""
     if size == 1:
-        for block in range(start, stop):
-            means[block] = abs(vector[block])
+        part, out = vector[start:stop], means[start:stop]
+        for i in range(out.size):
+            out[i] = abs(part[i])
         return
     begin = edge_of(start, size, edges, vector.size)
     for block in range(start, stop):

@@ -1,10 +1,13 @@
 """Blocks of neighboring coordinates on the wire: one size for all, or a table of lengths. FORMAT.md, section 3.3."""
 
+import math
 import struct
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from laconic.buffer_pool import new_vector
 from laconic.errors import WireError
 from laconic.kernels.api import BlockLengths
 
@@ -32,6 +35,19 @@ def blocks_between(lengths: BlockLengths, low: int, high: int) -> tuple[slice, B
     bounds = edges[start_block : stop_block + 1].copy()
     bounds[0], bounds[-1] = low, high
     return slice(start_block, stop_block), BlockLengths.of(np.diff(bounds))
+
+
+def values_of(payload: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a part of a payload as values: a copy, since values must begin at a multiple of their size."""
+    return new_vector(payload.numel(), torch.uint8).copy_(payload).view(dtype)
+
+
+def are_sizes(scales: Tensor) -> bool:
+    """Return whether scales, one for each block, are finite and not negative. Nothing is allocated for each of them."""
+    if not scales.numel():
+        return True
+    low, high = (float(end) for end in scales.aminmax())
+    return low >= 0 and high < math.inf  # both are NaN where one of them is
 
 
 def write_blocks(lengths: BlockLengths) -> bytes:

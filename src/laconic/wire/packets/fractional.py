@@ -20,6 +20,7 @@ from laconic.kernels.api import (
 )
 from laconic.wire.coding.symbols import entropy_bits
 from laconic.wire.head import VALUE_BITS
+from laconic.wire.packets.blocks import are_sizes, values_of
 from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range, scaled_values
 
 _FIELDS = struct.Struct("<III")
@@ -119,8 +120,8 @@ class FractionalValues(Packet):
         mean_bytes = n_levels * (VALUE_BITS[dtype] // 8)
         check_length(payload, _FIELDS.size + mean_bytes + (bits * count + 7) // 8, "fractional")
         rest = payload[_FIELDS.size :]
-        means = rest[:mean_bytes].clone().view(dtype)  # clone: the view must be aligned
-        if not bool((torch.isfinite(means) & (means >= 0)).all()):
+        means = values_of(rest[:mean_bytes], dtype)
+        if not are_sizes(means):
             raise WireError("fractional: a mean is negative, inf or NaN")
         check_padding(int(payload[-1]), bits * count)
         return cls(packed=rest[mean_bytes:], count=count, means=means, bits=bits, offset=offset)

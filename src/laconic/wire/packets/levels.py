@@ -25,7 +25,15 @@ from laconic.kernels.api import (
 )
 from laconic.wire.coding.symbols import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols, entropy_bits
 from laconic.wire.head import VALUE_BITS
-from laconic.wire.packets.blocks import FIELDS_BYTES, blocks_between, read_block_fields, read_lengths, write_blocks
+from laconic.wire.packets.blocks import (
+    FIELDS_BYTES,
+    are_sizes,
+    blocks_between,
+    read_block_fields,
+    read_lengths,
+    values_of,
+    write_blocks,
+)
 from laconic.wire.packets.packet import Packet, PayloadPart, check_range, scaled_values
 
 _FIELDS = struct.Struct("<IIHBB")
@@ -180,8 +188,8 @@ class Levels(Packet):
             raise WireError(f"levels: a payload of {payload.numel()} bytes has no room for {blocks} blocks")
         rest = payload[at:]
         lengths = read_lengths(rest[:table_bytes], size, blocks, count, cls.name)
-        scales = rest[table_bytes : table_bytes + scale_bytes].clone().view(dtype)  # clone: the view must be aligned
-        if not bool((torch.isfinite(scales) & (scales >= 0)).all()):
+        scales = values_of(rest[table_bytes : table_bytes + scale_bytes], dtype)
+        if not are_sizes(scales):
             raise WireError("levels: a scale is negative, inf or NaN")
         data = rest[table_bytes + scale_bytes :]
         if code:

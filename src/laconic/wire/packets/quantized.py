@@ -15,6 +15,7 @@ from laconic.kernels.api import (
     BlockLengths,
     absolute_maximum,
     add_dequantized,
+    all_finite,
     dequantize,
     pack_codes,
     put_dequantized,
@@ -24,7 +25,14 @@ from laconic.kernels.api import (
 )
 from laconic.wire.coding.symbols import SYMBOL_CODES, check_packed, decode_symbols, encode_symbols, entropy_bits
 from laconic.wire.head import VALUE_BITS
-from laconic.wire.packets.blocks import FIELDS_BYTES, blocks_between, read_block_fields, read_lengths, write_blocks
+from laconic.wire.packets.blocks import (
+    FIELDS_BYTES,
+    blocks_between,
+    read_block_fields,
+    read_lengths,
+    values_of,
+    write_blocks,
+)
 from laconic.wire.packets.packet import Packet, PayloadPart, check_range, scaled_values
 
 _FIELDS = struct.Struct("<IIBBH")
@@ -175,9 +183,9 @@ class QuantizedValues(Packet):
             raise WireError(f"quantized: a payload of {payload.numel()} bytes has no room for {blocks} blocks")
         rest = payload[at:]
         lengths = read_lengths(rest[:table_bytes], size, blocks, count, cls.name)
-        ends = rest[table_bytes : table_bytes + ends_bytes].clone().view(dtype)  # clone: the view must be aligned
+        ends = values_of(rest[table_bytes : table_bytes + ends_bytes], dtype)
         lows, highs = ends[:blocks], ends[blocks:]
-        if not bool((torch.isfinite(ends[:blocks]) & torch.isfinite(highs) & (lows <= highs)).all()):
+        if not (all_finite(ends) and bool((lows <= highs).all())):
             raise WireError("quantized: an end of a range is inf or NaN, or a low end above its high end")
         data = rest[table_bytes + ends_bytes :]
         if code:

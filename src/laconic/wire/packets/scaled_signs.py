@@ -11,7 +11,15 @@ from torch import Tensor
 from laconic.errors import WireError
 from laconic.kernels.api import BlockLengths, absolute_maximum, add_scaled_signs, put_scaled_signs
 from laconic.wire.head import VALUE_BITS
-from laconic.wire.packets.blocks import FIELDS_BYTES, blocks_between, read_block_fields, read_lengths, write_blocks
+from laconic.wire.packets.blocks import (
+    FIELDS_BYTES,
+    are_sizes,
+    blocks_between,
+    read_block_fields,
+    read_lengths,
+    values_of,
+    write_blocks,
+)
 from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range, scaled_values
 from laconic.wire.packets.signs import bits_between, flipped
 
@@ -123,8 +131,8 @@ class ScaledSigns(Packet):
         check_length(payload, at + table_bytes + scale_bytes + (count + 7) // 8, "scaled signs")
         rest = payload[at:]
         lengths = read_lengths(rest[:table_bytes], size, blocks, count, cls.name)
-        scales = rest[table_bytes : table_bytes + scale_bytes].clone().view(dtype)  # clone: the view must be aligned
-        if not bool((torch.isfinite(scales) & (scales >= 0)).all()):
+        scales = values_of(rest[table_bytes : table_bytes + scale_bytes], dtype)
+        if not are_sizes(scales):
             raise WireError("scaled signs: a scale is negative, inf or NaN")
         check_padding(int(payload[-1]), count)
         return cls(packed=rest[table_bytes + scale_bytes :], scales=scales, lengths=lengths, offset=offset)
