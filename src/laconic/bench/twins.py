@@ -157,6 +157,7 @@ CALLS = (
     ("error_feedback.step", "sign step: mask, residual"),
     ("error_feedback.total", "server's step: mask, residual"),
     ("residuals.correct_run", "correct, signs and their mean"),
+    ("scaled_answers.mean_run", "scaled signs: server's pass, 2"),
     ("stochastic_rounding.draw_groups", "quantize + pack, 2 bits"),
     ("stochastic_rounding.draw_groups", "quantize + pack, 4 bits"),
     ("stochastic_rounding.draw_groups", "quantize + pack, 8 bits"),

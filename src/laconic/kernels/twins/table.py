@@ -8,6 +8,7 @@ from typing import Any
 from laconic.kernels.cpu import (
     block_norms,
     fractional,
+    scaled_answers,
     stochastic_rounding,
     top_k,
 )
@@ -25,6 +26,10 @@ TWINS: Mapping[str, Mapping[Any, Callable[..., Any]]] = {
     "error_feedback.step": {cpu_error_feedback.error_feedback_step: error_feedback.error_feedback_step},
     "error_feedback.total": {cpu_error_feedback.error_feedback_total: error_feedback.error_feedback_total},
     "residuals.correct_run": {cpu_residuals._tiles: residuals.tiles},
+    "scaled_answers.mean_run": {
+        scaled_answers._measure: residuals.measure,
+        scaled_answers._write_unsent: residuals.write_unsent,
+    },
     "stochastic_rounding.draw_groups": {stochastic_rounding._quantize: blocks.quantize},
     "reductions.run_ends": {block_norms._ranges: blocks.ranges},
     "reductions.run_squares": {block_norms._squares: blocks.squares},
