@@ -147,7 +147,7 @@ class Checkpoints:
         if missing:
             state_once(
                 f"state_dict() returns what rank 0 has of {algorithm.name}; {' and '.join(missing)} is not in it. To "
-                "save a whole state, call gather_state() on every rank before it"
+                "save a whole state, call opt.gather_state() on every rank before it"
             )
 
     def gather(self, rank: int | None) -> None:
