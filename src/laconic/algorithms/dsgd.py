@@ -154,7 +154,10 @@ class DSGD(Algorithm):
         """Send the compressed difference between the mixed and the published model; return the new published one."""
         copies = self._copies(me)
         own = copies[me.rank]
-        difference = updated.sub_(own).add_(self._mixed(me, copies)).sub_(own)
+        mixed = self._mixed(me, copies)
+        difference = weighted_sum(
+            [updated, own, mixed, own], [1, -1, 1, -1], me.scratch()
+        )  # in this order, in one pass
         sent = self.compressor(difference, spec=me.spec, key=me.key("compress"), offset=me.offset)
         reply = yield sent
         self._publish(me, copies, {**reply.packets, me.rank: sent})
