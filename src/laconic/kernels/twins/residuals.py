@@ -6,11 +6,11 @@ Each has the arguments of the kernel that it stands for.
 from typing import Any
 
 import numpy as np
-from numba import float64, uint8, uint32
+from numba import float64, uint8
 from numba.np.numpy_support import carray
 
 from laconic.kernels.cpu.block_edges import block_at, edge_of
-from laconic.kernels.cpu.code_tiles import pack_tile
+from laconic.kernels.cpu.code_tiles import pack_tile, unpack_tile
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.flatten import pointer_to
 from laconic.kernels.cpu.residuals import TILE, put_sum
@@ -82,17 +82,17 @@ def _corrected(
     voters: Any, sizes: Any, residual: Any, numbers: Any, size: Any, edges: Any, tile: Any, out: Any
 ) -> None:  # fmt: skip
     """Write the corrected mean of the elements from `tile` on."""
-    none, share = numbers[0] - numbers[0], numbers[1]
+    none, share, signs = numbers[0] - numbers[0], numbers[1], np.zeros(TILE, np.uint8)
     out[:] = none
     for voter in range(sizes.shape[1]):
-        signs = carray(pointer_to(voters[voter]), ((residual.size + 7) // 8,), np.uint8)[tile // 8 :]
+        packed = carray(pointer_to(voters[voter]), ((residual.size + 7) // 8,), np.uint8)
+        unpack_tile(packed[tile // 8 : (tile + out.size + 7) // 8], 1, signs)
         at, last, block = tile, tile + out.size, block_at(tile, size, edges)
         while at < last:
             until = min(edge_of(block + 1, size, edges, residual.size), last)
-            part, own, ahead = out[at - tile : until - tile], sizes[block, voter], uint32(at - tile)
+            part, own, bits = out[at - tile : until - tile], sizes[block, voter], signs[at - tile : until - tile]
             for i in range(part.size):
-                place = ahead + uint32(i)
-                part[i] += -own if (signs[place >> uint32(3)] >> (place & uint32(7))) & uint32(1) else own
+                part[i] += -own if bits[i] else own
             at, block = until, block + 1
     before = residual[tile : tile + out.size]
     for i in range(out.size):
