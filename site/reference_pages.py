@@ -37,6 +37,11 @@ def reference_pages() -> dict[str, str]:
         names = "\n\n".join(f"::: {name}" for name in groups[group])
         pages[f"reference/{group}.md"] = f"# {title}\n\n{names}\n"
     for door, title in DOORS.items():
-        names = "\n\n".join(f"::: laconic.{door}.{name}" for name in import_module(f"laconic.{door}").__all__)
+        names = "\n\n".join(f"::: laconic.{door}.{name}" for name in _names_of(door))
         pages[f"reference/{door}.md"] = f"# {title}\n\nIn `laconic.{door}`.\n\n{names}\n"
     return pages
+
+
+def _names_of(door: str) -> list[str]:
+    """Return the names that a module offers to users; of `planning`, those that a training script needs."""
+    return ["choose", "Chosen"] if door == "planning" else import_module(f"laconic.{door}").__all__
