@@ -13,7 +13,7 @@ from laconic.contract.memory import Memory, Scratch
 from laconic.contract.model_spec import ModelSpec
 from laconic.errors import ContractError, NonFiniteError
 from laconic.random_keys import Role, make_key, shared_key, uniform
-from laconic.wire import Dense
+from laconic.wire import LONG_BYTES, Dense
 
 
 @dataclass(kw_only=True)
@@ -140,8 +140,9 @@ class Worker(Side):
 
         It may not be called at all: the result says for which packets it was.
         """
-        self.arriving = Arriving(take, count, self.memory.dtype)
-        return self.arriving
+        arriving = Arriving(take, count, self.memory.dtype)
+        self.arriving = arriving if count * self.memory.dtype.itemsize >= LONG_BYTES else None
+        return arriving
 
     def require(self, is_finite: bool) -> None:
         """Abort the round unless the result computed from `gradient_tensors` is finite; they are not checked before."""
