@@ -115,13 +115,11 @@ def test_what_all_ranks_have_alike_is_written_once(tmp_path):
     assert sizes[0] > 4000 > 2000 > max(sizes[1:])
 
 
-def flipped(data, place):
-    return data[:place] + bytes([data[place] ^ (1 << place % 8)]) + data[place + 1 :]
-
-
-def mutations_of(data, numbers):
-    for place in numbers:
-        yield f"byte {place}", flipped(data, place)
+def mutations_of(data, every):
+    """One byte of every so many is another; of every one, in each of its bits. Or all behind it is missing."""
+    for place in range(0, len(data), every):
+        for bit in range(8) if every == 1 else [place % 8]:
+            yield f"bit {bit} of byte {place}", data[:place] + bytes([data[place] ^ (1 << bit)]) + data[place + 1 :]
         yield f"truncated to {place}", data[:place]
     yield "longer", data + b"\0"
     yield "twice", data + data
@@ -133,7 +131,7 @@ def test_no_flipped_or_missing_byte_is_taken_for_what_was_written(every, tmp_pat
     path = small_checkpoint(tmp_path, *states)
     for file in path.iterdir():
         data = file.read_bytes()
-        for what, mutated in mutations_of(data, range(0, len(data), every)):
+        for what, mutated in mutations_of(data, every):
             file.write_bytes(mutated)
             try:
                 assert same(read(path), states), f"{file.name}, {what}"  # such as a byte of safetensors' own remarks
