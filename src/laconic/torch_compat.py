@@ -162,6 +162,9 @@ def take_step(inner: Optimizer) -> None:
         step_unobserved(inner)
 
 
+add_to_each = torch._foreach_add_
+"""`add_to_each(tensors, others, alpha=a)`: tensor.add_(other, alpha=a) for each, in one call. Since 1.9."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -218,7 +221,9 @@ def is_flat_shard(tensor: Tensor) -> bool:
 def step_is_replaced(inner: Optimizer) -> bool:
     """Return whether `step` was replaced by another function, other than that of a learning-rate scheduler."""
     # A scheduler's function only records that it was called, and is marked so. Since 2.4.
-    step = vars(inner).get("step")
+    if "step" not in inner.__dict__:
+        return False
+    step = inner.__dict__["step"]
     return step is not None and not getattr(step, "_wrapped_by_lr_sched", False)
 
 

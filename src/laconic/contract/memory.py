@@ -194,11 +194,12 @@ class Scratch:
         self._borrowed = {}
         if not ours:
             return
-        in_memories, in_use = _storages_of(held), _storages_of(results)
+        in_memories, in_use = _storages_of(held) if held else set(), _storages_of(results)
         self._held = {}
         returned: dict[int, Tensor] = {}
         unused = []
-        for place, vector in ours.items():
+        for place in ours:
+            vector = ours[place]
             if place in in_memories:
                 self._held[place] = vector
             elif place in in_use:

@@ -12,7 +12,7 @@ from torch.nn import Parameter
 Spans = tuple[NDArray[Any], NDArray[Any]]
 """Addresses (n,) uint64 and numbers of elements (n,) int64 of n tensors."""
 
-_FLOATS = {torch.float32, torch.float64}
+_FLOATS = ({torch.float32}, {torch.float64})
 _PLAIN_TYPES = {Tensor, Parameter}
 _dtype_of, _layout_of, _is_on_cpu, _n_bytes_of = map(attrgetter, ("dtype", "layout", "is_cpu", "nbytes"))
 
@@ -42,7 +42,7 @@ class CheckedTensors(tuple[Tensor, ...]):
     def look(self) -> bool:
         """Find `spans`, in calls that run over all of the tensors; return False where one is out of the ordinary."""
         dtypes, self.spans = set(map(_dtype_of, self)), None
-        if len(dtypes) != 1 or not dtypes <= _FLOATS or not set(map(type, self)) <= _PLAIN_TYPES:
+        if dtypes not in _FLOATS or not set(map(type, self)) <= _PLAIN_TYPES:
             return False
         if set(map(_is_on_cpu, self)) != {True} or set(map(_layout_of, self)) != {torch.strided}:
             return False

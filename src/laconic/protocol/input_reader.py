@@ -173,5 +173,6 @@ class InputReader:
         if self._share is not None:
             return self._share
         if self.unread is not None:
-            return Abort.unless(self.unread.into(values, start, stop, divisor=self._me.n_workers, plus=self._plus))
+            is_finite = self.unread.into(values, start, stop, divisor=self._me.n_workers, plus=self._plus)
+            return Abort.NO if is_finite else Abort.NON_FINITE
         return Abort.unless(divide(values[start:stop], self._me.n_workers))

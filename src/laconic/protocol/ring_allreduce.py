@@ -1,6 +1,7 @@
 """A model of the engine's all-reduce for the simulator and the meters: its order of addition and its bytes."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import ceil
 
 import torch
@@ -47,6 +48,7 @@ def ring_sum(vectors: Sequence[Tensor]) -> Tensor:
     return total
 
 
+@lru_cache(maxsize=64)
 def ring_bytes(d: int, n: int, value_bytes: int) -> int:
     """Return the bytes that each rank sends (and receives) in one phase of a ring all-reduce.
 

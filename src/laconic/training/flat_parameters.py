@@ -23,6 +23,7 @@ from laconic.kernels.api import (
     take_from,
 )
 from laconic.protocol.round_inputs import SharedVector
+from laconic.torch_compat import add_to_each
 from laconic.training.parameter_names import names_of
 from laconic.training.vector_sources import ChangeOfStep, ChangeSince, Unscaled, VectorCopy
 
@@ -80,6 +81,8 @@ class FlatParameters:
         self.dtype = torch.float64 if torch.float64 in dtypes else torch.float32
         self.has_own_dtype = dtypes == {self.dtype}
         """Whether all parameters have the dtype of the vectors."""
+        self.are_plain = self.has_own_dtype and self.device.type == "cpu"
+        """The same, and that they are in the CPU's memory."""
 
     def _refuse_mixed_devices(self) -> None:
         devices = [str(parameter.device) for parameter in self.parameters]
@@ -195,6 +198,10 @@ class FlatParameters:
         values = take_from(self._checked, indices)
         set_at(self._checked, indices, values.add_(take_at(direction, indices), alpha=-lr))
 
+    def descend(self, lr: float) -> None:
+        """Take a step of plain SGD along the gradients, which all parameters have, by the operation of torch's SGD."""
+        add_to_each(self.parameters, self.gradient_tensors(), alpha=-lr)
+
     def check_listed(self) -> None:
         """Raise RuntimeError if the optimizer has been given further parameters."""
         n_listed = _n_listed_in(self._optimizer)
@@ -257,19 +264,22 @@ class FlatParameters:
 
     def gradient_tensors(self) -> list[Tensor]:
         """Return the gradient tensors, one for each parameter; a parameter without one counts as zero."""
-        given = [parameter.grad for parameter in self.parameters]
-        for gradient in given:
+        given: list[Tensor] = []
+        for parameter in self.parameters:
+            gradient = parameter.grad
             if gradient is None or gradient.requires_grad:
                 break
+            given += [gradient]
         else:
-            return given  # type: ignore[return-value]  # as it mostly is
+            return given  # as it mostly is
         return [
             torch.zeros_like(parameter)
             if gradient is None
             else gradient.detach()
             if gradient.requires_grad
             else gradient
-            for gradient, parameter in zip(given, self.parameters, strict=True)
+            for parameter in self.parameters
+            for gradient in (parameter.grad,)
         ]
 
     def drop_gradients(self) -> None:

@@ -123,7 +123,7 @@ class LearningRates:
         Raises:
             ValueError: if the method reads it, and the groups' learning rates have changed their proportions.
         """
-        lrs = self.of_round()
+        lrs = self.by_group() if self.since_exchange == self._none else self.of_round()
         if lrs[1:] == [] and self.initial[0]:
             return lrs[0]
         if not any(lrs):

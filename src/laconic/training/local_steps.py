@@ -68,24 +68,30 @@ class LocalSteps:
         takes_one = algorithm.consumes == "change" and algorithm.replicas_equal and self.steps_in(round_) == 1
         return takes_one and self._flat.has_own_dtype and _is_vanilla_sgd(self._inner)
 
-    def descend_at(self, support: Tensor | None, direction: Tensor, active: Sequence[bool]) -> bool:
-        """Take the inner optimizer's step where a direction is not zero.
+    def descend(self, support: Tensor | None, direction: Tensor, active: Sequence[bool]) -> bool:
+        """Take the inner optimizer's step along a direction, to the bits of torch's SGD, without its many calls.
 
         Args:
-            support: indices (k,) outside which it is; None if they are not known.
-            direction: (d,).
+            support: indices (k,) outside which the direction is zero; None if they are not known.
+            direction: (d,), which the parameters have as their gradients.
             active: by parameter, whether it takes part.
 
         Returns:
             Whether it did: not where the optimizer would do more, or other, than x - lr g.
         """
-        if support is None or not (self._flat.has_own_dtype and self._flat.device.type == "cpu" and all(active)):
+        inner = self._inner
+        if not self._flat.are_plain or False in active or not _is_vanilla_sgd(inner):
+            return False
+        if inner.param_groups[0].get("fused"):
             return False
         lrs = self._learning_rates.by_group()
-        if not _is_vanilla_sgd(self._inner) or len(set(lrs)) > 1 or self._inner.param_groups[0].get("fused"):
+        if lrs[1:] and len(set(lrs)) > 1:
             return False
-        self._flat.descend_at(support, direction, lrs[0])
-        note_step(self._inner)
+        if support is not None:
+            self._flat.descend_at(support, direction, lrs[0])
+        else:
+            self._flat.descend(lrs[0])
+        note_step(inner)
         return True
 
     def change_since(self, start: Tensor) -> ChangeSince:
@@ -154,4 +160,7 @@ def _is_vanilla_sgd(inner: Optimizer) -> bool:
     """Return whether a step is x - lr g and nothing else."""
     if type(inner) is not SGD or has_step_hooks(inner) or step_is_replaced(inner):
         return False
-    return not any(group["momentum"] or group["weight_decay"] or group["maximize"] for group in inner.param_groups)
+    extra = 0.0
+    for group in inner.param_groups:  # asked in every step
+        extra = extra or group["momentum"] or group["weight_decay"] or group["maximize"]
+    return not extra

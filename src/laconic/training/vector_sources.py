@@ -42,7 +42,7 @@ class _Source(ABC):
     ) -> bool:
         """See `VectorSource`."""
         place = slice(start, stop)
-        if stop - start == out.numel():
+        if stop - start == out.shape[0]:
             part, added, tensors = out, plus, self.reads
         else:
             part, tensors = out[place], slice_tensors(self.reads, start, stop)

@@ -125,6 +125,7 @@ class Channel(GivingUp):
                     part = rests.add(peer, data)
                 sends += ((peer, part, self._send(part, peer)),)  # type: ignore[arg-type]
             incoming: dict[int, IncomingFrame | SplitFrame | Tensor] = {}
+            landing_from: list[int] = []
             left = datetime.timedelta(seconds=self.patience_s)
             for peer in expected:
                 awaited, sender = (peer,), peer
@@ -132,34 +133,31 @@ class Channel(GivingUp):
                 frame = incoming[peer] = self._read_message(at[peer])
                 if type(frame) is IncomingFrame:
                     frame.post(partial(_receive, group, peer))
+                    landing_from += [peer] if frame.in_chunks else []
                 left = left_until(deadline)
             awaited, sender = expected, self.rank
             if self.moved is not None:
                 received = {peer: _n_bytes_of(frame) for peer, frame in incoming.items()}
-                self.moved.append(
-                    Moved(sent={peer: data.numel() for peer, data in outgoing.items()}, received=received)
-                )
-            bandwidths = (
-                []
-                if self.device_channel is None
-                else self._swap_split(self.device_channel, outgoing, incoming, deadline)
-            )
+                sent = {peer: data.numel() for peer, data in outgoing.items()}
+                self.moved.append(Moved(sent=sent, received=received))
+            there = self.device_channel
+            bandwidths = [] if there is None else self._swap_split(there, outgoing, incoming, deadline)
             # Not earlier: the engine's control message that a receive is posted queues behind data already being sent.
             start = time.perf_counter() if rests.n_bytes else 0.0
-            for peer, part in rests.messages():
+            for peer, part in rests.messages() if rests.n_bytes else ():
                 sends.append((peer, part, self._send(part, peer)))
             unsent = iter(sends)
-            landed = [peer for peer, frame in incoming.items() if type(frame) is IncomingFrame and frame.in_chunks]
-            while landed:  # a message of each in turn: all are under way at once
-                for peer in list(landed):
+            while landing_from:  # a message of each in turn: all are under way at once
+                for peer in list(landing_from):
                     self._end_sends(islice(unsent, max(1, len(outgoing))), rests, start, deadline)  # meanwhile as many
                     awaited, sender = (peer,), peer
                     chunk = None if landing is None else partial(landing.chunk, peer)
                     if incoming[peer].land(deadline, chunk):  # type: ignore[union-attr]
-                        landed.remove(peer)
+                        landing_from.remove(peer)
             awaited, sender = expected, self.rank
             self._end_sends(unsent, rests, start, deadline)
-            bandwidths += rests.bandwidths()
+            if rests.n_bytes:
+                bandwidths += rests.bandwidths()
             if bandwidths:
                 self.link_bytes_per_s = min(bandwidths)
             for peer in expected:
@@ -291,15 +289,15 @@ class Channel(GivingUp):
         try:
             if self._unsent is not None:
                 raise self._unsent
-            for start, stop in ring_parts(vector.numel(), vector.itemsize):
+            for start, stop in ring_parts(vector.shape[0], vector.itemsize):
                 if write is not None:
                     write(start, stop)
                 part = vector[start:stop]
-                works.append(
+                works += [
                     post_sum(self.group, [part])
                     if there is None
                     else dist.all_reduce(part, group=there.group, async_op=True)
-                )
+                ]
             for work in works:
                 if there is None:
                     work.wait()

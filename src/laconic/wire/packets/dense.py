@@ -52,7 +52,7 @@ class Dense(Packet):
 
     @property
     def count(self) -> int:  # type: ignore[override]
-        return self.values.numel()
+        return self.values.shape[0]
 
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
@@ -64,11 +64,11 @@ class Dense(Packet):
 
     @property
     def payload_bits(self) -> int:
-        return VALUE_BITS[self.values.dtype] * self.values.numel()
+        return VALUE_BITS[self.values.dtype] * self.values.shape[0]
 
     @property
     def paper_bits(self) -> float:
-        return 32.0 * self.values.numel()
+        return 32.0 * self.values.shape[0]
 
     @property
     def named_overheads(self) -> dict[str, float]:
