@@ -61,7 +61,7 @@ OF_TORCH = {  # what that file imports from torch, and no other may
     "_fsdp_flattened", "_per_optimizer_states", "_C", "_dynamo", "_set_grad_enabled",
     "_delay_all_reduce_params", "_use_python_reducer", "_join_config",
     "_comm_hooks", "_current_graph_task_id", "_execution_engine", "_step_supports_amp_scaling",
-    "_dispatch_get_all_op_names", "_dispatch_keyset_full_after", "_destroy",
+    "_foreach_add_", "_profiler_enabled", "_dispatch_get_all_op_names", "_dispatch_keyset_full_after", "_destroy",
 }  # fmt: skip
 OTHERS = {
     "_replace",

@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import laconic
+from laconic.buffer_pool import LONG_BYTES
 from laconic.compressors import TopK
 from support.inputs import over_inputs
 
@@ -16,8 +17,9 @@ D = sum(SIZES)
 class Allocations(TorchDispatchMode):
     """Counts the results of operations that are as long as the model and have memory of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, d: int = D) -> None:
         super().__init__()
+        self.d = d
         self.seen: list[torch.Tensor] = []  # held, so that no address is used twice
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -26,7 +28,7 @@ class Allocations(TorchDispatchMode):
         for tensor in tree_leaves(made):
             if not isinstance(tensor, torch.Tensor) or place(tensor) in given:
                 continue
-            if tensor.untyped_storage().nbytes() >= D * tensor.element_size():
+            if tensor.untyped_storage().nbytes() >= self.d * tensor.element_size():
                 self.seen.append(tensor)
         return made
 
@@ -38,9 +40,9 @@ def place(tensor: torch.Tensor) -> int:
 class SimulatedJob:
     """Three workers whose gradients are the parameters and some noise."""
 
-    def __init__(self, algorithm: laconic.Algorithm, *, workers: int = 3) -> None:
+    def __init__(self, algorithm: laconic.Algorithm, *, workers: int = 3, times: int = 1) -> None:
         torch.manual_seed(1)
-        self.model = torch.nn.ParameterList(torch.nn.Parameter(torch.randn(size)) for size in SIZES)
+        self.model = torch.nn.ParameterList(torch.nn.Parameter(torch.randn(times * size)) for size in SIZES)
         inner = torch.optim.SGD(self.model.parameters(), lr=0.01)
         self.simulation = laconic.Simulation(self.model, inner, algorithm, workers=workers)
 
@@ -76,11 +78,13 @@ LAZY = [
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", LAZY, ids=str)
 def test_a_lazy_method_allocates_no_long_vector_once_each_worker_has_skipped_and_sent(algorithm):
-    run = SimulatedJob(algorithm)
-    for _ in range(algorithm.max_delay + 2):
+    # Parameters that workers share are in the pool of long vectors; short ones are left to the C library.
+    times = LONG_BYTES // (4 * D) + 1
+    run = SimulatedJob(algorithm, times=times)
+    for _ in range(3 * algorithm.max_delay):  # until the pool has as many as are ever held at once
         run.step()
     skips = run.simulation.traffic.up.skips
-    with Allocations() as allocations:
+    with Allocations(times * D) as allocations:
         for _ in range(algorithm.max_delay):
             run.step()
     assert run.simulation.traffic.up.skips > skips

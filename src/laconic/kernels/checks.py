@@ -123,12 +123,12 @@ def _is_ordinary(given: Tensor) -> bool:
     if type(given) not in _PLAIN_TYPES or not given.is_cpu or given.layout is not torch.strided:
         return False
     try:
-        if not given.is_contiguous() or (given.dtype is not torch.uint8 and given.is_neg()):
+        if not given.is_contiguous() or given.is_neg():
             return False
-        n_bytes = given.nbytes
-        if n_bytes and given.untyped_storage().nbytes() < given.storage_offset() * given.itemsize + n_bytes:
+        n_bytes, storage = given.nbytes, given.untyped_storage()
+        if n_bytes and storage.nbytes() < given.storage_offset() * given.itemsize + n_bytes:
             return False
-        place = given.data_ptr()
+        place = given.data_ptr() if storage.data_ptr() else 0  # a tensor within `torch.func` has none
     except (RuntimeError, NotImplementedError):  # of a wrapper without storage
         return False
     if n_bytes:

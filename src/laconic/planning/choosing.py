@@ -20,7 +20,7 @@ from laconic.planning.candidate import Candidate
 from laconic.planning.measure import measure_network
 from laconic.planning.plan import WORTH_WHILE, candidates_of
 from laconic.planning.query import Query
-from laconic.protocol.layout import LAYOUTS
+from laconic.protocol.layout import LAYOUTS, has_dedicated_server
 from laconic.statements import state_once
 from laconic.training.distributed_optimizer import DistributedOptimizer
 from laconic.units import seconds_text
@@ -29,7 +29,7 @@ _REST_S, _LARGE_S = 0.02, 0.2  # of each measurement of the links
 _PURPOSE = "to choose a method"
 _TRIED = 3  # candidates, beside plain all-reduce
 _NEAR = 3.0  # times the fastest by the model, up to which a candidate is tried
-_LAYOUTS = tuple(name for name in LAYOUTS[1:] if name != "dedicated")  # there a rank would train nothing
+_LAYOUTS = tuple(name for name in LAYOUTS[1:] if not has_dedicated_server(name, by_arrival=False))  # all ranks train
 _STEPS, _WARM_UP = 4, 2
 _MAX_BYTES = 1 << 20
 _PATIENCE_S = 120.0
@@ -129,7 +129,7 @@ def _candidates(allowed: Sequence[Algorithm], layouts: Sequence[str], query: Que
     found = list(candidates_of({"sgd": SGD()}, query, measure=True, only="allreduce"))
     for algorithm in allowed:
         for candidate in candidates_of({algorithm.name: algorithm}, query, measure=True):
-            is_plain = (algorithm.name, candidate.layout.name) == ("sgd", "allreduce")
+            is_plain = (algorithm.name, candidate.layout.name) == (found[0].algorithm.name, found[0].layout.name)
             if candidate.layout.name in layouts and not is_plain:
                 found.append(candidate)
     return found
