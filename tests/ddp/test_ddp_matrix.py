@@ -44,3 +44,10 @@ def test_every_pair_of_method_buckets_and_mode_is_the_same_with_two_ranks():
     assert {(cell.method, cell.buckets) for cell in cells} == {(cell.method, cell.buckets) for cell in all_cells()}
     assert {(cell.mode, cell.buckets) for cell in cells} == {(cell.mode, cell.buckets) for cell in all_cells()}
     assert not unlike(cells, 2)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("n", [2, 4])
+def test_every_cell_of_the_matrix_is_the_same(n):
+    # With four ranks the engine's ring adds up in an order that depends on a slice's length.
+    assert not unlike(list(all_cells()), n, tolerance=0.0 if n == 2 else 1e-6)

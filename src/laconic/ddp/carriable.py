@@ -1,5 +1,8 @@
 """Which methods a communication hook can carry: those that turn gradients into a direction, with nothing else."""
 
+from torch import nn
+from torch.optim import Optimizer
+
 from laconic.contract import Algorithm
 from laconic.ddp.settings import Settings
 from laconic.protocol.layout import has_dedicated_server
@@ -31,6 +34,21 @@ def overlaps(algorithm: Algorithm, settings: Settings) -> bool:
 def goes_by_step(algorithm: Algorithm, settings: Settings) -> bool:
     """Return whether the optimizer's step exchanges, and not the backward pass."""
     return settings.optimizer is not None and not overlaps(algorithm, settings)
+
+
+def check_optimizer(model: nn.Module, optimizer: Optimizer | None) -> None:
+    """Raise ValueError if an optimizer leaves out a parameter of the model, which ranks would then train apart."""
+    if optimizer is None:
+        return
+    listed = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    missing = [name for name, parameter in trained if id(parameter) not in listed]
+    if missing:
+        raise ValueError(
+            f"optimizer: it does not have {missing[0]!r} ({len(missing)} of {len(trained)} parameters that are "
+            "trained); give one that has all. Where several optimizers train one model, attach without optimizer= a "
+            "method that a hook can carry"
+        )
 
 
 def check_carriable(algorithm: Algorithm, settings: Settings) -> None:

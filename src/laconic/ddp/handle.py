@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from laconic.contract import Algorithm
-from laconic.ddp.carriable import check_carriable, goes_by_step
+from laconic.ddp.carriable import check_carriable, check_optimizer, goes_by_step
 from laconic.ddp.hook_carrier import HookCarrier
 from laconic.ddp.idle_carrier import IdleCarrier
 from laconic.ddp.modes import check_modes
@@ -71,6 +71,7 @@ class Handle:
             return IdleCarrier(method)
         with refusals_shown(ddp.process_group, TOPIC):
             check_carriable(method, settings)
+            check_optimizer(ddp.module, settings.optimizer)
             check_modes(ddp)
             self._trampoline = Trampoline.of(ddp)
             self._trampoline.check_free()

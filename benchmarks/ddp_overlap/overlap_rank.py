@@ -1,0 +1,70 @@
+"""One rank of the bench, in its own namespace."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from ranks import TIMEOUT_S
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import laconic
+import laconic.ddp
+
+WIDTH, LAYERS = 1443, 12  # 25.0 million parameters
+ALONE, OPTIMIZER, ATTACHED, PLAIN = "no exchange", "optimizer", "attached", "ddp"
+_WARM_UP = 3
+
+
+class OverlapRank:
+    """One rank, which takes steps of all contenders."""
+
+    def set_up(self, method: str, batch: int, plain: bool, bucket_mb: float) -> int:
+        """Make the contenders. Returns the number of slices of the attached one."""
+        self._inputs = torch.randn(batch, WIDTH, generator=torch.Generator().manual_seed(dist.get_rank()))
+        algorithm = laconic.ALGORITHMS[method]()
+        self._steps: dict[str, Callable[[], None]] = {}
+        net = _net()
+        self._steps[ALONE] = self._step_of(net, torch.optim.SGD(net.parameters(), lr=1e-4))
+        net = _net()
+        inner = torch.optim.SGD(net.parameters(), lr=1e-4)
+        opt = laconic.DistributedOptimizer(inner, algorithm, model=net, check_every=0, timeout_s=TIMEOUT_S, lr="kept")
+        self._steps[OPTIMIZER] = self._step_of(net, opt)
+        for name in (ATTACHED, PLAIN) if plain else (ATTACHED,):
+            ddp = DistributedDataParallel(
+                _net(),
+                bucket_cap_mb=bucket_mb,  # type: ignore[arg-type]
+                gradient_as_bucket_view=True,
+            )
+            self._steps[name] = self._step_of(ddp, torch.optim.SGD(ddp.parameters(), lr=1e-4))
+            if name == ATTACHED:
+                self._handle = laconic.ddp.attach(ddp, algorithm, timeout_s=TIMEOUT_S)
+        return self._handle.n_slices
+
+    def _step_of(self, model: nn.Module, opt: Any) -> Callable[[], None]:  # noqa: ANN401 - an optimizer of either kind
+        def step() -> None:
+            opt.zero_grad()
+            model(self._inputs).square().mean().backward()
+            opt.step()
+
+        return step
+
+    def measure(self, turns: int) -> dict[str, list[float]]:
+        """Return the seconds of each contender's steps, taken in turns."""
+        seconds: dict[str, list[float]] = {name: [] for name in self._steps}
+        for turn in range(_WARM_UP + turns):
+            for name, step in self._steps.items():
+                dist.barrier()
+                start = time.perf_counter()
+                step()
+                if turn >= _WARM_UP:
+                    seconds[name].append(time.perf_counter() - start)
+        return seconds
+
+
+def _net() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = [each for _ in range(LAYERS) for each in (nn.Linear(WIDTH, WIDTH), nn.Tanh())]
+    return nn.Sequential(*layers)
