@@ -20,7 +20,7 @@ from laconic.ddp.trampoline import Trampoline
 from laconic.drivers.distributed.agreement import Settings as Agreed
 from laconic.drivers.distributed.sliced_rounds import SlicedProcesses
 from laconic.torch_compat import note_step
-from laconic.training.active_parameters import ActiveParameters
+from laconic.training.active_parameters import ActiveParameters, UsedByRanks
 from laconic.training.agreed_settings import agreed_settings
 from laconic.training.checkpoints import Checkpoints
 from laconic.training.claims import Claim
@@ -52,8 +52,9 @@ class HookCarrier:
         self.overlap = overlaps(algorithm, settings)
         slices = self._slices(ddp)
         self.n_slices = len(slices)
-        self._active = ActiveParameters(flat.sizes, self._gather_used)
+        self._active = ActiveParameters(flat.sizes, used_by_ranks := UsedByRanks())
         self.driver = self._connected(ddp, slices, settings, agreed_settings(listed, flat, ()))
+        used_by_ranks.gather_over(self.driver)
         self._lr = learning_rates.now
         self.checkpoints = Checkpoints(
             inner, self.driver, BackwardTraining(self._active, learning_rates), flat, None,
@@ -93,10 +94,6 @@ class HookCarrier:
             return [range(len(flat.parameters))]
         n_bytes = [parameter.nbytes for parameter in flat.parameters]
         return slices_of(n_bytes, flat.sizes, ddp.bucket_bytes_cap, from_front=ddp.find_unused_parameters)
-
-    def _gather_used(self, indices: list[int]) -> Sequence[object]:
-        n, what = len(self._flat.sizes), f"for its list of used parameters, round {self.driver.rounds}"
-        return self.driver.channel.gather(indices, what, [range(n)], max_bytes=2 + 12 * n)
 
     def _begin(self) -> float:
         """Begin a round. Returns the learning rate of the step that follows."""

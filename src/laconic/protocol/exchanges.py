@@ -119,7 +119,7 @@ class RankSessions:
                 job, layout.rank_at[node], pool, active=active, memory=memory, sparse_results=True
             )
         served = [index for index, shard in enumerate(layout.shards) if shard.node == node]
-        if not layout.has_server:
+        if not layout.has_server and self.worker is not None:
             served = [0]  # every worker computes the server's answer itself
         self.servers = [
             ServerSession(job, index, descend, active=active, memory_of=server_memory, pool=pool) for index in served

@@ -11,19 +11,19 @@ NOT_COUNTED = "-"
 NOTE = f"wire, local: bytes; payload, paper: bits / 8; {NOT_COUNTED}: not counted"
 
 
-def count_rows(counts: Mapping[str, Count], served: Count) -> list[list[str]]:
+def count_rows(counts: Mapping[str, Count], others: Mapping[str, Count]) -> list[list[str]]:
     """Return the header and a row for each count. What is not counted is shown as "-", never as 0.
 
     Args:
         counts: What was sent, by name.
-        served: What crossed this rank's link because it serves; it has a row if there is any.
+        others: Counts of messages and wire bytes alone; each has a row if there is any.
     """
-    every = {**counts, **({"served": served} if served.messages else {})}
+    every = {**counts, **{name: count for name, count in others.items() if count.messages}}
     with_skips = any(count.skip_messages for count in every.values())
     skip_column = ["skip messages"] if with_skips else []
     rows = [["", "messages", "skips", *skip_column, "wire", "local", "payload", "paper"]]
     for name, count in every.items():
-        in_meters = name != "served"
+        in_meters = name in counts
         skip_cell = [f"{count.skip_messages:,}" if in_meters else NOT_COUNTED] if with_skips else []
         rows.append([
             name, f"{count.messages:,}", f"{count.skips:,}" if in_meters else NOT_COUNTED, *skip_cell,

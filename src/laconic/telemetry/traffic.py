@@ -16,6 +16,7 @@ Key = TypeVar("Key")
 _COUNT_SCHEMA = {field.name: int | float for field in fields(Count)}
 TRAFFIC_SCHEMA = {
     "up": _COUNT_SCHEMA, "down": _COUNT_SCHEMA, "setup": _COUNT_SCHEMA, "served": _COUNT_SCHEMA,
+    "inside": _COUNT_SCHEMA,
     "rounds": int, "aborted_rounds": int,
     "seconds": dict.fromkeys(Seconds().sums(), int | float), "control_bytes": int, "replica_syncs": int,
     "up_by_exchange": {str: _COUNT_SCHEMA}, "down_by_exchange": {str: _COUNT_SCHEMA}, 
@@ -46,6 +47,8 @@ class Traffic:
     served: Count = field(default_factory=Count)
     """Frames that cross this rank's link because it serves: from other workers, and answers to them. Messages and wire
     bytes, which those workers count in `up` and `down` as well; so add them to neither."""
+    inside: Count = field(default_factory=Count)
+    """What this rank sends to ranks of its own node, with `nodes`: messages and wire bytes, in no other count."""
     control_bytes: int = 0
     """Bytes for settings, hash checks and these totals themselves; they are in none of the counts."""
     replica_syncs: int = 0
@@ -62,7 +65,7 @@ class Traffic:
     """Asynchronous methods: gradients dropped (too old), held (until older ones came) and aborted (inf or NaN)."""
 
     def __post_init__(self) -> None:
-        for name in ("up", "down", "setup", "served"):
+        for name in ("up", "down", "setup", "served", "inside"):
             if not isinstance(getattr(self, name), Count):
                 raise TypeError(f"Traffic: {name}={getattr(self, name)!r:.80} must be a laconic.Count")
         totals = ("rounds", "aborted_rounds", "control_bytes", "replica_syncs")
@@ -87,7 +90,7 @@ class Traffic:
         if len({*self.up_by_exchange, *self.down_by_exchange}) > 1:
             counts |= {f"up, {name}": count for name, count in self.up_by_exchange.items()}
             counts |= {f"down, {name}": count for name, count in self.down_by_exchange.items()}
-        return count_rows(counts, self.served)
+        return count_rows(counts, {"served": self.served, "inside": self.inside})
 
     def _lines(self) -> list[str]:
         """Return what is below the table: rounds, bytes that are in no count, seconds, and what else is not 0."""
@@ -127,6 +130,7 @@ class Traffic:
             down=self.down + other.down,
             setup=self.setup + other.setup,
             served=self.served + other.served,
+            inside=self.inside + other.inside,
             rounds=max(self.rounds, other.rounds),
             aborted_rounds=max(self.aborted_rounds, other.aborted_rounds),
             control_bytes=self.control_bytes + other.control_bytes,
@@ -142,7 +146,8 @@ class Traffic:
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "Traffic":
         """The inverse of `as_data`."""
-        counts = {name: Count(**data[name]) for name in ("up", "down", "setup", "served") if name in data}
+        names = ("up", "down", "setup", "served", "inside")
+        counts = {name: Count(**data[name]) for name in names if name in data}
         by_exchange = {
             name: {exchange: Count(**count) for exchange, count in data[name].items()}
             for name in ("up_by_exchange", "down_by_exchange")

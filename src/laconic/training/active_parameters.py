@@ -7,14 +7,34 @@ time. While that set stays, it sends nothing. A rank whose set has changed abort
 all ranks send their sets to each other, and repeat the round with the gradients that they still have.
 """
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 
+from laconic.drivers.distributed.rounds import Processes
 from laconic.drivers.gathered import Either
 from laconic.drivers.saved_data import check_data
 from laconic.errors import ContractError
 from laconic.protocol.abort import Abort
 
 Gather = Callable[[list[int]], Sequence[object]]
+
+
+class UsedByRanks:
+    """Gathers the parameters that each rank uses, over the connections of a driver that it does not hold."""
+
+    def __init__(self) -> None:
+        self._driver: weakref.ref[Processes] | None = None
+
+    def gather_over(self, driver: Processes) -> None:
+        """Gather over a driver's connections from now on."""
+        self._driver = weakref.ref(driver)
+
+    def __call__(self, indices: list[int]) -> Sequence[object]:
+        """Return the indices that each rank gives, by rank. Collective."""
+        driver = None if self._driver is None else self._driver()
+        assert driver is not None, "what asks for them has it"
+        n, what = len(driver.job.spec.shapes), f"for its list of used parameters, round {driver.rounds}"
+        return driver.channel.gather(indices, what, [range(n)], max_bytes=2 + 12 * n)
 
 
 class ActiveParameters:

@@ -6,7 +6,7 @@ in training batch norm does not read them, and over a slow network they would co
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -76,6 +76,16 @@ class SharedBuffers:
         named = dict(model.named_buffers())
         self._like = {name: (buffer.shape, buffer.dtype) for name, buffer in named.items()}
         self._known = _hashes(named)
+
+    @classmethod
+    def of(
+        cls, model: torch.nn.Module | None, channel: Channel, how: Buffers, *, trains: bool, n_workers: int
+    ) -> Self | None:
+        """Return the buffers of a model; None if it is not given, or has none."""
+        has_buffers = model is not None and any(True for _ in model.buffers())
+        return (
+            cls(model, channel, how, trains=trains, n_workers=n_workers) if model is not None and has_buffers else None
+        )
 
     def share(self, how: Buffers | None = None) -> None:
         """Make those equal that changed on any rank since they were last equal. Collective: every rank must call it.

@@ -47,7 +47,14 @@ _READ = {
     "error": str, "has_part": bool, "rounds": {str: (_NUMBER, _NUMBER)}, "n_workers": int, "layout": str,
     "is_exact": bool,
 }  # fmt: skip
-_MAY_DIFFER = {"layout", "local_steps", "rank", "n_workers", "slices"}  # the slots' rules say what then happens
+_MAY_DIFFER = {
+    "layout",
+    "local_steps",
+    "rank",
+    "n_workers",
+    "slices",
+    "nodes",
+}  # the slots' rules say what then happens
 _REMEDY = "make the optimizer as it was made when the state was saved"
 
 
@@ -92,8 +99,8 @@ class Checkpoints:
 
     def identity(self) -> dict[str, Any]:
         """Return what must be equal when the state is loaded."""
-        job = self._driver.job
-        own = {"n_workers": job.layout.n_workers}
+        job, node = self._driver.job, self._driver.node
+        own = {"n_workers": job.layout.n_workers} | ({} if node is None else {"nodes": list(node.ranks.node_of)})
         identity = identity_of(job, local_steps=self._training.local.many, rank=self._driver.channel.rank)
         return identity | own | ({} if self._slices == [0] else {"slices": self._slices})
 
@@ -133,9 +140,10 @@ class Checkpoints:
     def _say_what_is_missing(self) -> None:
         driver = self._driver
         job, channel = driver.job, driver.channel
-        if channel.size == 1 or channel.rank or not (driver.rounds or self._training.n_taken):
+        if job.layout.n_nodes == 1 or channel.rank or not (driver.rounds or self._training.n_taken):
             return
-        algorithm, others = job.algorithm, named_ranks(range(1, channel.size))
+        exchanging = range(channel.size) if driver.node is None else driver.node.ranks.leading
+        algorithm, others = job.algorithm, named_ranks(exchanging[1:])
         names = own_names(algorithm)
         missing = [f"the {' and the '.join(names)} of {others}"] if names else []
         if algorithm.server_slots and any(shard.node for shard in job.layout.shards):
@@ -304,8 +312,8 @@ class Checkpoints:
 
     def _is_own(self, part: Mapping[str, Any]) -> bool:
         """Return whether a part is of this job as it is, so that a rank goes on from its own alone."""
-        identity = {"slices": [0], **self.identity()}
-        return all(is_same({"slices": [0], **part}.get(key), value) for key, value in identity.items())
+        usual: dict[str, Any] = {"slices": [0], "nodes": None}
+        return all(is_same({**usual, **part}.get(key), value) for key, value in (usual | self.identity()).items())
 
     def _fitted(self, parts: dict[int, Any], *, is_exact: bool) -> Mapping[str, Any]:
         channel, job = self._driver.channel, self._driver.job
@@ -313,7 +321,8 @@ class Checkpoints:
             own: Mapping[str, Any] = parts[channel.rank]
             return own
         saved = SavedJob(parts={rank: with_names(part, job.spec.names) for rank, part in parts.items()})
-        return saved.fitted(job, channel.rank, self._training.begun_again, self._flat.values())
+        begun_again, values = self._training.begun_again, self._flat.values()
+        return saved.fitted(job, self._driver.place, parts.get(channel.rank), begun_again, values)
 
     def _shared(self, parts: dict[int, Any], reports: list[Any]) -> dict[int, Any]:
         """Return all parts that any rank has, by the rank that saved them."""

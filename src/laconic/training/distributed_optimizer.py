@@ -3,10 +3,8 @@
 One call of `step()` is one round. The training loop does not change: zero_grad, backward, step.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Any, Self
-from weakref import WeakMethod
 
 import torch
 import torch.distributed as dist
@@ -17,11 +15,12 @@ from laconic.contract import Algorithm
 from laconic.drivers.distributed.arrivals import ProcessArrivals
 from laconic.drivers.distributed.giving_up import CLOSED
 from laconic.drivers.distributed.meeting import shows_refusals
+from laconic.drivers.distributed.nodes import Nodes
 from laconic.drivers.distributed.rounds import TOPIC, Processes
 from laconic.statements import state_once
 from laconic.telemetry.traffic import Traffic
 from laconic.torch_compat import LOSS_SCALE, OVERFLOW, caller_named, opaque, report_overflow, without_gradients
-from laconic.training.active_parameters import ActiveParameters
+from laconic.training.active_parameters import ActiveParameters, UsedByRanks
 from laconic.training.agreed_settings import agreed_settings, check_order
 from laconic.training.buffers import Buffers, SharedBuffers, check_share, chosen_buffers
 from laconic.training.checkpoints import Checkpoints, say_if_loaded
@@ -32,6 +31,7 @@ from laconic.training.initial_gradient import InitialGradient
 from laconic.training.joining import Joining, check_join
 from laconic.training.kernel_preparation import KernelPreparation
 from laconic.training.learning_rates import Choice, LearningRates
+from laconic.training.node_mean import NodeMean
 from laconic.training.optimizer_arguments import check_arguments, check_plain, fixed_tensors
 from laconic.training.own_worker import OwnWorker
 from laconic.training.replaced_tensors import ReplacedTensors
@@ -73,6 +73,7 @@ class DistributedOptimizer(OptimizerAround):
         lr: Choice | None = None,
         sparse_gradients: str = "refuse",
         clients_per_round: int | None = None,
+        nodes: Nodes = None,
     ) -> None:
         """Broadcast rank 0's parameters, frozen ones included, and the buffers of `model`. Collective.
 
@@ -101,6 +102,8 @@ class DistributedOptimizer(OptimizerAround):
             sparse_gradients: "refuse" them, or make them "dense", as layers with sparse=False would have them.
             clients_per_round: how many workers send something in a round, chosen anew in each by the seed; None for
                 all. The method divides by this number. The others only get the answers: see `rests`.
+            nodes: "auto" for the ranks of each host, or a number N of nodes with equally many consecutive ranks: they
+                average their gradients, and the method exchanges between nodes, each as one worker. None for none.
 
         Raises:
             ValueError: for wrong arguments, before anything is sent; TypeError for wrong types. The other ranks learn
@@ -121,14 +124,14 @@ class DistributedOptimizer(OptimizerAround):
         self._claim.check()
         self.algorithm = algorithm
         self.model = model
-        active = ActiveParameters(self.flat.sizes, partial(_call, WeakMethod(self._gather_used)))
+        active = ActiveParameters(self.flat.sizes, used_by_ranks := UsedByRanks())
         self.server_model = ServerModel.lending(algorithm, inner, active, learning_rates, clipping)
         parameters = self.flat.values_by_torch()
         fixed = fixed_tensors(inner, model)
         self.driver: Processes = (ProcessArrivals if algorithm.is_asynchronous else Processes)(
             algorithm, parameters=parameters, spec=self.flat.spec, group=group, layout=layout, seed=seed, active=active,
             timeout_s=timeout_s, descend=self.server_model.descend if self.server_model else None,
-            clients_per_round=clients_per_round,
+            clients_per_round=clients_per_round, nodes=nodes,
             kernels=KernelPreparation(
                 algorithm=algorithm, flat=self.flat, local_steps=local_steps, clip=(clip_norm, clip_value),
                 speaks=not dist.get_rank(group),
@@ -141,7 +144,8 @@ class DistributedOptimizer(OptimizerAround):
                 **({} if loaded is None else {"state loaded into inner": str(loaded.get("algorithm"))}),
             },
         )  # fmt: skip
-        channel, n_workers = self.driver.channel, self.driver.layout.n_workers
+        used_by_ranks.gather_over(self.driver)
+        channel, training_ranks = self.driver.channel, self.driver.training_ranks
         if not self.flat.is_named:
             check_order(self.flat, channel)
         self.flat.set_values(parameters)
@@ -149,14 +153,15 @@ class DistributedOptimizer(OptimizerAround):
             channel.share(tensor)
         if self.server_model is not None:
             self.server_model.flat.set_values(parameters)
-        self.serves_only = self.driver.worker is None
+        self.serves_only = channel.rank not in training_ranks
         """Whether this rank is a dedicated server: it calls `step()` like the others, but trains no model."""
         self._buffers_every = buffers_every
-        self._buffers: SharedBuffers | None = None
-        if model is not None and any(True for _ in model.buffers()):
-            self._buffers = SharedBuffers(model, channel, buffers, trains=not self.serves_only, n_workers=n_workers)
-        workers = [node for node, _ in sorted(self.driver.layout.rank_at.items())]
-        self._initial = InitialGradient(channel, workers) if n_workers > 1 and not self.serves_only else None
+        self._buffers = SharedBuffers.of(
+            model, channel, buffers, trains=not self.serves_only, n_workers=len(training_ranks)
+        )
+        is_compared = len(training_ranks) > 1 and not self.serves_only
+        self._initial = InitialGradient(channel, training_ranks) if is_compared else None
+        self._node_mean = NodeMean.of(self.flat, self.driver)
         self.joining: Joining | None = None
         self._needs_closure = not self.serves_only and (algorithm.second_gradient or self.driver.may_wait)
         self._own = OwnWorker(self.flat, self.driver)
@@ -226,18 +231,20 @@ class DistributedOptimizer(OptimizerAround):
         if self.joining is not None and not self.joining.goes_on(has_data=True):
             return None
         loss = None if closure is None else self._evaluate(closure)
+        scaler = self.__dict__  # what GradScaler has set
+        n_aborted = self.driver.aborted_rounds
+        has_overflow = OVERFLOW in scaler and bool(scaler[OVERFLOW])
         if self.driver.rests:
             self.flat.drop_gradients()
         elif not self.serves_only:
             has_gradient = self.flat.has_gradient()
             if True not in has_gradient:
                 raise RuntimeError("step() without gradients: no parameter has one; call loss.backward() before step()")
+            if self._initial is not None:
+                self._initial.show(self.flat.parameters)
+            if self._node_mean is not None:
+                has_gradient, has_overflow = self._node_mean.take(has_gradient, has_overflow=has_overflow)
             self.training.active.note(has_gradient)
-        if self._initial is not None:
-            self._initial.show(self.flat.parameters)
-        scaler = self.__dict__  # what GradScaler has set
-        n_aborted = self.driver.aborted_rounds
-        has_overflow = OVERFLOW in scaler and bool(scaler[OVERFLOW])
         self._finish_step(scaler.get(LOSS_SCALE), has_overflow=has_overflow)
         if OVERFLOW in scaler and not self.algorithm.is_asynchronous:
             report_overflow(self, self.driver.aborted_rounds > n_aborted)
@@ -311,7 +318,7 @@ class DistributedOptimizer(OptimizerAround):
         Raises:
             ValueError: if a rank without data cannot take part in the method's rounds, as in a vote.
         """
-        check_join(self.algorithm, self.training.local.many, by_initial_size=divide_by_initial_world_size)
+        check_join(self.driver, self.training.local.many, by_initial_size=divide_by_initial_world_size)
         return Joining(
             self, self.driver.channel, self.driver.layout.n_workers, by_initial_size=divide_by_initial_world_size,
             throws=throw_on_early_termination, enabled=enable,
@@ -341,7 +348,7 @@ class DistributedOptimizer(OptimizerAround):
         Not collective: ranks that still wait for this one raise PeerLostError with the reason. Afterwards `step()` and
         what else communicates raises ClosedError; `traffic` and `state_dict()` still work.
         """
-        self.driver.channel.close()
+        self.driver.close()
         self._claim.lost = self._claim.lost or CLOSED
         self.release_groups()
 
@@ -358,10 +365,6 @@ class DistributedOptimizer(OptimizerAround):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _gather_used(self, indices: list[int]) -> Sequence[object]:
-        n, what = len(self.flat.spec.shapes), f"for its list of used parameters, round {self.driver.rounds}"
-        return self.driver.channel.gather(indices, what, [range(n)], max_bytes=2 + 12 * n)
 
     @opaque
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -392,9 +395,3 @@ class DistributedOptimizer(OptimizerAround):
         """
         self.checkpoints.load(state_dict)
         self.replica_check.is_start = True
-
-
-def _call(method: "WeakMethod[Callable[..., Any]]", *arguments: object) -> Any:  # noqa: ANN401
-    """Call a method of an object that may be gone; then do nothing."""
-    bound = method()
-    return None if bound is None else bound(*arguments)

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.contract import Algorithm
 from laconic.drivers.distributed.channel import Channel
+from laconic.drivers.distributed.rounds import Processes
 from laconic.training.flat_parameters import FlatParameters
 
 
-def check_join(algorithm: Algorithm, local_steps: int, *, by_initial_size: bool) -> None:
+def check_join(driver: Processes, local_steps: int, *, by_initial_size: bool) -> None:
     """Raise ValueError if a rank without a mini-batch cannot take part in this method's rounds."""
+    algorithm = driver.job.algorithm
+    if driver.node is not None:
+        raise ValueError("join: the ranks of a node step together; give all equally many mini-batches, or no nodes=")
     why = None
     if algorithm.is_asynchronous:
         why = "its workers wait for nobody, so a rank whose data has run out leaves its loop"

@@ -6,7 +6,6 @@ from typing import Protocol
 from torch import Tensor
 
 from laconic.contract import Result
-from laconic.protocol.worker import WorkerSession
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.second_gradient import SecondGradient
 
@@ -14,8 +13,9 @@ from laconic.training.second_gradient import SecondGradient
 class Driver(Protocol):
     """What it needs of a driver."""
 
-    worker: WorkerSession | None
-    """None if this process only serves."""
+    @property
+    def own_worker_rank(self) -> int | None:
+        """The worker that this process computes for; None if it only serves."""
 
     @property
     def rests(self) -> bool:
@@ -27,7 +27,8 @@ class OwnWorker:
 
     def __init__(self, flat: FlatParameters, driver: Driver) -> None:
         """`flat`: the model's parameters. `driver`: knows the worker's rank, and when it rests."""
-        self.applying: Sequence[int] = () if driver.worker is None else (driver.worker.rank,)
+        own = driver.own_worker_rank
+        self.applying: Sequence[int] = () if own is None else (own,)
         self._driver = driver
         self.second: SecondGradient | None = None
         """What evaluates this step's mini-batch at other parameters, if the method does that."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from laconic.contract import Algorithm, Rule, check_vector
-from laconic.drivers.saved_data import NUMBER, check_counts, check_server, check_worker
+from laconic.drivers.saved_data import NUMBER, check_counts, check_data, check_server, check_worker
 from laconic.protocol.async_server import resized_arrivals
 from laconic.protocol.job import Job
 from laconic.protocol.resize import are_complete, distinct, resized
@@ -44,6 +44,7 @@ def parts_in(part: Saved) -> dict[int, Saved]:
     for rank, each in parts.items():
         check_counts({"rank": rank, **each}, {"rank": NUMBER, "n_workers": range(1, 1 << 16)})
         check_counts(each["training"], {"steps_taken": NUMBER})
+        check_data("the nodes of the ranks", each.get("nodes", [0] * (rank + 1)), [NUMBER])
         check_counts(each["driver"], {"rounds": NUMBER, "aborted_rounds": NUMBER, "control_bytes": NUMBER})
         if not isinstance(each["layout"], str):
             raise ValueError(f"state_dict: layout is {each['layout']!r:.60}; it must be a text")
@@ -70,9 +71,10 @@ class SavedJob:
 
     @property
     def workers(self) -> dict[int, Saved]:
-        """What the workers saved, by rank."""
-        drivers = {rank: part["driver"] for rank, part in self.parts.items()}
-        return {rank: driver["worker"] for rank, driver in drivers.items() if driver["worker"] is not None}
+        """What the workers saved, by worker. Where ranks share a node, their worker has its number."""
+        of_worker = {rank: part for rank, part in self.parts.items() if part["driver"]["worker"] is not None}
+        number_of = {rank: part["nodes"][rank] if "nodes" in part else rank for rank, part in of_worker.items()}
+        return {number_of[rank]: part["driver"]["worker"] for rank, part in of_worker.items()}
 
     @property
     def servers(self) -> list[Saved]:
@@ -88,13 +90,19 @@ class SavedJob:
         return next((side[name] for side in sides if side.get(name) is not None), None)
 
     def fitted(
-        self, job: Job, node: int, begun_again: Callable[[Saved, Tensor | None], Saved], like: Tensor
+        self,
+        job: Job,
+        node: int,
+        own: Saved | None,
+        begun_again: Callable[[Saved, Tensor | None], Saved],
+        like: Tensor,
     ) -> dict[str, Any]:
         """Return the part from which one rank of a job goes on.
 
         Args:
             job: the job.
-            node: the rank's node.
+            node: the rank's node of the layout; -1 if another rank exchanges for it.
+            own: what this rank has saved, if it has.
             begun_again: see `TrainingStep`.
             like: the model's parameters (d,).
 
@@ -105,7 +113,7 @@ class SavedJob:
         for worker in workers.values():
             check_worker(worker)
         new_workers, new_servers = resized(workers, self.n_workers, self.servers, job)
-        rank, own = job.layout.rank_at.get(node), self.parts.get(node)
+        rank = job.layout.rank_at.get(node)
         driver: dict[str, Any] = {
             "rounds": leading["driver"]["rounds"], "aborted_rounds": leading["driver"]["aborted_rounds"],
             "control_bytes": 0 if own is None else own["driver"]["control_bytes"],

@@ -54,11 +54,11 @@ Sent = tuple[int, Tensor, dist.Work | None]
 class Channel(GivingUp):
     """This rank's connection to the others: a gloo group of its own, so that user's collectives never mix with ours."""
 
-    def __init__(self, group: dist.ProcessGroup | None, timeout_s: float, max_count: int) -> None:
+    def __init__(self, group: dist.ProcessGroup | Sequence[int] | None, timeout_s: float, max_count: int) -> None:
         """Make the channel. Collective: every rank of the group must call it.
 
         Args:
-            group: the ranks that train together; None for all.
+            group: the ranks that train together, or a list of global ranks, this one among them; None for all.
             timeout_s: how long to wait for other ranks, seconds.
             max_count: number of coordinates up to the last one, which bounds the sizes that a header may announce.
 

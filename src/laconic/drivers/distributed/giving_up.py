@@ -51,9 +51,9 @@ class GivingUp:
     device_channel: DeviceChannel | None
     control_bytes: int
 
-    def __init__(self, group: dist.ProcessGroup | None, timeout_s: float) -> None:
+    def __init__(self, group: dist.ProcessGroup | Sequence[int] | None, timeout_s: float) -> None:
         """Make the group; see `Channel`."""
-        ranks = dist.get_process_group_ranks(group or dist.group.WORLD)
+        ranks = list(group) if isinstance(group, Sequence) else dist.get_process_group_ranks(group or dist.group.WORLD)
         self._global_ranks = ranks
         self.timeout_s = timeout_s
         self.patience_s = timeout_s + min(_LONGEST_DETOUR_S, max(_SHORTEST_DETOUR_S, timeout_s / 8))

@@ -18,6 +18,7 @@ from laconic.drivers.distributed.agreement import Scalar, Settings, agree
 from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.device_channel import are_distinct, gpu_of
 from laconic.drivers.distributed.meeting import Meeting, refusals_shown
+from laconic.drivers.distributed.nodes import Node, Nodes, check_nodes, node_ranks
 from laconic.drivers.gathered import Either
 from laconic.drivers.saved_data import COUNTS, NUMBER, check_counts, check_meter, check_server, check_worker
 from laconic.drivers.transport import carry_out
@@ -82,6 +83,7 @@ class Processes:
         descend: Descend | None = None,
         active: Active | None = None,
         clients_per_round: int | None = None,
+        nodes: Nodes = None,
         agreed: Settings | None = None,
         kernels: Kernels | None = None,
     ) -> None:
@@ -89,9 +91,9 @@ class Processes:
 
         The `parameters` (d,) are overwritten by rank 0's; `spec` says what they are, and `active` which of them take
         part in a round; by default all. With `clients_per_round`, so many workers send something in a round, chosen
-        anew in each; the others get the answers. `agreed` holds other settings that must be equal on all ranks.
-        `timeout_s` is how long a rank is waited for, by default as long as `group` waits; however long it compiles
-        `kernels`.
+        anew in each; the others get the answers. With `nodes`, the ranks of a node are one worker. `agreed` holds
+        other settings that must be equal on all ranks. `timeout_s` is how long a rank is waited for, by default as
+        long as `group` waits; however long it compiles `kernels`.
 
         Raises:
             ValueError: for a layout that the method does not admit, or one of the two that needs every worker.
@@ -99,8 +101,12 @@ class Processes:
             PeerLostError: if a rank is missing.
         """
         timeout_s = timeout_s_of(group) if timeout_s is None else timeout_s
+        meeting = Meeting.of_group(group, TOPIC)
         with refusals_shown(group, TOPIC):
-            self.layout = choose_layout(layout, algorithm, spec, dist.get_world_size(group))
+            check_nodes(nodes, algorithm, layout, clients_per_round, meeting.size)
+        ranks = node_ranks(nodes, meeting, _PURPOSE, timeout_s)
+        with refusals_shown(group, TOPIC):
+            self.layout = choose_layout(layout, algorithm, spec, meeting.size if ranks is None else ranks.n_nodes)
             algorithm.check_size(spec, self.layout.n_workers)
             participation = None
             if clients_per_round is not None:
@@ -110,9 +116,8 @@ class Processes:
                 algorithm=algorithm, seed=seed, spec=spec, dtype=parameters.dtype, layout=self.layout,
                 device=parameters.device,
             )  # fmt: skip
-        meeting = Meeting.of_group(group, TOPIC)
         settings: dict[str, Scalar] = {
-            "algorithm": algorithm.name,
+            "nodes": nodes, "algorithm": algorithm.name,
             **{f"{algorithm.name}/{key}": value for key, value in algorithm.settings().items()},
             "seed": seed, "layout": self.layout.name, "dtype": str(parameters.dtype), **(agreed or {}),
             "number of parameters": spec.d, "clients_per_round": clients_per_round,
@@ -129,13 +134,19 @@ class Processes:
                 meeting.gather(None, "to compile its kernels", NoneType, _MAX_READY_BYTES, timeout_s)
         self.channel = Channel(group, timeout_s, spec.stop)
         self.channel.control_bytes += meeting.control_bytes
-        if settings.get("local_steps", 1) != 1:
-            self.channel.unit = "round"
         try:
             self.channel.broadcast(parameters)
         except BaseException:
             self.channel.close()
             raise
+        self.node: Node | None = None
+        """The ranks of this machine that are one worker of the method; None if each rank is one."""
+        if ranks is not None:
+            world = dist.get_process_group_ranks(group or dist.group.WORLD)
+            self.node = Node(ranks, world, self.channel.rank, timeout_s, spec.stop)
+        if settings.get("local_steps", 1) != 1:
+            for channel in self._channels:
+                channel.unit = "round"
         self.pool = VectorPool(spec.d, parameters.dtype, parameters.device)
         parts = self._make_sessions(descend, active, participation)
         self.sessions = parts[0]
@@ -156,17 +167,40 @@ class Processes:
         if are_distinct([each.get("gpu") or None for each in shown]):
             self.send_from(self.job.device, "nccl")
         # When this object or the process ends; in processes that multiprocessing starts, `atexit` runs nothing.
-        multiprocessing.util.Finalize(self, self.channel.end, exitpriority=_AT_EXIT_PRIORITY)
+        for channel in self._channels:
+            multiprocessing.util.Finalize(self, channel.end, exitpriority=_AT_EXIT_PRIORITY)
 
     def _make_sessions(
         self, descend: Descend | None, active: Active | None, participation: Participation | None
     ) -> Sequence[RankSessions]:
         """Return this rank's sessions, for each slice of the vector that has rounds of its own."""
-        return [
-            RankSessions(
-                self.job, self.channel.rank, descend, pool=self.pool, active=active, participation=participation
-            )
-        ]
+        return [RankSessions(self.job, self.place, descend, pool=self.pool, active=active, participation=participation)]
+
+    @property
+    def _channels(self) -> list[Channel]:
+        """This rank's connections."""
+        return [self.channel, *(() if self.node is None else self.node.channels)]
+
+    @property
+    def _between(self) -> Channel | None:
+        """What carries the method's exchanges; None on a rank that gets the results from another one of its node."""
+        return self.channel if self.node is None else self.node.between
+
+    @property
+    def place(self) -> int:
+        """This rank's node of the layout; -1 if it has none."""
+        between = self._between
+        return -1 if between is None else between.rank
+
+    @property
+    def training_ranks(self) -> list[int]:
+        """The ranks that train, all but a dedicated server."""
+        return list(range(self.channel.size)) if self.node is not None else sorted(self.layout.rank_at)
+
+    @property
+    def own_worker_rank(self) -> int | None:
+        """The worker that this rank computes for, alone or with others of its node; None if it only serves."""
+        return self.node.number if self.node is not None else self.layout.rank_at.get(self.channel.rank)
 
     def _counting_votes(self) -> Sequence[ServerSession]:
         """Return the servers whose counts add up to those of all votes; of equal ones rank 0's alone."""
@@ -252,6 +286,11 @@ class Processes:
             session.restore(saved["servers"])
         self.recorder.restart()
 
+    def close(self) -> None:
+        """Leave the groups, with their threads and descriptors. Not collective."""
+        for channel in self._channels:
+            channel.close()
+
     def send_from(self, device: torch.device, engine: str) -> None:
         """Send payloads and vectors to be summed directly from the memory of `device` from now on. Collective.
 
@@ -262,7 +301,8 @@ class Processes:
         Raises:
             PeerLostError: if a rank is lost.
         """
-        self.channel.open_device_channel(device, engine)
+        for channel in self._channels:
+            channel.open_device_channel(device, engine)
         if self.worker is not None:
             self.worker.payload_device = device
 
@@ -279,6 +319,8 @@ class Processes:
         Raises:
             PeerLostError: if a rank is missing. The round then has no effect on this rank, as after any other error.
         """
+        if (between := self._between) is None:
+            return self._follow(inputs_of)
         worker = self.worker
         is_idle = worker is None or (self.sessions.participation is not None and self.rests)
         inputs = None if worker is None or is_idle else inputs_of(worker.rank)
@@ -286,12 +328,35 @@ class Processes:
         if inputs is not None and inputs.gradient_at is not None:
             inputs.gradient_at = self.seconds.computing(inputs.gradient_at)
         try:
-            result = carry_out(run_rank(self.sessions, self.rounds, inputs, lr, self.seconds.phase), self.channel)
-        except BaseException:
+            result = carry_out(run_rank(self.sessions, self.rounds, inputs, lr, self.seconds.phase), between)
+            if self.node is not None:
+                self.node.show(result, self.job, self.rounds)
+        except BaseException as error:
             abandon_round([] if self.worker is None else [self.worker], self.servers)
+            self._give_up(error)
             raise
         self._count_round(result.aborted)
         return result
+
+    def _follow(self, inputs_of: Callable[[int], Inputs]) -> RoundResult:
+        """Take part in a round in which another rank of this node exchanges for it. Returns that one's result."""
+        assert self.node is not None, "each rank exchanges by itself"
+        try:
+            inputs_of(self.node.number)  # which may take a local step
+            self.seconds.phase("compute")
+            result = self.node.awaited(self.job, self.rounds)
+        except BaseException as error:
+            self._give_up(error)
+            raise
+        self.seconds.phase("wait")
+        self._count_round(result.aborted)
+        return result
+
+    def _give_up(self, error: BaseException) -> None:
+        """Let no rank wait for this one on any connection, after an error on one of several."""
+        if self.node is not None:
+            for channel in self._channels:
+                channel.give_up(error, f"in round {self.rounds}")
 
     def _count_round(self, aborted: Abort) -> None:
         if aborted is Abort.SET_DIFFERS:  # the ranks repeat that round
@@ -299,7 +364,8 @@ class Processes:
         if self.recorder.observers:
             self.recorder.round_ended(self.rounds, aborted=bool(aborted))
         self.rounds += 1
-        self.channel.rounds = self.rounds
+        for channel in self._channels:
+            channel.rounds = self.rounds
         self.aborted_rounds += bool(aborted)
 
     @property
@@ -308,6 +374,8 @@ class Processes:
         traffic = Traffic.of(
             self.sessions.meter, self.rounds, self.aborted_rounds, self.seconds.sums(), self.channel.control_bytes
         )
+        if self.node is not None:
+            traffic = replace(traffic, inside=self.node.sent)
         if self.replica_syncs:
             traffic = replace(traffic, replica_syncs=self.replica_syncs)
         updates = self.updates

@@ -92,5 +92,5 @@ class SlicedProcesses(Processes):
 
     def close(self) -> None:
         """Leave the group when the thread has carried out what was started. Not collective."""
-        self.channel.close()
+        super().close()
         self.scheduler.close()

@@ -1,0 +1,198 @@
+"""Two levels: ranks on one node average their gradients, and one rank of each node exchanges as one worker.
+
+| between | what travels | over |
+|---|---|---|
+| the ranks of a node, before each step | the mean of their gradients | a group of the node's ranks |
+| the nodes, in a round | the method's packets, one worker a node | a group of the leading ranks |
+| the ranks of a node, after a round | what the worker applies | a group of the node's ranks |
+
+Settings, checks and totals go over the group of all ranks, as without nodes.
+"""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from laconic.buffer_pool import new_vector
+from laconic.contract import Algorithm, Result
+from laconic.drivers.distributed.agreement import agree
+from laconic.drivers.distributed.channel import Channel
+from laconic.drivers.distributed.meeting import Meeting
+from laconic.errors import Named, OptionError
+from laconic.hyperparameters import is_number
+from laconic.protocol.abort import Abort
+from laconic.protocol.job import Job
+from laconic.protocol.layout import has_dedicated_server
+from laconic.protocol.ring_allreduce import ring_bytes
+from laconic.protocol.round_result import RoundResult
+from laconic.telemetry.meter import Count
+from laconic.wire import Dense, Sparse
+
+Nodes = Literal["auto"] | int | None
+"""The argument `nodes`: "auto" for the ranks of one host name, their number, or None for no nodes."""
+
+_NOTHING, _DENSE, _SPARSE, _SUPPORTED = range(4)  # what a node's other ranks get
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeRanks:
+    """Which ranks share a node. All nodes have equally many."""
+
+    node_of: tuple[int, ...]
+    """By rank, the number of its node."""
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes."""
+        return max(self.node_of) + 1
+
+    @property
+    def leading(self) -> list[int]:
+        """The lowest rank of each node, which exchanges for it."""
+        return [self.node_of.index(number) for number in range(self.n_nodes)]
+
+    def beside(self, rank: int) -> list[int]:
+        """Return the ranks of a rank's node, in order."""
+        return [other for other, node in enumerate(self.node_of) if node == self.node_of[rank]]
+
+
+def check_nodes(nodes: Nodes, algorithm: Algorithm, layout: str, clients_per_round: int | None, n_ranks: int) -> None:
+    """Raise TypeError or ValueError for a wrong number of nodes, or what does not work over nodes."""
+    if nodes is None:
+        return
+    if nodes != "auto" and not is_number(nodes, int):
+        raise TypeError(f"nodes={nodes!r:.80} must be 'auto', a number of nodes, or None")
+    if nodes != "auto" and not 1 <= nodes <= n_ranks:
+        raise ValueError(f"nodes={nodes} must be within 1 .. {n_ranks}, the number of ranks, or 'auto'")
+    if nodes != "auto" and n_ranks % nodes:
+        raise ValueError(
+            f"nodes={nodes} does not divide {n_ranks} ranks into nodes of equally many, which a mean of the nodes' "
+            "means needs; start as many ranks on each node"
+        )
+    reasons = {
+        "its server takes each gradient as it arrives, and no rank waits for another": algorithm.is_asynchronous,
+        "it evaluates each mini-batch at two points, and a node's ranks have several": algorithm.second_gradient,
+        "its workers' models differ, and a node's ranks have one": not algorithm.replicas_equal,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise OptionError(Named("nodes", nodes), f" does not go with {algorithm.name}: {reason}; leave it out")
+    if has_dedicated_server(layout, by_arrival=False):
+        raise ValueError(f'nodes={nodes!r} does not go with layout="{layout}", whose last rank trains nothing')
+    if clients_per_round is not None:
+        raise ValueError(f"nodes={nodes!r} does not go with clients_per_round={clients_per_round}: all nodes exchange")
+
+
+def node_ranks(nodes: Nodes, meeting: Meeting, purpose: str, timeout_s: float) -> NodeRanks | None:
+    """Return which ranks share a node; None where each rank is alone on its own. Collective for "auto".
+
+    Raises:
+        SetupError: ranks were given different `nodes`.
+        ValueError: on all ranks, if hosts have unequally many.
+        PeerLostError: a rank is missing.
+    """
+    if nodes is None:
+        return None
+    if nodes == "auto":
+        shown = agree(meeting, {"nodes": "auto"}, purpose, timeout_s, {"host": socket.gethostname()})
+        found = on_hosts([each.get("host", "") for each in shown])
+    else:
+        each = meeting.size // nodes
+        found = NodeRanks(node_of=tuple(rank // each for rank in range(meeting.size)))
+    return None if found.n_nodes == meeting.size else found
+
+
+def on_hosts(hosts: Sequence[str]) -> NodeRanks:
+    """Return the nodes that ranks with these host names form. Raises ValueError if they have unequally many."""
+    numbers = {host: number for number, host in enumerate(dict.fromkeys(hosts))}
+    counts = {host: hosts.count(host) for host in numbers}
+    if len({*counts.values()}) > 1:
+        listed = ", ".join(f"{count} on {host}" for host, count in counts.items())
+        raise ValueError(
+            f"nodes='auto': the hosts have unequally many ranks ({listed:.300}), and a mean of their means would weigh "
+            "them differently; start as many on each, or leave nodes out"
+        )
+    return NodeRanks(node_of=tuple(numbers[host] for host in hosts))
+
+
+class Node:
+    """This rank's node: its connection to the other ranks there, and on the leading rank that to the other nodes."""
+
+    def __init__(self, ranks: NodeRanks, group: Sequence[int], rank: int, timeout_s: float, max_count: int) -> None:
+        """Connect the ranks of each node, and the leading ones. Collective.
+
+        Args:
+            ranks: which ranks share a node.
+            group: the global ranks of all.
+            rank: number of this rank among them.
+            timeout_s: how long a rank is waited for, seconds.
+            max_count: as for `Channel`.
+        """
+        self.ranks, own = ranks, ranks.beside(rank)
+        self.number = ranks.node_of[rank]
+        """Of the node, and of the worker that it is."""
+        self.n_ranks = len(own)
+        self.sent = Count()
+        """What this rank has sent to others of its node."""
+        self.inside = Channel([group[rank] for rank in own], timeout_s, max_count)
+        self.between: Channel | None = None
+        """The connection of the leading ranks; None on the others."""
+        if rank == own[0]:
+            self.between = Channel([group[rank] for rank in ranks.leading], timeout_s, max_count)
+
+    @property
+    def channels(self) -> list[Channel]:
+        """The connections of this rank besides that of all ranks."""
+        return [self.inside] if self.between is None else [self.inside, self.between]
+
+    def add_up(self, vector: Tensor, purpose: str) -> None:
+        """Add up `vector` (d,) over the ranks of the node, in place. Collective over them."""
+        self.inside.all_reduce(vector, purpose)
+        self._count(ring_bytes(vector.numel(), self.n_ranks, vector.itemsize))
+
+    def show(self, result: RoundResult, job: Job, round_: int) -> None:
+        """Give the node's other ranks what the leading one got of a round. Collective over them."""
+        kind, *parts = _parts_of(result.results.get(self.number), result.supports.get(self.number))
+        about = torch.tensor([result.aborted, kind, *(part.numel() for part in parts)])
+        self._broadcast(torch.nn.functional.pad(about, (0, 4 - about.numel())), round_)
+        for part in parts:
+            of_type = job.dtype if part.is_floating_point() else torch.int64
+            self._broadcast(part.to(job.device, of_type).contiguous(), round_)
+
+    def awaited(self, job: Job, round_: int) -> RoundResult:
+        """Return what the leading rank shows of a round of a job. Collective over the ranks of the node."""
+        about = torch.zeros(4, dtype=torch.int64)
+        self._broadcast(about, round_)
+        aborted, kind, n_values, n_indices = about.tolist()
+        if kind == _NOTHING:
+            return RoundResult(aborted=Abort(aborted), results={})
+        values = new_vector(n_values, job.dtype, job.device)
+        self._broadcast(values, round_)
+        if kind == _DENSE:
+            return RoundResult(aborted=Abort(aborted), results={self.number: values})
+        indices = torch.empty(n_indices, dtype=torch.int64, device=job.device)
+        self._broadcast(indices, round_)
+        if kind == _SPARSE:
+            packet = Sparse(indices=indices, values=Dense(values=values), count=job.d)
+            return RoundResult(aborted=Abort(aborted), results={self.number: packet})
+        return RoundResult(aborted=Abort(aborted), results={self.number: values}, supports={self.number: indices})
+
+    def _broadcast(self, tensor: Tensor, round_: int) -> None:
+        self.inside.broadcast(tensor, 0, f"for its node's result of round {round_}")
+        self._count((self.n_ranks - 1) * tensor.nbytes if self.between is not None else 0)
+
+    def _count(self, n_bytes: int) -> None:
+        self.sent += Count(messages=1 if n_bytes else 0, wire_bytes=n_bytes)
+
+
+def _parts_of(found: Result | None, support: Tensor | None) -> tuple[Any, ...]:
+    """Return the kind of a result, and the tensors that it consists of: values, and indices if there are any."""
+    if found is None:
+        return (_NOTHING,)
+    if isinstance(found, Sparse):
+        return _SPARSE, found.values.dense(), found.indices
+    return (_DENSE, found) if support is None else (_SUPPORTED, found, support)

@@ -1,0 +1,127 @@
+"""Ranks on one node average their gradients, and the method exchanges between nodes."""
+
+import pytest
+import torch
+
+from laconic.drivers.distributed.nodes import on_hosts
+from laconic.protocol.ring_allreduce import ring_bytes
+from support import small_model, two_levels
+from support.methods import IN_STEP, layouts_of, with_test_settings
+from support.ranks import run_ranks
+
+pytestmark = pytest.mark.xdist_group(__name__)
+
+ROUNDS = 6  # local steps end with an exchange
+CASES = {
+    "an all-reduce": ("sgd", {"layout": "allreduce"}),
+    "a server": ("ec-sgd", {"layout": "rank0"}),
+    "shards": ("compskip", {"layout": "sharded"}),
+    "all to all": ("signsgd-mv", {"layout": "allgather"}),
+    "sparse answers": ("sparse", {"layout": "rank0"}),
+    "local steps": ("diloco", {"local_steps": 2}),
+}
+
+
+SCENARIOS = ("with_one_inf", "with_unlike_use", "saved_and_loaded", "on_one_host", "refused")
+
+
+def run_scenarios(rank):
+    return {name: getattr(two_levels, name)(rank) for name in SCENARIOS}
+
+
+@pytest.fixture(scope="module")
+def of():
+    """Returns what the four ranks found in a scenario."""
+    by_rank = run_ranks(run_scenarios, 4)
+    return lambda name: [found[name] for found in by_rank]
+
+
+def run_all(rank, cases):
+    return [two_levels.trained(rank, name, ROUNDS, **settings) for name, settings in cases]
+
+
+def compared(cases):
+    by_rank = run_ranks(run_all, 4, list(cases.values()))
+    for case, (name, settings), *found in zip(cases, cases.values(), *by_rank, strict=True):
+        values, traffic = two_levels.expected(name, ROUNDS, **settings)
+        for rank, (own, _) in enumerate(found):
+            assert torch.equal(own, values), (case, rank)
+        counts = [each.up for _, each in found]
+        assert sum(counts[1:], counts[0]) == traffic.up, case
+    return by_rank
+
+
+def test_two_nodes_do_what_two_workers_with_the_mean_gradients_do():
+    by_rank = compared(CASES)
+    d, n_tensors = small_model.N_PARAMETERS, 4
+    leading, following = (by_rank[rank][0][1].inside for rank in (0, 1))
+    mean = ring_bytes(d + n_tensors + 1, 2, 4)
+    assert following.wire_bytes == ROUNDS * mean
+    assert leading.wire_bytes == ROUNDS * (mean + 4 * 8 + 4 * d)
+
+
+@pytest.mark.slow
+def test_every_method_and_layout_that_nodes_admit_does():
+    refused = {"dsgd", "lasg", "sasg"}
+    names = [name for name in IN_STEP if name not in refused]
+    layouts = {name: layouts_of(with_test_settings(name), 2) for name in names}
+    compared(
+        {
+            f"{name} {layout}": (name, {"layout": layout})
+            for name in names
+            for layout in layouts[name]
+            if layout != "dedicated"
+        }
+    )
+
+
+def test_one_inf_on_a_rank_that_leads_no_node_aborts_the_round_on_all(of):
+    before, aborted, after = zip(*of("with_one_inf"), strict=True)
+    for values, n_aborted in aborted:
+        assert n_aborted == 1
+        assert torch.equal(values, before[0][0])
+    assert all(torch.equal(values, after[0][0]) for values, _ in after)
+    assert torch.isfinite(after[0][0]).all()
+
+
+def test_a_parameter_takes_part_that_any_rank_of_any_node_has_used(of):
+    for rank in range(4):
+        _, of_second, of_last = of("with_unlike_use")[rank]
+        bias = slice(-3, None)
+        second = torch.stack([two_levels.gradient(other, 1)[bias] / 4 for other in (0, 2, 3)]).sum(0)
+        torch.testing.assert_close(of_second, second)
+        torch.testing.assert_close(of_last, two_levels.mean_gradient(1, 2)[bias] / 2)
+
+
+def test_training_goes_on_bit_for_bit_from_what_each_rank_saved_and_from_the_gathered_state(of):
+    for undisturbed, own, gathered, on_one_node in of("saved_and_loaded"):
+        assert torch.equal(own, undisturbed)
+        assert torch.equal(gathered, undisturbed)
+        assert torch.equal(on_one_node, of("saved_and_loaded")[0][3])
+        assert torch.isfinite(on_one_node).all()
+
+
+def test_ranks_of_one_host_are_one_node_between_which_nothing_travels(of):
+    for _, n_bytes in of("on_one_host"):
+        assert n_bytes == 0
+
+
+def test_what_cannot_run_over_nodes_is_refused_by_name_on_all_ranks(of):
+    words = (
+        "nodes=3 does not divide 4 ranks",
+        "does not go with dsgd",
+        "does not go with asgd",
+        "dedicated",
+        "nodes=auto",
+    )
+    for errors in of("refused"):
+        assert len(errors) == len(words)
+        for error, text in zip(errors, words, strict=True):
+            assert text in error
+
+
+def test_hosts_are_numbered_by_their_lowest_rank_and_must_have_equally_many():
+    assert on_hosts(["b", "a", "b", "a"]).node_of == (0, 1, 0, 1)
+    assert on_hosts(["b", "a", "b", "a"]).leading == [0, 1]
+    with pytest.raises(ValueError, match="2 on b, 1 on a"):
+        on_hosts(["b", "a", "b"])
