@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import laconic
+from laconic.ddp.carriable import why_not
 from laconic.random_keys import make_key
-from support import small_model
+from support import ddp_models, small_model
 from support.deadlines import PATIENCE_S
 from support.methods import with_test_settings
 
@@ -148,3 +149,24 @@ def refused(rank: int) -> list[str]:
         except ValueError as error:
             errors.append(str(error))
     return errors
+
+
+def attached(rank: int) -> dict[str, dict[str, Tensor]]:
+    """The parameters after training by a hook and by the optimizer's step, for each method, with an inf in a round."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for method in map(with_test_settings, ("sgd", "ec-sgd", "signsgd-mv", "sparse")):
+        of_method = found[method.name] = {}
+        for carried in ("hook", "step"):
+            ddp = ddp_models.model()
+            optimizer = ddp_models.sgd(ddp)
+            given = {} if carried == "hook" and not why_not(method) else {"optimizer": optimizer, "overlap": False}
+            handle = ddp_models.attached(ddp, method, nodes=N_NODES, **given)
+            for round_ in range(4):
+                optimizer.zero_grad()
+                ddp_models.backward(ddp, rank, round_, torch.inf if (rank, round_) == (3, 1) else 1.0)
+                if not handle.aborted or given:
+                    optimizer.step()
+            of_method[carried] = small_model.values(ddp)
+            of_method[f"bytes, {carried}"] = torch.tensor([handle.total_traffic().up.wire_bytes, handle.traffic.rounds])
+            handle.detach()
+    return found

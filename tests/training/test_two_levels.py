@@ -22,7 +22,7 @@ CASES = {
 }
 
 
-SCENARIOS = ("with_one_inf", "with_unlike_use", "saved_and_loaded", "on_one_host", "refused")
+SCENARIOS = ("with_one_inf", "with_unlike_use", "saved_and_loaded", "on_one_host", "refused", "attached")
 
 
 def run_scenarios(rank):
@@ -118,6 +118,16 @@ def test_what_cannot_run_over_nodes_is_refused_by_name_on_all_ranks(of):
         assert len(errors) == len(words)
         for error, text in zip(errors, words, strict=True):
             assert text in error
+
+
+def test_attached_methods_give_the_bits_of_the_optimizer_on_all_ranks(of):
+    one, *others = of("attached")
+    for name, found in one.items():
+        assert torch.isfinite(found["hook"]).all()
+        assert torch.equal(found["hook"], found["step"]), name
+        for other in others:
+            assert torch.equal(found["hook"], other[name]["hook"]), name
+            assert torch.equal(found["bytes, hook"], other[name]["bytes, hook"]), name
 
 
 def test_hosts_are_numbered_by_their_lowest_rank_and_must_have_equally_many():

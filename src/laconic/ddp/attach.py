@@ -7,6 +7,7 @@ from laconic.contract import Algorithm
 from laconic.ddp.finding import find_ddp
 from laconic.ddp.handle import Handle
 from laconic.ddp.settings import Settings
+from laconic.drivers.distributed.nodes import Nodes
 
 
 def attach(
@@ -22,6 +23,7 @@ def attach(
     grad_scaler: torch.amp.GradScaler | None = None,
     clip_norm: float | None = None,
     clip_value: float | None = None,
+    nodes: Nodes = None,
 ) -> Handle:
     """Let a model in DistributedDataParallel exchange its gradients by a method from now on. Collective.
 
@@ -46,6 +48,8 @@ def attach(
             without it, however the scale changes.
         clip_norm: the largest norm of the direction, as in `clip_grad_norm_`. None for no bound.
         clip_value: the largest magnitude of its elements, as in `clip_grad_value_`. None for no bound.
+        nodes: "auto" for the ranks of each host, or a number of nodes of equally many consecutive ranks: they average
+            their gradients, and the method exchanges between nodes, each as one worker. None for none.
 
     Raises:
         ValueError: for a method that cannot be attached, or not without an optimizer, and other wrong arguments.
@@ -54,6 +58,6 @@ def attach(
     """
     settings = Settings(
         optimizer=optimizer, layout=layout, seed=seed, timeout_s=timeout_s, overlap=overlap, local_steps=local_steps,
-        grad_scaler=grad_scaler, clip_norm=clip_norm, clip_value=clip_value,
+        grad_scaler=grad_scaler, clip_norm=clip_norm, clip_value=clip_value, nodes=nodes,
     )  # fmt: skip
     return Handle(find_ddp(model), method, settings)

@@ -203,10 +203,10 @@ class BucketRounds:
 
     def _write(self, now: _Backward, results: Sequence[RoundResult]) -> None:
         """Write the directions over the gradients of the parameters that take part."""
-        worker = self._driver.worker
-        assert worker is not None, "every rank works"
+        worker_rank = self._driver.own_worker_rank
+        assert worker_rank is not None, "every rank works"
         for run, result in zip(self._slices, results, strict=True):
-            direction = result.of(worker.rank)
+            direction = result.of(worker_rank)
             assert isinstance(direction, Tensor), "only methods that read changes may return a sparse result"
             if self._active.all_active:
                 scatter(direction, [now.gradients[place] for place in run])

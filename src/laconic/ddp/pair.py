@@ -13,6 +13,7 @@ from laconic.ddp.carriable import check_carriable
 from laconic.ddp.handle import Handle
 from laconic.ddp.settings import Settings
 from laconic.ddp.trampoline import Trampoline, laconic_hook
+from laconic.drivers.distributed.nodes import Nodes
 from laconic.statements import warn
 from laconic.torch_compat import GradBucket, hooks_of
 from laconic.training.wrappers import wrappers_of
@@ -53,6 +54,7 @@ def hook(
     overlap: bool | None = None,
     clip_norm: float | None = None,
     clip_value: float | None = None,
+    nodes: Nodes = None,
 ) -> tuple[HookState, Callable[[Any, GradBucket], torch.futures.Future[Tensor]]]:
     """Return a state and a hook, for `ddp.register_comm_hook(state, hook)` and whatever ends in it.
 
@@ -67,13 +69,14 @@ def hook(
         overlap: whether slices are exchanged while the backward pass goes on.
         clip_norm: the largest norm of the direction.
         clip_value: the largest magnitude of its elements.
+        nodes: the ranks that share a node.
 
     Raises:
         ValueError: for a method that a hook cannot carry, and for other wrong arguments.
     """
     settings = Settings(
         optimizer=None, layout=layout, seed=seed, timeout_s=timeout_s, overlap=overlap, local_steps=1,
-        grad_scaler=None, clip_norm=clip_norm, clip_value=clip_value,
+        grad_scaler=None, clip_norm=clip_norm, clip_value=clip_value, nodes=nodes,
     )  # fmt: skip
     check_carriable(method, settings)
     if {"lightning", "pytorch_lightning"} & sys.modules.keys() and not torch.cuda.is_available():

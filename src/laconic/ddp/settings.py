@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from laconic.drivers.distributed.nodes import Nodes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -21,6 +23,7 @@ class Settings:
     grad_scaler: torch.amp.GradScaler | None
     clip_norm: float | None
     clip_value: float | None
+    nodes: Nodes
 
     def loss_scale(self) -> Tensor | None:
         """Return what the loss is multiplied by now, one number; None if by nothing."""
@@ -33,5 +36,5 @@ class Settings:
 
     def of_step(self) -> dict[str, Any]:
         """Return those that `DistributedOptimizer` takes too."""
-        names = ("layout", "seed", "timeout_s", "local_steps", "clip_norm", "clip_value")
+        names = ("layout", "seed", "timeout_s", "local_steps", "clip_norm", "clip_value", "nodes")
         return {name: getattr(self, name) for name in names}

@@ -154,8 +154,24 @@ class Node:
         self.inside.all_reduce(vector, purpose)
         self._count(ring_bytes(vector.numel(), self.n_ranks, vector.itemsize))
 
-    def show(self, result: RoundResult, job: Job, round_: int) -> None:
-        """Give the node's other ranks what the leading one got of a round. Collective over them."""
+    def share(self, results: Sequence[RoundResult] | None, jobs: Sequence[Job], round_: int) -> list[RoundResult]:
+        """Return what the leading rank gives, on all ranks of the node. Collective over them.
+
+        Args:
+            results: of a round's slices; None on ranks that do not lead.
+            jobs: of the same slices.
+            round_: number of the round.
+
+        Raises:
+            PeerLostError: a rank of the node is missing.
+        """
+        if results is None:
+            return [self._awaited(job, round_) for job in jobs]
+        for result, job in zip(results, jobs, strict=True):
+            self._show(result, job, round_)
+        return [*results]
+
+    def _show(self, result: RoundResult, job: Job, round_: int) -> None:
         kind, *parts = _parts_of(result.results.get(self.number), result.supports.get(self.number))
         about = torch.tensor([result.aborted, kind, *(part.numel() for part in parts)])
         self._broadcast(torch.nn.functional.pad(about, (0, 4 - about.numel())), round_)
@@ -163,8 +179,7 @@ class Node:
             of_type = job.dtype if part.is_floating_point() else torch.int64
             self._broadcast(part.to(job.device, of_type).contiguous(), round_)
 
-    def awaited(self, job: Job, round_: int) -> RoundResult:
-        """Return what the leading rank shows of a round of a job. Collective over the ranks of the node."""
+    def _awaited(self, job: Job, round_: int) -> RoundResult:
         about = torch.zeros(4, dtype=torch.int64)
         self._broadcast(about, round_)
         aborted, kind, n_values, n_indices = about.tolist()

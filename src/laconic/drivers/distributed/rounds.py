@@ -182,14 +182,14 @@ class Processes:
         return [self.channel, *(() if self.node is None else self.node.channels)]
 
     @property
-    def _between(self) -> Channel | None:
+    def between(self) -> Channel | None:
         """What carries the method's exchanges; None on a rank that gets the results from another one of its node."""
         return self.channel if self.node is None else self.node.between
 
     @property
     def place(self) -> int:
         """This rank's node of the layout; -1 if it has none."""
-        between = self._between
+        between = self.between
         return -1 if between is None else between.rank
 
     @property
@@ -319,7 +319,7 @@ class Processes:
         Raises:
             PeerLostError: if a rank is missing. The round then has no effect on this rank, as after any other error.
         """
-        if (between := self._between) is None:
+        if (between := self.between) is None:
             return self._follow(inputs_of)
         worker = self.worker
         is_idle = worker is None or (self.sessions.participation is not None and self.rests)
@@ -330,10 +330,10 @@ class Processes:
         try:
             result = carry_out(run_rank(self.sessions, self.rounds, inputs, lr, self.seconds.phase), between)
             if self.node is not None:
-                self.node.show(result, self.job, self.rounds)
+                self.node.share([result], [self.job], self.rounds)
         except BaseException as error:
             abandon_round([] if self.worker is None else [self.worker], self.servers)
-            self._give_up(error)
+            self.give_up(error)
             raise
         self._count_round(result.aborted)
         return result
@@ -344,15 +344,15 @@ class Processes:
         try:
             inputs_of(self.node.number)  # which may take a local step
             self.seconds.phase("compute")
-            result = self.node.awaited(self.job, self.rounds)
+            (result,) = self.node.share(None, [self.job], self.rounds)
         except BaseException as error:
-            self._give_up(error)
+            self.give_up(error)
             raise
         self.seconds.phase("wait")
         self._count_round(result.aborted)
         return result
 
-    def _give_up(self, error: BaseException) -> None:
+    def give_up(self, error: BaseException) -> None:
         """Let no rank wait for this one on any connection, after an error on one of several."""
         if self.node is not None:
             for channel in self._channels:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic.buffer_pool import new_vector
 from laconic.contract import Algorithm, ModelSpec
 from laconic.drivers.distributed.agreement import Settings
+from laconic.drivers.distributed.nodes import Node, Nodes
 from laconic.drivers.distributed.rounds import Kernels, Part, Processes
 from laconic.drivers.transport import Scheduler, carry_out
 from laconic.protocol.abort import Abort
@@ -38,6 +40,7 @@ class SlicedProcesses(Processes):
         layout: str,
         seed: int,
         timeout_s: float | None,
+        nodes: Nodes,
         active: Active,
         agreed: Settings,
         kernels: Kernels,
@@ -46,7 +49,7 @@ class SlicedProcesses(Processes):
         self._bounds = tuple(bounds)
         super().__init__(
             algorithm, parameters=parameters, spec=spec, group=group, layout=layout, seed=seed, timeout_s=timeout_s,
-            active=active, agreed={**agreed, "slices": str(self._bounds)}, kernels=kernels,
+            nodes=nodes, active=active, agreed={**agreed, "slices": str(self._bounds)}, kernels=kernels,
         )  # fmt: skip
         self.scheduler = Scheduler(self.channel)
         self._aborted: dict[int, Abort] = {}  # by slice, of those that have run in this round
@@ -56,7 +59,7 @@ class SlicedProcesses(Processes):
     ) -> Sequence[RankSessions]:
         assert descend is None, "a server with a model of its own has no slices"
         assert participation is None, "all workers take part"
-        self.sliced = SlicedRank(self.job, self._bounds, self.channel.rank, active=active)
+        self.sliced = SlicedRank(self.job, self._bounds, self.place, active=active)
         return self.sliced.slices
 
     @property
@@ -76,17 +79,41 @@ class SlicedProcesses(Processes):
         """
         self.seconds.phase("compute")
         try:
-            requests = self.sliced.run(number, self.rounds, inputs, lr, self.seconds.phase)
-            self._aborted[number] = carry_out(requests, self.channel)
-        except BaseException:
+            if self.node is not None:
+                inputs = self._of_node(self.node, number, inputs)
+            if self.between is not None:
+                requests = self.sliced.run(number, self.rounds, inputs, lr, self.seconds.phase)
+                self._aborted[number] = carry_out(requests, self.between)
+        except BaseException as error:
             abandon_round(self.sliced.workers, self.servers)
+            self.give_up(error)
             raise
+
+    def _of_node(self, node: Node, number: int, inputs: Inputs) -> Inputs:
+        """Return the inputs of slice `number` with the mean over the ranks of this node. Collective over them."""
+        job, vector = self.sliced.slices[number].job, inputs.vector
+        assert not isinstance(vector, Tensor), "it is read from the buckets"
+        total = new_vector(job.d + 1, job.dtype, job.device)  # and whether a rank aborts the round
+        vector.into(total, 0, job.d, divisor=node.n_ranks)
+        total[job.d] = inputs.abort.mark
+        node.add_up(total, f"for the gradients of its node, round {self.rounds}")
+        self.seconds.phase("wait")
+        return Inputs(vector=total[: job.d], parameters=inputs.parameters, abort=Abort.of_sum(float(total[job.d])))
 
     def end_round(self) -> list[RoundResult]:
         """End a round whose slices have all run, in the thread. Returns the results of the slices, in order."""
-        aborted = [self._aborted[number] for number in range(len(self.sliced.slices))]
-        self._aborted = {}
-        results = self.sliced.end(aborted, self.seconds.phase)
+        results = None
+        if self.between is not None:
+            aborted, self._aborted = [self._aborted[number] for number in range(len(self.sliced.slices))], {}
+            results = self.sliced.end(aborted, self.seconds.phase)
+        if self.node is not None:
+            try:
+                results = self.node.share(results, [part.job for part in self.sliced.slices], self.rounds)
+            except BaseException as error:
+                self.give_up(error)
+                raise
+            self.seconds.phase("wait")
+        assert results is not None, "a rank that does not exchange has a node"
         self._count_round(results[0].aborted)
         return results
 
