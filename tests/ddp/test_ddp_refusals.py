@@ -38,7 +38,19 @@ WRONG = {
     'layout="dedicated": its last rank trains nothing': (laconic.SignSGDMajorityVote(), {"layout": "dedicated"}),
     "local_steps=4 are steps of an optimizer": (laconic.SGD(), {"local_steps": 4}),
     "overlap=True: powersgd looks at the full vector": (laconic.PowerSGD(), {"overlap": True}),
-}
+    "layout=3 must be a text": (laconic.SGD(), {"layout": 3}),
+    "seed='a' must be a whole number": (laconic.SGD(), {"seed": "a"}),
+    "timeout_s=0 must be above 0": (laconic.SGD(), {"timeout_s": 0}),
+    "timeout_s='a' must be a number of seconds": (laconic.SGD(), {"timeout_s": "a"}),
+    "overlap='yes' must be True, False, or None": (laconic.SGD(), {"overlap": "yes"}),
+    "overlap=True, local_steps=2: local steps are exchanged": (laconic.SGD(), {"overlap": True, "local_steps": 2}),
+    "local_steps=1.5 must be a whole number": (laconic.SGD(), {"local_steps": 1.5}),
+    "optimizer='sgd' must be the torch.optim.Optimizer": (laconic.SGD(), {"optimizer": "sgd"}),
+    "optimizer=LBFGS evaluates its closure several times": (
+        laconic.SGD(), {"optimizer": torch.optim.LBFGS(small_model.net().parameters())},
+    ),
+    "grad_scaler=1 must be a torch.amp.GradScaler": (laconic.SGD(), {"grad_scaler": 1}),
+}  # fmt: skip
 
 
 @over_inputs("message", WRONG)

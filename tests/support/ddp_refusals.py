@@ -26,6 +26,9 @@ BY_RANKS = {
     "found": "3 found",
     "join": "votes in signsgd-mv",
     "shape": "as it was",
+    "nothing trained": "none of its parameters is trained",
+    "one by its optimizer": "exchange in the backward pass=True",
+    "detached handle": "detached, then SignSGDMajorityVote",
 }
 
 
@@ -150,9 +153,35 @@ def _shape(rank: int) -> str:
     return "as it was" if seen and all(seen) else "otherwise"
 
 
+def _nothing_trained(rank: int) -> None:
+    ddp = ddp_models.model()
+    ddp_models.attached(ddp.requires_grad_(False), laconic.SGD())
+
+
+def _one_by_its_optimizer(rank: int) -> None:
+    ddp = ddp_models.model()
+    given = {"optimizer": ddp_models.sgd(ddp), "overlap": False} if rank else {}
+    ddp_models.attached(ddp, laconic.SGD(), **given)
+
+
+def _detached_handle(rank: int) -> str:
+    """A handle that is detached again does not detach the method that was attached meanwhile."""
+    ddp = ddp_models.model()
+    before = ddp_models.attached(ddp, laconic.SGD())
+    before.detach()
+    now = ddp_models.attached(ddp, laconic.SignSGDMajorityVote())
+    before.detach()
+    ddp_models.train(ddp, ddp_models.sgd(ddp), rank, range(2))
+    assert now.traffic.rounds == 2
+    shown = "detached, then " * ("detached" in repr(before)) + type(now.algorithm).__name__
+    now.detach()
+    return shown
+
+
 _MISTAKES: dict[str, Callable[[int], Any]] = {
     "no wrapper": lambda rank: ddp_models.attached(small_model.net(), laconic.SGD()),
     "another hook": _another_hook, "a hook of torch's": _torchs_hook, "attached twice": _attached_twice,
     "sparse": _sparse, "delayed": _delayed, "in an optimizer": _in_an_optimizer, "other seeds": _other_seeds,
-    "half an optimizer": _half, "found": _found, "shape": _shape, "join": _join,
+    "half an optimizer": _half, "found": _found, "shape": _shape, "join": _join, "nothing trained": _nothing_trained,
+    "one by its optimizer": _one_by_its_optimizer, "detached handle": _detached_handle,
 }  # fmt: skip

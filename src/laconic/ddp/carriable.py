@@ -36,12 +36,14 @@ def goes_by_step(algorithm: Algorithm, settings: Settings) -> bool:
     return settings.optimizer is not None and not overlaps(algorithm, settings)
 
 
-def check_optimizer(model: nn.Module, optimizer: Optimizer | None) -> None:
-    """Raise ValueError if an optimizer leaves out a parameter of the model, which ranks would then train apart."""
+def check_trained(model: nn.Module, optimizer: Optimizer | None) -> None:
+    """Raise ValueError if nothing is trained, or an optimizer leaves out what ranks would then train apart."""
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if not trained:
+        raise ValueError("model: none of its parameters is trained (requires_grad); thaw those that shall be, before")
     if optimizer is None:
         return
     listed = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     missing = [name for name, parameter in trained if id(parameter) not in listed]
     if missing:
         raise ValueError(
@@ -52,9 +54,10 @@ def check_optimizer(model: nn.Module, optimizer: Optimizer | None) -> None:
 
 
 def check_carriable(algorithm: Algorithm, settings: Settings) -> None:
-    """Raise ValueError for a method that cannot be attached with these settings; TypeError for what is no method."""
+    """Raise ValueError for a method that cannot be attached with these settings; TypeError for other types."""
     if not isinstance(algorithm, Algorithm):
         raise TypeError(f"method={algorithm!r:.80} must be an algorithm such as laconic.ECSGD()")
+    settings.check()
     name, reason = algorithm.name, why_not(algorithm)
     if algorithm.is_asynchronous:
         raise ValueError(

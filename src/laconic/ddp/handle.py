@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from laconic.contract import Algorithm
-from laconic.ddp.carriable import check_carriable, check_optimizer, goes_by_step
+from laconic.ddp.carriable import check_carriable, check_trained, goes_by_step
 from laconic.ddp.hook_carrier import HookCarrier
 from laconic.ddp.idle_carrier import IdleCarrier
 from laconic.ddp.modes import check_modes
@@ -60,6 +60,7 @@ class Handle:
         self._ddp, self._settings = ddp, settings
         self._trampoline: Trampoline | None = None
         self._carrier = self._carrier_of(method)
+        self._is_attached = True
 
     def _carrier_of(self, method: Algorithm) -> Carrier:
         ddp, settings = self._ddp, self._settings
@@ -71,7 +72,7 @@ class Handle:
             return IdleCarrier(method)
         with refusals_shown(ddp.process_group, TOPIC):
             check_carriable(method, settings)
-            check_optimizer(ddp.module, settings.optimizer)
+            check_trained(ddp.module, settings.optimizer)
             check_modes(ddp)
             self._trampoline = Trampoline.of(ddp)
             self._trampoline.check_free()
@@ -164,15 +165,18 @@ class Handle:
         """
         self.detach()
         self._carrier = self._carrier_of(method)
+        self._is_attached = True
 
     def detach(self) -> None:
         """Let the model go back to the plain mean of the gradients. Every rank calls it after the same step."""
-        if self._trampoline is not None:
+        if self._trampoline is not None and self._is_attached:
             self._trampoline.rounds = None
+        self._is_attached = False
         self._carrier.close()
 
     def __repr__(self) -> str:
-        return f"laconic.ddp.Handle({self.algorithm!r}: {_when(self._carrier)})"
+        when = _when(self._carrier) if self._is_attached else "detached"
+        return f"laconic.ddp.Handle({self.algorithm!r}: {when})"
 
 
 def _when(carrier: Carrier) -> str:

@@ -79,7 +79,8 @@ class HookCarrier:
             algorithm, bounds=[0, *accumulate(sum(flat.sizes[place] for place in run) for run in slices)],
             parameters=parameters, spec=flat.spec, group=ddp.process_group, active=self._active,
             layout=settings.layout, seed=settings.seed, timeout_s=settings.timeout_s,
-            nodes=settings.nodes, agreed={**agreed, **settings.agreed()},
+            nodes=settings.nodes,
+            agreed={"exchange in the backward pass": True, **agreed, **settings.agreed()},
             kernels=KernelPreparation(
                 algorithm=algorithm, flat=flat, local_steps=1, clip=(settings.clip_norm, settings.clip_value),
                 speaks=not dist.get_rank(ddp.process_group),

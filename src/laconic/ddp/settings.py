@@ -8,6 +8,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.drivers.distributed.nodes import Nodes
+from laconic.hyperparameters import plain_number
+from laconic.training.inner_checks import evaluates_again
+from laconic.training.optimizer_arguments import check_plain, check_timeout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,28 @@ class Settings:
     clip_norm: float | None
     clip_value: float | None
     nodes: Nodes
+
+    def check(self) -> None:
+        """Raise TypeError or ValueError for a setting that no method can be attached with."""
+        check_plain(self.layout, self.seed, 0)
+        check_timeout(self.timeout_s)
+        plain_number(self.local_steps, "local_steps", int)
+        if self.overlap is not None and not isinstance(self.overlap, bool):
+            raise TypeError(f"overlap={self.overlap!r:.80} must be True, False, or None for what gives the same bits")
+        if self.overlap and self.local_steps != 1:
+            raise ValueError(
+                f"overlap=True, local_steps={self.local_steps}: local steps are exchanged in the optimizer's step; "
+                "leave overlap out"
+            )
+        if self.optimizer is not None and not isinstance(self.optimizer, Optimizer):
+            raise TypeError(f"optimizer={self.optimizer!r:.80} must be the torch.optim.Optimizer of the loop, or None")
+        if self.optimizer is not None and evaluates_again(self.optimizer):
+            raise ValueError(
+                f"optimizer={type(self.optimizer).__name__} evaluates its closure several times a step, and each would "
+                "be a round; use torch.optim.Adam or SGD"
+            )
+        if self.grad_scaler is not None and not isinstance(self.grad_scaler, torch.amp.GradScaler):
+            raise TypeError(f"grad_scaler={self.grad_scaler!r:.80} must be a torch.amp.GradScaler, or None")
 
     def loss_scale(self) -> Tensor | None:
         """Return what the loss is multiplied by now, one number; None if by nothing."""

@@ -33,8 +33,7 @@ def check_inner(inner: Optimizer, algorithm: Algorithm, local_steps: int) -> Non
             "inner=SparseAdam takes sparse gradients alone, and what an exchange returns is dense; use "
             "torch.optim.Adam, with sparse=False in the layers or with sparse_gradients='dense'"
         )
-    evaluates_again = isinstance(inner, LBFGS) or (hasattr(inner, "first_step") and hasattr(inner, "second_step"))
-    if evaluates_again or _needs_arguments(inner):
+    if evaluates_again(inner):
         raise ValueError(
             f"inner={kind.__name__} evaluates its closure several times a step, and a round exchanges one gradient; "
             "use torch.optim.Adam or SGD: they take the closure that is there, opt.step(closure)"
@@ -47,6 +46,12 @@ def check_inner(inner: Optimizer, algorithm: Algorithm, local_steps: int) -> Non
             + " would leave them behind, other ones on each rank; use it with local_steps=1 and a method that returns "
             "a direction, such as laconic.CompSkip()"
         )
+
+
+def evaluates_again(inner: Optimizer) -> bool:
+    """Return whether a step evaluates its closure several times, or cannot be taken without arguments."""
+    has_two_parts = hasattr(inner, "first_step") and hasattr(inner, "second_step")
+    return isinstance(inner, LBFGS) or has_two_parts or _needs_arguments(inner)
 
 
 def _keeps_second_weights(inner: Optimizer) -> bool:

@@ -55,6 +55,17 @@ def check_plain(layout: str, seed: int, check_every: int) -> None:
         raise TypeError(f"layout={layout!r:.80} must be a text, such as 'auto' or 'rank0'")
 
 
+def check_timeout(timeout_s: float | None) -> None:
+    """Raise TypeError or ValueError for what no rank can be waited for."""
+    if timeout_s is not None and not is_number(timeout_s, float):
+        raise TypeError(f"timeout_s={timeout_s!r:.80} must be a number of seconds, or None for the process group's own")
+    if timeout_s is not None and not 0 < timeout_s <= _LONGEST_TIMEOUT_S:
+        raise ValueError(
+            f"timeout_s={timeout_s} must be above 0 and at most {_LONGEST_TIMEOUT_S:g} seconds; None takes the process "
+            "group's own"
+        )
+
+
 def check_arguments(
     inner: Optimizer,
     algorithm: Algorithm,
@@ -76,13 +87,7 @@ def check_arguments(
         raise TypeError(f"group={group!r:.80} must be a process group that torch.distributed.new_group made, or None")
     if check_every < 0:
         raise ValueError(f"check_every={check_every} must be at least 0; 0 never compares the replicas")
-    if timeout_s is not None and not is_number(timeout_s, float):
-        raise TypeError(f"timeout_s={timeout_s!r:.80} must be a number of seconds, or None for the process group's own")
-    if timeout_s is not None and not 0 < timeout_s <= _LONGEST_TIMEOUT_S:
-        raise ValueError(
-            f"timeout_s={timeout_s} must be above 0 and at most {_LONGEST_TIMEOUT_S:g} seconds; None takes the process "
-            "group's own"
-        )
+    check_timeout(timeout_s)
     if replicas not in REPLICAS:
         raise ValueError(f"replicas={replicas!r:.80} must be one of {', '.join(REPLICAS)}")
     if not dist.is_available() or not dist.is_initialized():
