@@ -26,7 +26,7 @@ def train_loop(config: dict) -> None:
     model = prepare_model(net)
     opt = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     handle = laconic.ddp.attach(model, laconic.ECSGD())
-    begin, rank = 0, train.get_context().get_world_rank()
+    begin, rank, died = 0, train.get_context().get_world_rank(), Path(config["folder"]) / "died"
     if checkpoint := train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             saved = torch.load(Path(folder) / "state.pt")
@@ -35,7 +35,8 @@ def train_loop(config: dict) -> None:
         opt.load_state_dict(saved["opt"])
         handle.load_state_dict(saved["laconic"])
     for step in range(begin, config["steps"]):
-        if step == config["dies_at"] and rank == 1 and not begin:
+        if step == config["dies_at"] and rank == 1 and not died.exists():
+            died.touch()
             os._exit(1)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(step))
         mine = order[rank : 64 : train.get_context().get_world_size()]
@@ -58,9 +59,9 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, default=Path("runs/ray"))
     parser.add_argument("--dies-at", type=int, default=-1, help="the step at which worker 1 dies")
     asked = parser.parse_args()
+    asked.folder = str(asked.folder.resolve())
     ray.init(num_cpus=4, include_dashboard=False)  # the workers, and what watches them
-    failures, folder = train.FailureConfig(max_failures=2), str(asked.folder.resolve())
-    run = train.RunConfig(name="laconic", storage_path=folder, failure_config=failures)
+    run = train.RunConfig("laconic", asked.folder, failure_config=train.FailureConfig(max_failures=2))
     workers, gloo = train.ScalingConfig(num_workers=2), TorchConfig(backend="gloo")
     loop = {"train_loop_config": vars(asked), "torch_config": gloo, "scaling_config": workers, "run_config": run}
     print(TorchTrainer(train_loop, **loop).fit().metrics)

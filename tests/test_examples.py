@@ -77,11 +77,14 @@ def test_the_trainer_of_transformers_goes_on_with_the_bits_of_a_straight_run(tmp
 
 @pytest.mark.slow
 @pytest.mark.nightly
-def test_a_worker_of_ray_train_that_dies_is_replaced_and_nothing_is_lost(straight, tmp_path):
+def test_a_run_of_ray_train_goes_on_and_a_worker_that_dies_is_replaced(straight, tmp_path):
     needs("ray.train")
+    run("with_ray_train", (), "--steps", STOPPED, "--folder", tmp_path)
     run("with_ray_train", (), "--steps", STRAIGHT, "--folder", tmp_path, "--dies-at", STOPPED + 2)
-    (state,) = [torch.load(file) for file in tmp_path.rglob("state.pt") if torch.load(file)["step"] == STRAIGHT]
-    assert equal(state["model"], straight)
+    assert (tmp_path / "died").exists()
+    states = [torch.load(file) for file in tmp_path.rglob("state.pt")]
+    assert sorted(state["step"] for state in states) == [STOPPED, STRAIGHT], "it went on from the first run's"
+    assert equal(next(state for state in states if state["step"] == STRAIGHT)["model"], straight)
 
 
 @pytest.mark.slow
