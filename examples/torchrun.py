@@ -1,6 +1,7 @@
 """Bare torchrun: train, stop at any time, go on from the newest complete checkpoint with the same bits.
 
-torchrun --standalone --nproc-per-node 2 --max-restarts 3 examples/torchrun.py --steps 200 --folder runs/torchrun
+TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --standalone --nproc-per-node 2 --max-restarts 3 \\
+  examples/torchrun.py --steps 200 --folder runs/torchrun
 """
 
 import argparse
