@@ -11,8 +11,10 @@ TIMEOUT_S = 300.0
 _PORT = 29_571
 
 
-def ranks_in(bed: Bed, make: Callable[[], Any]) -> Ranks:
-    """Start the ranks, each with the object that `make()` returns. The result is a context manager that ends them."""
+def ranks_in(bed: Bed, make: Callable[[], Any], *, each: int = 1) -> Ranks:
+    """Start ranks, `each` of them in every namespace, with the object that `make()` returns: a context manager."""
     environment = {"GLOO_SOCKET_IFNAME": INTERFACE, "OMP_NUM_THREADS": "1"}
-    hosts = [Host(prefix=("ip", "netns", "exec", name), environment=environment) for name in bed.names]
+    hosts = [
+        Host(prefix=("ip", "netns", "exec", name), environment=environment) for name in bed.names for _ in range(each)
+    ]
     return Ranks(len(hosts), make, timeout_s=TIMEOUT_S, hosts=hosts, address=bed.address(0), port=_PORT)

@@ -1,6 +1,7 @@
 """What ranks on nodes do, and what one worker a node would do with the mean of their gradients."""
 
 import copy
+import os
 from functools import partial
 from typing import Any
 
@@ -170,3 +171,18 @@ def attached(rank: int) -> dict[str, dict[str, Tensor]]:
             of_method[f"bytes, {carried}"] = torch.tensor([handle.total_traffic().up.wire_bytes, handle.traffic.rounds])
             handle.detach()
     return found
+
+
+def after_a_loss(rank: int) -> str:
+    """What a rank is told after one that leads no node has ended in the middle of training."""
+    net = small_model.net()
+    opt = over_nodes(net, laconic.ECSGD())
+    for round_ in range(3):
+        if (rank, round_) == (3, 1):
+            os._exit(1)
+        set_gradients(net, gradient(rank, round_))
+        try:
+            opt.step()
+        except laconic.PeerLostError as error:
+            return str(error)
+    return "no error"

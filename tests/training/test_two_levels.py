@@ -7,7 +7,7 @@ from laconic.drivers.distributed.nodes import on_hosts
 from laconic.protocol.ring_allreduce import ring_bytes
 from support import small_model, two_levels
 from support.methods import IN_STEP, layouts_of, with_test_settings
-from support.ranks import run_ranks
+from support.ranks import ends_of_ranks, run_ranks
 
 pytestmark = pytest.mark.xdist_group(__name__)
 
@@ -128,6 +128,16 @@ def test_attached_methods_give_the_bits_of_the_optimizer_on_all_ranks(of):
         for other in others:
             assert torch.equal(found["hook"], other[name]["hook"]), name
             assert torch.equal(found["bytes, hook"], other[name]["bytes, hook"]), name
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_lost_inside_one_node_ends_the_step_of_all_nodes():
+    *left, lost = ends_of_ranks(two_levels.after_a_loss, 4)
+    assert lost.result is None
+    for ended in left:
+        assert ended.result is not None
+        assert ended.result != "no error"
+    assert "global rank 3" in left[2].result
 
 
 def test_hosts_are_numbered_by_their_lowest_rank_and_must_have_equally_many():

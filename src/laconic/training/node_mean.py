@@ -38,10 +38,19 @@ class NodeMean:
         flat, node, seconds = self._flat, self._node, self._driver.seconds
         used = [float(has) for has in has_gradient]
         total = new_vector(flat.d + len(used) + 1, flat.dtype, flat.device)  # the mean, who uses what, and the overflow
-        flat.gradient_source().into(total, 0, flat.d, divisor=node.n_ranks)
+        source = flat.gradient_source()
         total[flat.d :] = total.new_tensor([*used, math.nan if has_overflow else 0.0])
         seconds.phase("compute")
-        node.add_up(total, f"for the gradients of its node, round {self._driver.rounds}")
+
+        def write(start: int, stop: int) -> None:
+            if start < flat.d:
+                source.into(total, start, min(stop, flat.d), divisor=node.n_ranks)
+
+        try:
+            node.add_up(total, f"for the gradients of its node, round {self._driver.rounds}", write)
+        except BaseException as error:
+            self._driver.give_up(error)
+            raise
         seconds.phase("wait")
         *users, overflow = total[flat.d :].tolist()
         of_node = [n > 0 for n in users]

@@ -10,7 +10,7 @@ Settings, checks and totals go over the group of all ranks, as without nodes.
 """
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -149,9 +149,9 @@ class Node:
         """The connections of this rank besides that of all ranks."""
         return [self.inside] if self.between is None else [self.inside, self.between]
 
-    def add_up(self, vector: Tensor, purpose: str) -> None:
-        """Add up `vector` (d,) over the ranks of the node, in place. Collective over them."""
-        self.inside.all_reduce(vector, purpose)
+    def add_up(self, vector: Tensor, purpose: str, write: Callable[[int, int], object] | None = None) -> None:
+        """Add up `vector` (d,) over the ranks of the node, in place; `write` as for `Channel`. Collective over them."""
+        self.inside.all_reduce(vector, purpose, write)
         self._count(ring_bytes(vector.numel(), self.n_ranks, vector.itemsize))
 
     def share(self, results: Sequence[RoundResult] | None, jobs: Sequence[Job], round_: int) -> list[RoundResult]:
