@@ -5,6 +5,7 @@ import torch
 
 import laconic
 from laconic.errors import OptionError
+from support.deadlines import PATIENCE_S
 from support.ranks import run_ranks
 
 ALLOWED = ("ec-sgd", "csgd")
@@ -52,8 +53,36 @@ def test_what_is_not_to_be_chosen_is_refused_by_name():
         ({"allowed": []}, "allowed=.*one or more"),
         ({"allowed": ["ec-sgd"]}, "allowed=.*laconic.ECSGD"),
         ({"allowed": [laconic.ECSGD(), laconic.ECSGD()]}, "each method may be there once"),
-        ({"layouts": ["dedicated"]}, "layouts=.*must be of allreduce"),
+        ({"layouts": ["dedicated"]}, "layouts=.*must be a list of allreduce"),
         ({"saved": saved}, "saved=.*a state of 'dropsign' on 'rank0' goes on with that method"),
+        ({"allowed": laconic.ECSGD()}, "must be a list of methods"),
+        ({"allowed": [laconic.LASG()]}, "lasg evaluates each mini-batch at two points, and a trial has no data"),
+        ({"layouts": "rank0"}, "must be a list of"),
+        ({"saved": 3}, "saved=3 must be a state_dict"),
+        ({"timeout_s": 0}, "timeout_s=0 must be above 0"),
+        ({"timeout_s": "a"}, "timeout_s='a' must be a number"),
+        ({"model": 3}, "model=3 must be a torch.nn.Module"),
+        ({"model": torch.nn.Tanh()}, "none of its parameters is trained"),
     ):
-        with pytest.raises(OptionError, match=words):
-            laconic.planning.choose(model, **given)
+        with pytest.raises((OptionError, TypeError, ValueError), match=words):
+            laconic.planning.choose(**{"model": model, **given})
+
+
+def chosen_apart(rank: int) -> list[str]:
+    errors = []
+    for model, given in (
+        (model_of(4 + rank), {}),
+        (model_of(4), {"allowed": [laconic.ECSGD() if rank else laconic.CSGD()]}),
+        (model_of(4), {"allowed": [] if rank else [laconic.CSGD()]}),
+    ):
+        with pytest.raises((OptionError, laconic.SetupError)) as caught:
+            laconic.planning.choose(model, timeout_s=PATIENCE_S, **given)
+        errors.append(str(caught.value))
+    return errors
+
+
+@pytest.mark.slow
+def test_ranks_that_choose_for_other_models_or_of_other_methods_are_refused_before_anything_is_measured():
+    for errors in run_ranks(chosen_apart, 2):
+        for error, words in zip(errors, ("parameter '0.weight'=(4, 4)", "allowed=csgd", "allowed="), strict=True):
+            assert words in error

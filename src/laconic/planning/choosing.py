@@ -14,8 +14,11 @@ from laconic.algorithms.csgd import CSGD
 from laconic.algorithms.ec_sgd import ECSGD
 from laconic.algorithms.sgd import SGD
 from laconic.contract import Algorithm, ModelSpec
+from laconic.drivers.distributed.agreement import Scalar, agree
 from laconic.drivers.distributed.channel import Channel
+from laconic.drivers.distributed.meeting import Meeting, refusals_shown
 from laconic.errors import Named, OptionError
+from laconic.hyperparameters import plain_number
 from laconic.planning.candidate import Candidate
 from laconic.planning.measure import measure_network
 from laconic.planning.plan import WORTH_WHILE, candidates_of
@@ -23,10 +26,12 @@ from laconic.planning.query import Query
 from laconic.protocol.layout import LAYOUTS, has_dedicated_server
 from laconic.statements import state_once
 from laconic.training.distributed_optimizer import DistributedOptimizer
+from laconic.training.optimizer_arguments import check_timeout
 from laconic.units import seconds_text
 
 _REST_S, _LARGE_S = 0.02, 0.2  # of each measurement of the links
 _PURPOSE = "to choose a method"
+_TOPIC = "choice of a method"
 _TRIED = 3  # candidates, beside plain all-reduce
 _NEAR = 3.0  # times the fastest by the model, up to which a candidate is tried
 _LAYOUTS = tuple(name for name in LAYOUTS[1:] if not has_dedicated_server(name, by_arrival=False))  # all ranks train
@@ -74,13 +79,18 @@ def choose(
         timeout_s: How long to wait for another rank, seconds.
 
     Raises:
-        OptionError: `allowed` is empty, has a method twice or one that is no method, a layout is unknown, or `saved` is
-            of a method that is not allowed.
+        OptionError: `allowed` is empty, has a method twice, one that is no method or one with two gradients, a layout
+            is unknown, nothing is trained, or `saved` is of a method that is not allowed.
+        TypeError, ValueError: an argument is of another type or out of range.
+        SetupError: ranks differ in what they give, or another one refuses its own.
         PeerLostError: A rank is lost.
     """
-    _check(allowed, layouts)
-    if saved is not None:
-        return _recorded(allowed, saved)
+    with refusals_shown(None, _TOPIC):
+        _check(model, allowed, layouts, timeout_s)
+        recorded = None if saved is None else _recorded(allowed, saved)
+    _agree(model, allowed, layouts, recorded, timeout_s)
+    if recorded is not None:
+        return recorded
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return Chosen(algorithm=SGD(), layout="allreduce", reason="one worker: nothing is exchanged", step_s={})
     spec = _spec_of(model)
@@ -97,18 +107,46 @@ def choose(
     return _fastest(candidates, planned_s, tried_s, speaks=channel.rank == 0)
 
 
-def _check(allowed: Sequence[Algorithm], layouts: Sequence[str]) -> None:
-    if not allowed or not all(isinstance(one, Algorithm) for one in allowed):
-        raise OptionError(Named("allowed", allowed), " must be methods such as laconic.ECSGD(), one or more")
+def _check(model: nn.Module, allowed: Sequence[Algorithm], layouts: Sequence[str], timeout_s: float) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model={model!r:.80} must be a torch.nn.Module")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise OptionError(Named("model"), ": none of its parameters is trained (requires_grad)")
+    check_timeout(plain_number(timeout_s, "timeout_s"))
+    is_list = isinstance(allowed, Sequence) and not isinstance(allowed, str)
+    if not is_list or not allowed or not all(isinstance(one, Algorithm) for one in allowed):
+        raise OptionError(Named("allowed", allowed), " must be a list of methods such as laconic.ECSGD(), one or more")
     names = [one.name for one in allowed]
     if len(set(names)) < len(names):
         raise OptionError(Named("allowed", names), ": each method may be there once")
-    if not layouts or set(layouts) - set(_LAYOUTS):
-        raise OptionError(Named("layouts", layouts), f" must be of {', '.join(_LAYOUTS)}")
+    if twice := [one.name for one in allowed if one.second_gradient]:
+        raise OptionError(
+            Named("allowed", names), f": {twice[0]} evaluates each mini-batch at two points, and a trial has no data; "
+            "leave it out, and plan it with laconic plan",
+        )  # fmt: skip
+    if isinstance(layouts, str) or not layouts or set(layouts) - set(_LAYOUTS):
+        raise OptionError(Named("layouts", layouts), f" must be a list of {', '.join(_LAYOUTS)}")
+
+
+def _agree(
+    model: nn.Module, allowed: Sequence[Algorithm], layouts: Sequence[str], recorded: Chosen | None, timeout_s: float
+) -> None:
+    """Raise SetupError, before anything is measured, if ranks choose among other things, or for other models."""
+    if not dist.is_initialized():
+        return
+    settings: dict[str, Scalar] = {"allowed": ", ".join(one.name for one in allowed), "layouts": ", ".join(layouts)}
+    settings["saved"] = None if recorded is None else recorded.reason
+    for one in allowed:
+        settings |= {f"{one.name}/{key}": value for key, value in one.settings().items()}
+    spec = _spec_of(model)
+    settings |= {f"parameter {name!r}": str(shape) for name, shape in zip(spec.names, spec.shapes, strict=True)}
+    agree(Meeting.of_group(None, _TOPIC), settings, _PURPOSE, timeout_s)
 
 
 def _recorded(allowed: Sequence[Algorithm], saved: Mapping[str, Any]) -> Chosen:
     """Return the method that a state was saved with."""
+    if not isinstance(saved, Mapping) or not isinstance(saved.get("laconic", saved), Mapping):
+        raise TypeError(f"saved={saved!r:.80} must be a state_dict() of DistributedOptimizer, or None")
     state = saved.get("laconic", saved)
     name, layout = state.get("algorithm"), state.get("layout")
     algorithm = next((one for one in (*allowed, SGD()) if one.name == name), None)
