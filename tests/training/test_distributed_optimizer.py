@@ -238,7 +238,7 @@ def test_traffic_can_be_written_as_json(case, seen):
     for result in seen[("counted", *case)]:
         traffic = result["traffic"]
         by_exchange = {"up_by_exchange", "down_by_exchange"}
-        totals = {"up", "down", "setup", "served", "rounds", "aborted_rounds", "seconds", "control_bytes"}
+        totals = {"up", "down", "setup", "served", "inside", "rounds", "aborted_rounds", "seconds", "control_bytes"}
         totals |= {"replica_syncs"}
         totals |= {"staleness", "updates", "faults"}
         assert set(traffic) == totals | by_exchange
