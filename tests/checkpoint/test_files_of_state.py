@@ -290,10 +290,28 @@ def test_wrong_arguments_are_named_before_anything_is_written(tmp_path):
         (lambda: save(tmp_path, opt, step=1, objects={"x": 3}), TypeError, "objects\\['x'\\] is a int without"),
         (lambda: save(tmp_path, opt, step=1, extra={"x": {3}}), TypeError, "extra/x is .3. of set"),
         (lambda: laconic.checkpoint.load(tmp_path, net), TypeError, "opt is a Sequential"),
+        (lambda: save(None, opt, step=1), TypeError, "folder=None must be a path"),
+        (lambda: laconic.checkpoint.load(3, opt), TypeError, "folder=3 must be a path"),
     ):
         with pytest.raises(kind, match=message):
             call()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_folder_of_a_run_is_not_taken_for_the_start_of_one(tmp_path):
+    _, opt = trained(1)
+    saved = laconic.checkpoint.save(tmp_path / "run", opt, step=1)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path in (saved / "manifest.json", saved / "rank0.safetensors", tmp_path / "dangling", tmp_path / "loop"):
+        with pytest.raises(
+            laconic.CheckpointError, match=f"rank 0: .*{path.name}.* is no folder; give the folder of the"
+        ):
+            laconic.checkpoint.load(path, opt)
+    with pytest.raises(ValueError, match="is a checkpoint itself; give the folder of the run"):
+        laconic.checkpoint.save(saved, opt, step=2)
+    assert laconic.checkpoint.load(tmp_path / "not there yet", opt) is None
+    assert laconic.checkpoint.newest(tmp_path / "run") == saved
 
 
 def simulated(workers, name="ec-sgd", seed=1):

@@ -5,6 +5,7 @@ as `000012-step-1200`, the 12th save at step 1200, is that of a complete one, wh
 """
 
 import contextlib
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,10 +31,23 @@ _CONTENT = {
 }  # fmt: skip
 
 
+def path_of(folder: str | Path) -> Path:
+    """Return a folder's path. Raises TypeError for what is none."""
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"checkpoint: folder={folder!r:.80} must be a path, as text or as pathlib.Path")
+    return Path(folder)
+
+
 def saved_in(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder, the newest at the front; none if there is no such folder."""
+    """Return the checkpoints in a folder, the newest at the front; none if there is no such folder.
+
+    Raises:
+        OSError: something else has its name, such as a file or a link to nothing, or it cannot be read.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no folder; give the folder of the run, or that of one checkpoint")
     found = {}
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    with contextlib.suppress(FileNotFoundError):
         for path in folder.iterdir():
             if (name := _NAME.fullmatch(path.name)) and path.is_dir():
                 found[int(name[1])] = path
@@ -75,7 +89,10 @@ class Writing:
 
         Raises:
             OSError: the folder cannot be written.
+            ValueError: it is a checkpoint itself.
         """
+        if (folder / MANIFEST).is_file():
+            raise ValueError(f"{folder} is a checkpoint itself; give the folder of the run")
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
             if _UNFINISHED.fullmatch(path.name):

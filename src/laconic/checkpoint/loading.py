@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from laconic.checkpoint.folders import MANIFEST, Manifest, saved_in
+from laconic.checkpoint.folders import MANIFEST, Manifest, path_of, saved_in
 from laconic.checkpoint.jobs import Job, job_of
 from laconic.checkpoint.random_states import random_states, set_random_states
 from laconic.checkpoint.saving import check_objects, model_of
@@ -19,6 +19,7 @@ from laconic.training.distributed_optimizer import DistributedOptimizer
 from laconic.training.simulation import Simulation
 from laconic.training.state_dict import canonical
 
+_LISTED = {"names": [str], "error": str}
 _READ = {"error": str, "is_other_format": bool}
 
 
@@ -69,7 +70,7 @@ def load(
     job = job_of(opt)
     found = model_of(job, model)
     check_objects(objects)
-    read = _newest_read(job, Path(folder))
+    read = _newest_read(job, path_of(folder))
     if read is None:
         return None
     _Load(job, found, objects or {}, read, random_state=random_state).run()
@@ -94,10 +95,15 @@ class _Read:
 
 def _newest_read(job: Job, folder: Path) -> _Read | None:
     """Return what this rank has read of the newest checkpoint that is complete; None if there is none at all."""
-    is_one = (folder / MANIFEST).is_file()
-    paths = [folder] if is_one else saved_in(folder)
-    names = [path.name for path in paths]
-    listed = job.gather(names[:1000], [str])
+    paths: list[Path] = []
+    unreadable = ""
+    try:
+        paths = [folder] if (folder / MANIFEST).is_file() else saved_in(folder)
+    except OSError as failed:
+        unreadable = str(failed)[:2000]
+    listed = job.gather({"names": [path.name for path in paths][:1000], "error": unreadable}, _LISTED)
+    if errors := [f"rank {rank}: {each['error']}" for rank, each in enumerate(listed) if each["error"]]:
+        raise CheckpointError("; ".join(errors))
     if any(each != listed[0] for each in listed):
         raise CheckpointError(f"{folder}: the ranks see other checkpoints there; all ranks must see one folder")
     problems: list[str] = []

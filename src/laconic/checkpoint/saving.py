@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from laconic.checkpoint.folders import Writing, remove_older
+from laconic.checkpoint.folders import Writing, path_of, remove_older
 from laconic.checkpoint.jobs import Job, job_of
 from laconic.checkpoint.parts import Part
 from laconic.checkpoint.random_states import random_states
@@ -62,7 +62,7 @@ def save(
         OSError: a rank cannot write, such as on a full disk. All ranks raise it. What was saved before is as it was.
         PeerLostError: a rank is missing.
     """
-    job = job_of(opt)
+    job, path = job_of(opt), path_of(folder)
     step, keep = plain_number(step, "step", int), plain_number(keep, "keep", int)
     if step < 0 or keep < 1:
         raise OptionError(
@@ -79,7 +79,7 @@ def save(
             "extra": dict(extra or {}), "random": random_states() if random_state else None,
         }  # fmt: skip
 
-    return _Save(job, Path(folder), step, keep).run(state)
+    return _Save(job, path, step, keep).run(state)
 
 
 class _Save:
