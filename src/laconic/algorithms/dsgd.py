@@ -109,7 +109,11 @@ class DSGD(Algorithm):
         arriving, neighbors = self._mix_while_they_come(me, updated, mixed)
         reply = yield dense(updated, offset=me.offset)
         packets = reply.packets
-        if packets.keys() == neighbors and all(arriving.saw(rank, packet) for rank, packet in packets.items()):
+        if (
+            neighbors
+            and packets.keys() == neighbors
+            and all(arriving.saw(rank, packet) for rank, packet in packets.items())
+        ):
             return mixed
         return self._mixed(me, {rank: packet.dense() for rank, packet in packets.items()} | {me.rank: updated}, mixed)
 
