@@ -73,7 +73,7 @@ def watch() -> Iterator[Watched]:
 
     DistributedDataParallel's, FSDP's, those of compiled programs and those of laconic are among them. A call costs some
     ten microseconds more. Contexts may lie inside each other. Not counted: the store, the headers of TCP and of the
-    backend (some 100 bytes a message), and what a backend adds in a barrier.
+    backend (hundreds of bytes a call), and what a backend adds in a barrier.
 
     Yields:
         The counts, which grow until the context ends.
@@ -129,7 +129,8 @@ def _count(name: str, arguments: Sequence[Any]) -> None:
 def _n_bytes(tensors: Any) -> int:  # noqa: ANN401  (a tensor, a list of them, or lists of lists, as the calls take them)
     if isinstance(tensors, Tensor):
         if tensors.is_sparse:
-            return _n_bytes([tensors.indices(), tensors.values()])
+            merged = tensors.coalesce()  # as gloo does before it sends
+            return _n_bytes([merged.indices(), merged.values()])
         return tensors.numel() * tensors.element_size()
     return sum(map(_n_bytes, tensors))
 
