@@ -42,6 +42,12 @@ def write_bytes(path: Path, data: bytes) -> None:
             raise
 
 
+def sync_file(path: Path) -> None:
+    """Let what others have written to a file be on disk. Raises OSError."""
+    with named_in_errors(path), path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Let the names in a folder be on disk: those of new files, and of files that were renamed."""
     with named_in_errors(folder), contextlib.suppress(PermissionError):  # Windows opens no folder

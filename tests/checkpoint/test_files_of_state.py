@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 import laconic
 from laconic.checkpoint.folders import MANIFEST, Manifest, Writing
-from laconic.checkpoint.parts import FORMAT, Part
+from laconic.checkpoint.parts import FORMAT, Part, file_of
 from laconic.checkpoint.sealed import sealed, unsealed
 from laconic.checkpoint.trees import flattened, rebuilt
 from support import optimizers, small_model
@@ -61,9 +62,9 @@ def small_checkpoint(folder, *states):
     listed = []
     for part in parts:
         shared = parts[0].digests if part.rank else {}
-        data, checksum = part.data(shared, ranks=len(parts), step=5, save=writing.save)
-        writing.write_part(part.rank, data)
-        listed.append({"bytes": len(data), "checksum": checksum})
+        path = writing.unfinished / file_of(part.rank)
+        checksum = part.write(path, shared, ranks=len(parts), step=5, save=writing.save)
+        listed.append({"bytes": path.stat().st_size, "checksum": checksum})
     writing.finish(listed)
     return writing.path
 
@@ -198,7 +199,7 @@ def test_the_newest_complete_checkpoint_is_found_whatever_else_is_there(tmp_path
     assert laconic.checkpoint.newest(tmp_path / "nothing") is None
     paths = [laconic.checkpoint.save(tmp_path, opt, step=step, keep=5) for step in (10, 20, 5)]
     assert [path.name for path in paths] == ["000001-step-10", "000002-step-20", "000003-step-5"]
-    Writing.begin(tmp_path, 30).write_part(0, b"killed here")
+    (Writing.begin(tmp_path, 30).unfinished / file_of(0)).write_bytes(b"killed here")
     (tmp_path / "000009-step-x").mkdir()
     (tmp_path / "notes.txt").touch()
     assert laconic.checkpoint.newest(tmp_path) == paths[2]
@@ -357,3 +358,14 @@ def test_a_simulation_goes_on_from_ranks_and_ranks_from_a_simulation(tmp_path):
     back, opt = job(adam=False)
     assert laconic.checkpoint.load(tmp_path / "simulation", opt).step == 4
     assert torch.equal(small_model.values(back), small_model.values(net))
+
+
+def test_files_have_the_permissions_that_the_users_umask_leaves(tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = small_checkpoint(tmp_path, {"model": torch.ones(3)})
+    finally:
+        os.umask(before)
+    assert {file.name: file.stat().st_mode & 0o777 for file in path.iterdir()} == {
+        "manifest.json": 0o640, "rank0.safetensors": 0o640,
+    }  # fmt: skip

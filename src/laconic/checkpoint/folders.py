@@ -112,10 +112,6 @@ class Writing:
         """Where they are in the end."""
         return self.folder / f"{self.save:06}-step-{self.step}"
 
-    def write_part(self, rank: int, data: bytes) -> None:
-        """Write a rank's file. Raises OSError."""
-        write_bytes(self.unfinished / file_of(rank), data)
-
     def finish(self, parts: Sequence[Mapping[str, Any]]) -> None:
         """Make the checkpoint complete, once all its files are written.
 

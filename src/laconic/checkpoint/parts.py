@@ -6,6 +6,7 @@ checksum of every tensor. A tensor that rank 0's file has with the same checksum
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from laconic import __version__
+from laconic.atomic import named_in_errors, sync_file
 from laconic.checkpoint.sealed import check_content, checksum_in, sealed, unsealed
 from laconic.checkpoint.trees import digest_of, flattened, rebuilt
 from laconic.errors import CheckpointError, CheckpointFormatError
@@ -50,14 +52,18 @@ class Part:
         digests = {name[own:]: digest_of(tensor) for name, tensor in tensors.items()}
         return cls(rank=rank, tree=tree, tensors=tensors, digests=digests)
 
-    def data(self, shared: Mapping[str, str], *, ranks: int, step: int, save: int) -> tuple[bytes, str]:
-        """Return the bytes of the file, and the checksum of its description.
+    def write(self, path: Path, shared: Mapping[str, str], *, ranks: int, step: int, save: int) -> str:
+        """Write the file, bring it to disk, and return the checksum of its description.
 
         Args:
+            path: where; nobody reads it before the checkpoint is complete.
             shared: checksums of what rank 0's file has; empty for rank 0's own.
             ranks: how many ranks save.
             step: the user's step.
             save: the number of this checkpoint in its folder.
+
+        Raises:
+            OSError: the file cannot be written; the message names it.
         """
         written = {
             f"rank{self.rank}/{name}": self.tensors[f"rank{self.rank}/{name}"]
@@ -69,7 +75,16 @@ class Part:
         })  # fmt: skip
         written[_description_of(self.rank)] = torch.frombuffer(bytearray(description), dtype=torch.uint8)
         about = {"format": "pt", "laconic": __version__, "step": str(step), "rank": f"{self.rank} of {ranks}"}
-        return safetensors.torch.save(written, about), checksum_in(description)
+        with named_in_errors(path):
+            path.touch()
+            mode = path.stat().st_mode  # what the user's umask wants; safetensors' own file is nobody else's to read
+            try:
+                safetensors.torch.save_file(written, path, about)  # from the tensors' memory, without a copy
+            except SafetensorError as error:
+                raise OSError(f"{path}: {error}") from None
+            path.chmod(mode)
+            sync_file(path)
+        return checksum_in(description)
 
 
 @dataclass(frozen=True, kw_only=True)

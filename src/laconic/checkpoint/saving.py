@@ -9,7 +9,7 @@ from torch import nn
 
 from laconic.checkpoint.folders import Writing, path_of, remove_older
 from laconic.checkpoint.jobs import Job, job_of
-from laconic.checkpoint.parts import Part
+from laconic.checkpoint.parts import Part, file_of
 from laconic.checkpoint.random_states import random_states
 from laconic.ddp import Handle
 from laconic.drivers.gathered import Schema
@@ -108,9 +108,9 @@ class _Save:
 
         def write() -> None:
             shared = leading if job.rank else {}
-            data, checksum = parts[0].data(shared, ranks=job.size, step=self._step, save=writing.save)
-            writing.write_part(job.rank, data)
-            written.update(bytes=len(data), checksum=checksum)
+            path = writing.unfinished / file_of(job.rank)
+            checksum = parts[0].write(path, shared, ranks=job.size, step=self._step, save=writing.save)
+            written.update(bytes=path.stat().st_size, checksum=checksum)
 
         self._attempt(write)
         reports = self._agree(written, _WRITTEN)
