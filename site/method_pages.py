@@ -1,5 +1,6 @@
 """A page for each method, made from its file and from what `laconic show` says of it."""
 
+import html
 import re
 from pathlib import Path
 
@@ -64,15 +65,24 @@ def _as_prose(head: str) -> str:
         if indented and blocks and blocks[-1].startswith("    "):
             blocks[-1] += f"\n  {line}"
         elif line.strip():
-            blocks.append(f"  {line}" if indented else re.sub(r"([*_<>|\\])", r"\\\1", line))
+            blocks.append(f"  {line}" if indented else _as_it_is(line))
     return "\n\n".join(blocks)
+
+
+def _as_it_is(line: str) -> str:
+    """Return Markdown that shows a line of plain text; what stands between backticks is code already."""
+    parts = line.split("`")
+    for number in range(0, len(parts), 2):
+        parts[number] = re.sub(r"([*_|\\])", r"\\\1", html.escape(parts[number], quote=False))
+    return "`".join(parts)
 
 
 def _hyperparameters(rows: "list[tuple[str, str, str, str, str]]") -> list[str]:
     """Return the tables of the method's own hyper-parameters and, once, of those of what is plugged in."""
-    columns = ("key", "default", "range", "unit", "meaning")
-    own = [row for row in rows if "." not in row[0]]
-    plugged = {(row[0].rpartition(".")[2], row[4]): row for row in rows if "." in row[0]}
+    columns = ("key", "meaning", "default", "range", "unit")  # on a telephone the last ones are out of sight
+    ordered = [(key, about, default, bounds, unit) for key, default, bounds, unit, about in rows]
+    own = [row for row in ordered if "." not in row[0]]
+    plugged = {(row[0].rpartition(".")[2], row[1]): row for row in ordered if "." in row[0]}
     parts = ["## Hyper-parameters\n\n" + _table(columns, own)]
     if plugged:
         keys = ", ".join(

@@ -63,6 +63,13 @@ def test_the_page_of_every_method_says_when_to_use_it(site):
 
 
 @pytest.mark.slow
+def test_the_page_of_no_method_shows_a_backslash_that_only_markdown_needs(site):
+    pages = {name: (site / "methods" / f"{name}.html").read_text(encoding="utf-8") for name in laconic.ALGORITHMS}
+    assert not {name: found for name, page in pages.items() if (found := re.findall(r"\S*\\[_*<>|&]\S*", page))}
+    assert "stored.&lt;rank&gt;" in pages["lag"]
+
+
+@pytest.mark.slow
 def test_every_method_and_every_public_name_has_its_place_on_the_site(site):
     assert not [name for name in laconic.ALGORITHMS if not (site / "methods" / f"{name}.html").exists()]
     anchors = set().union(*(addresses_of(page).anchors for page in (site / "reference").glob("*.html")))
