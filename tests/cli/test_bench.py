@@ -1,6 +1,7 @@
 """`laconic bench`: rows, figures and refusals of each command, at small sizes. How fast anything is, no test says."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -186,6 +187,7 @@ def test_every_contender_stands_in_the_table(step):
         "ddp - no_sync",
         "ddp-fp16 - no_sync",
         "ddp-powersgd - no_sync",
+        *(["ddp-hivemind - no_sync"] if find_spec("hivemind") else []),
         "sgd",
         "compskip",
         "asgd",
