@@ -9,7 +9,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from laconic.contract import ALGORITHMS
 from laconic.hyperparameters import near_misses
 from laconic.lab.processes.ranks import Ranks
 from laconic.lab.processes.stopping import Stopped, end_at_once, exit_code, stopped_by_signals, stopped_line
+from laconic.protocol.layout import LAYOUTS
 from laconic.units import bandwidth, bytes_text
 
 RESNET18 = 11_173_962
@@ -37,6 +38,9 @@ SIGN_METHODS = METHODS[:3]
 HOOKS = ("ddp", "ddp-fp16")
 # The speed-up that a sign method must reach over plain DDP and over its fp16 hook, by bandwidth in bits per second.
 BARS = {1e9: {"ddp": 5.0, "ddp-fp16": 3.0}, 1e8: {"ddp": 25.0, "ddp-fp16": 14.0}}
+ERROR_FEEDBACK = ("ec-sgd", "dist-ef")
+# The same of each method that sends signs with scales in both directions, on the fastest layout that was measured.
+ERROR_FEEDBACK_BARS = {1e9: {"ddp": 6.0}, 1e8: {"ddp": 20.0}}
 
 _WIDTH = 88  # columns of the tables
 
@@ -57,8 +61,9 @@ def main(arguments: Sequence[str]) -> int:
             ranks_in(bed, BenchRank) as ranks,
         ):
             ranks.call("set_up", d=asked.parameters)
-            for name in (*HOOKS, *asked.methods):
-                ranks.call("add", name=name)
+            for contender in (*HOOKS, *asked.methods):
+                name, _, layout = contender.partition(":")
+                ranks.call("add", name=name, layout=layout or "auto")
             for bandwidth_text in asked.bandwidths:
                 console.print(f"{asked.workers} processes at {bandwidth_text}", highlight=False)
                 bed.shape((8 * bandwidth(bandwidth_text),) * 2)
@@ -69,9 +74,8 @@ def main(arguments: Sequence[str]) -> int:
         return exit_code(stopped.number)
     for bandwidth_text in asked.bandwidths:
         console.print(_table([row for row in rows if row.name["rate"] == bandwidth_text], bandwidth_text, asked))
-        console.print(
-            _verdict([row for row in rows if row.name["rate"] == bandwidth_text], bandwidth_text), highlight=False
-        )
+        for line in _verdicts([row for row in rows if row.name["rate"] == bandwidth_text], bandwidth_text):
+            console.print(line, highlight=False)
     settings = {
         "workers": asked.workers, "parameters": asked.parameters, "rates": asked.bandwidths,
         "repeats": asked.repeats,
@@ -123,17 +127,25 @@ def _table(rows: Sequence[Measurement], bandwidth_text: str, asked: argparse.Nam
     return table
 
 
-def _verdict(rows: Sequence[Measurement], bandwidth_text: str) -> str:
-    """Return the speed-ups of the best sign method, and whether they reach the bars."""
-    bars = BARS.get(8 * bandwidth(bandwidth_text), {})
-    ours = [row for row in rows if row.name["step"] in SIGN_METHODS]
-    if not ours:
-        return ""
-    best = min(ours, key=lambda row: row.median)
+def _verdicts(rows: Sequence[Measurement], bandwidth_text: str) -> Iterator[str]:
+    """Yield the speed-ups of the best sign method and of each with error feedback, and whether they reach the bars."""
+    bits_per_s = 8 * bandwidth(bandwidth_text)
+    groups = [(SIGN_METHODS, BARS), *(((name,), ERROR_FEEDBACK_BARS) for name in ERROR_FEEDBACK)]
+    for names, bars in groups:
+        ours = [row for row in rows if str(row.name["step"]).partition(":")[0] in names]
+        if ours:
+            yield _verdict(min(ours, key=lambda row: row.median), bandwidth_text, bars.get(bits_per_s, {}))
+
+
+def _verdict(best: Measurement, bandwidth_text: str, bars: Mapping[str, float]) -> str:
     reached = {hook: best.details[f"times_faster_than_{hook}"] for hook in HOOKS}
     texts = [
         f"{reached[hook]:.2f} times faster than {hook}"
-        + (f" (at least {bars[hook]:g}: {'reached' if reached[hook] >= bars[hook] else 'missed'})" if bars else "")
+        + (
+            f" (at least {bars[hook]:g}: {'reached' if reached[hook] >= bars[hook] else 'missed'})"
+            if hook in bars
+            else ""
+        )
         for hook in HOOKS
     ]
     return f"{bandwidth_text}: {best.name['step']} is {' and '.join(texts)}"
@@ -149,7 +161,11 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
         "--bandwidths", type=a_bandwidth, nargs="+", default=["1Gbit", "100Mbit"], help="bandwidth of every link"
     )
     parser.add_argument(
-        "--methods", type=_method, nargs="+", default=list(METHODS), help="names that `laconic list` prints"
+        "--methods",
+        type=_method,
+        nargs="+",
+        default=list(METHODS),
+        help="names that `laconic list` prints, also with a layout, as in ec-sgd:sharded",
     )
     parser.add_argument("--repeats", type=_full("repeats", 1, 1000), default=9, help="number of turns, at least 3")
     parser.add_argument("--seconds", type=_full("seconds", 1, 10**6), default=120, help="maximum seconds per bandwidth")
@@ -167,8 +183,11 @@ def _full(what: str, minimum: int, maximum: int) -> Callable[[str], int]:
 
 
 def _method(text: str) -> str:
-    if text not in ALGORITHMS:
-        raise argparse.ArgumentTypeError(f"unknown method {text!r}{near_misses(text, sorted(ALGORITHMS))}")
+    name, _, layout = text.partition(":")
+    if name not in ALGORITHMS:
+        raise argparse.ArgumentTypeError(f"unknown method {name!r}{near_misses(name, sorted(ALGORITHMS))}")
+    if layout not in ("", *LAYOUTS):
+        raise argparse.ArgumentTypeError(f"unknown layout {layout!r}{near_misses(layout, LAYOUTS)}")
     return text
 
 

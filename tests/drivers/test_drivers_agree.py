@@ -18,7 +18,7 @@ pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what these t
 N = 4
 CHECK_EVERY = 10
 
-CASES = methods.in_step_with_layouts(N)
+CASES = methods.in_step_with_layouts(N) + methods.BY_LAYER
 
 
 def rounds_of(name: str, is_night: bool) -> int:

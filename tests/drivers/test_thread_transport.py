@@ -105,7 +105,7 @@ def in_lock_step(algorithm, layout):
 
 
 @pytest.mark.slow
-@each_over(("name", "layout"), methods.in_step_with_layouts(N))
+@each_over(("name", "layout"), methods.in_step_with_layouts(N) + methods.BY_LAYER)
 def test_threads_and_the_simulator_end_with_the_same_bits_and_bytes(name, layout):
     algorithm = methods.with_test_settings(name)
     found = [of_rank for of_rank in over_threads(algorithm, layout) if of_rank is not None]

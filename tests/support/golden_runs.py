@@ -11,8 +11,9 @@ import torch
 
 import laconic
 from laconic.compressors import COMPRESSORS
+from laconic.contract import ModelSpec
 from support.command_line import laconic as command
-from support.golden_jobs import LAYOUTS, LR, Job
+from support.golden_jobs import LAYOUTS, LR, SHAPES, Job
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 REWRITE = "LACONIC_REWRITE_GOLDEN"
@@ -126,10 +127,13 @@ def algorithm(method: str, **settings: Any) -> laconic.Algorithm:
     return cls(**{**cls.test_settings, **USUAL.get(method, {}), **settings})
 
 
+SHARED = "sharded servers"
+
+
 def layouts_of(method: laconic.Algorithm) -> list[str]:
-    """The layouts that a method admits."""
+    """The layouts that a method admits, but for servers that share its layers; `_jobs_of` has a run for these."""
     found = []
-    for layout in LAYOUTS:
+    for layout in LAYOUTS if method.separable else [layout for layout in LAYOUTS if layout != SHARED]:
         try:
             Job(algorithm=method, layout=layout).simulation()
         except ValueError:
@@ -183,6 +187,8 @@ def _jobs_of(method: str) -> Iterator[tuple[tuple[str, ...], Job]]:
     layout = next(layout for layout in _USUAL if layout in admitted)
     for each in admitted:
         yield (each,), Job(algorithm=usual, layout=each)
+    if not usual.separable and usual.server_bounds(ModelSpec.of_shapes(*SHAPES)):
+        yield (SHARED,), Job(algorithm=usual, layout=SHARED)
     precise = Job(
         algorithm=usual, layout=admitted[-1], workers=4 if "graph" in admitted else 3, steps=SHORT,
         dtype=torch.float64, learning_rates=(LR, 2 * LR), halved_at=10,

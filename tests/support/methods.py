@@ -46,6 +46,10 @@ def in_step_with_layouts(n_nodes: int) -> list[tuple[str, str]]:
     return [(name, layout) for name in IN_STEP for layout in layouts_of(with_test_settings(name), n_nodes)]
 
 
+BY_LAYER = [(name, "sharded") for name in ("ec-sgd", "dist-ef")]
+"""Methods whose vector several servers may share, but for a model of one tensor as `layouts_of` asks of."""
+
+
 def use_every_method() -> None:
     """A few rounds of each, with frames as processes send them."""
     for name in IN_STEP:

@@ -16,12 +16,13 @@ The variance of the direction is at most sigma^2 / N + (1 + 1/N) sigma'^2, where
 leaves an error that does not vanish; use EC-SGD for it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
 
-from laconic.compressors import COMPRESSORS, BlockCompressor, Compressor, Quantized
+from laconic.compressors import COMPRESSORS, BlockCompressor, Compressor, Quantized, common_bounds
 from laconic.contract import (
     Algorithm,
     Exchange,
@@ -72,6 +73,11 @@ class CSGD(Algorithm):
     def over_slices(self) -> Slices:
         by_layer = self.compressor.separable_by_layer and self.server_compressor.separable_by_layer
         return "blocks" if self.partitions else "exact" if self.separable else "layers" if by_layer else "blocks"
+
+    def server_bounds(self, spec: ModelSpec) -> Sequence[int]:
+        if self.partitions:
+            return super().server_bounds(spec)
+        return common_bounds(self.compressor.server_bounds(spec), self.server_compressor.server_bounds(spec))
 
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         up, down = (

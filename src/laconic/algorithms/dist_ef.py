@@ -15,7 +15,7 @@ optimizer's `weight_decay` has none, and its momentum would act on the direction
 authors' way.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -85,6 +85,9 @@ class DistEFBlockwise(Algorithm):
     @property
     def lr_factor(self) -> float:
         return 1 - self.momentum
+
+    def server_bounds(self, spec: ModelSpec) -> Sequence[int]:
+        return ScaledSign(blocks=self.blocks).server_bounds(spec)
 
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         signs = ScaledSign(blocks=self.blocks).accept(spec)

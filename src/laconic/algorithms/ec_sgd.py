@@ -12,11 +12,11 @@ Differs: the mean over workers (the DoubleSqueeze code sums). The scale of one-b
 ||v|| without 1/sqrt(d) would expand instead of contract.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from laconic.compressors import COMPRESSORS, Compressor, ScaledSign, warn_of_growing_residual
+from laconic.compressors import COMPRESSORS, Compressor, ScaledSign, common_bounds, warn_of_growing_residual
 from laconic.contract import Algorithm, Exchange, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.wire import Packet
@@ -50,6 +50,9 @@ class ECSGD(Algorithm):
     def over_slices(self) -> Slices:
         by_layer = self.compressor.separable_by_layer and self.server_compressor.separable_by_layer
         return "exact" if self.separable else "layers" if by_layer else "blocks"
+
+    def server_bounds(self, spec: ModelSpec) -> Sequence[int]:
+        return common_bounds(self.compressor.server_bounds(spec), self.server_compressor.server_bounds(spec))
 
     def exchanges(self, spec: ModelSpec, n_workers: int = 1) -> tuple[Exchange, ...]:
         up, down = self.compressor.accept(spec), self.server_compressor.accept(spec)

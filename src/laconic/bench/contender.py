@@ -134,13 +134,14 @@ class Ours(Contender):
         shapes: list[tuple[int, ...]],
         gradients: list[list[Tensor]],
         momentum: float,
+        layout: str = "auto",
     ) -> None:
         self._model = Model(shapes)
         inner = torch.optim.SGD(self._model.parameters(), lr=LR, momentum=momentum)
         algorithm = make_algorithm(name, settings)
         if "warm_up_rounds" in algorithm.settings():  # in which lazy methods decide nothing
             algorithm = make_algorithm(name, {"warm_up_rounds": "0", **settings})
-        self.opt = DistributedOptimizer(inner, algorithm, model=self._model, check_every=0, lr="kept")
+        self.opt = DistributedOptimizer(inner, algorithm, model=self._model, layout=layout, check_every=0, lr="kept")
         self._gradients = gradients
         self._n_given = 0
         needs_closure = algorithm.second_gradient or algorithm.is_asynchronous

@@ -42,13 +42,14 @@ class BenchRank:
             "gathered": Gathered(shapes, self._gradients[0], momentum),
         }
 
-    def add(self, name: str, settings: Mapping[str, str] | None = None, floor: str = "") -> str:
+    def add(self, name: str, settings: Mapping[str, str] | None = None, floor: str = "", layout: str = "auto") -> str:
         """Add a contender.
 
         Args:
             name: One of `PEERS`, or the name of a method.
             settings: The hyper-parameters of the method.
             floor: The name of another contender, which moves the bytes that the method has just moved; "" for none.
+            layout: Who serves the method. The contender of another than "auto" is called NAME:LAYOUT.
 
         Returns:
             The layout of the contender.
@@ -57,8 +58,8 @@ class BenchRank:
             model = DDP(self._shapes, self._momentum, PEERS[name])
             self._contenders |= {name: model, f"{name} no_sync": DDPAlone(model)}
             return "allreduce"
-        ours = Ours(name, settings or {}, self._shapes, self._gradients, self._momentum)
-        self._contenders[name] = ours
+        ours = Ours(name, settings or {}, self._shapes, self._gradients, self._momentum, layout)
+        self._contenders[name if layout == "auto" else f"{name}:{layout}"] = ours
         if floor:
             self._contenders[floor] = Floor(ours.record)
         return ours.opt.driver.layout.name

@@ -4,12 +4,13 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from laconic.hyperparameters import hyperparameters_of
 
 if TYPE_CHECKING:
-    from laconic.contract import Algorithm
+    from laconic.contract import Algorithm, ModelSpec
 
 _SHOWN_D = 10**6  # parameters of the model whose bits are shown
 _SHOWN_WORKERS = 10
@@ -83,14 +84,19 @@ def layouts(algorithm: "Algorithm") -> str:
     from laconic.lab.synthetic_job import sample_spec
     from laconic.protocol.layout import LAYOUTS, choose_layout
 
-    admitted = []
+    admitted = {}
     for layout in LAYOUTS[1:]:
-        try:
-            choose_layout(layout, algorithm, sample_spec(algorithm, _SHOWN_D, 4), n_nodes=4)
-        except ValueError:
-            continue
-        admitted.append(layout)
+        for spec in (sample_spec(algorithm, _SHOWN_D, 4), _of_layers()):
+            with suppress(ValueError):
+                admitted[layout] = choose_layout(layout, algorithm, spec, n_nodes=4)
     return ", ".join(admitted)
+
+
+def _of_layers() -> "ModelSpec":
+    """Return a model of two layers, as a method needs whose vector several servers share where a layer ends."""
+    from laconic.contract import ModelSpec
+
+    return ModelSpec.of_sizes(_SHOWN_D // 2, _SHOWN_D // 2)
 
 
 def hyperparameter_rows(cls: type, prefix: str = "") -> list[tuple[str, str, str, str, str]]:
@@ -130,9 +136,10 @@ def claims_of(algorithm: "Algorithm") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for attribute, words in _CLAIMS:
         value = getattr(algorithm, attribute)
-        rows.append(
-            (words, {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value))
-        )
+        text = {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+        if attribute == "separable" and not value and algorithm.server_bounds(_of_layers()):
+            text = "where blocks end"
+        rows.append((words, text))
     exchanges = algorithm.exchanges(sample_spec(algorithm, _SHOWN_D, 4), 4)
     names = ", ".join(exchange.name + (" (adds: all-reduce)" if exchange.adds else "") for exchange in exchanges)
     rows.append(("exchanges a round", names))

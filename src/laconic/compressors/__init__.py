@@ -6,7 +6,13 @@ Importing this package imports every file in it, so a new file enters its compre
 import pkgutil
 from importlib import import_module
 
-from laconic.compressors.compressor import BlockCompressor, Compressor, block_lengths, warn_of_growing_residual
+from laconic.compressors.compressor import (
+    BlockCompressor,
+    Compressor,
+    block_lengths,
+    common_bounds,
+    warn_of_growing_residual,
+)
 from laconic.compressors.dense import DenseValues, Identity, dense
 from laconic.compressors.fractional import Fractional, fractional
 from laconic.compressors.largest import chosen, n_selected_by_block, n_selected_for, n_selected_in
@@ -59,6 +65,7 @@ __all__ = [
     "TopK",
     "block_lengths",
     "chosen",
+    "common_bounds",
     "dense",
     "error_feedback_signs",
     "fractional",

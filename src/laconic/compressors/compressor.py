@@ -3,10 +3,12 @@
 Some treat a vector in blocks: the full vector, its layers, or runs of a fixed length.
 """
 
+import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
@@ -38,6 +40,17 @@ class Compressor(ABC):
     def separable_by_layer(self) -> bool:
         """Whether compressing some of the layers gives those layers of the compressed vector."""
         return self.separable or getattr(self, "blocks", "") == "layer"
+
+    def server_bounds(self, spec: ModelSpec) -> Sequence[int]:
+        """Return where blocks end within the vector, so that each side is compressed as if it were alone.
+
+        Args:
+            spec: The vector's tensors.
+
+        Returns:
+            Numbers of elements, above 0 and below d, in ascending order; all of them if it is separable.
+        """
+        return range(1, spec.d) if self.separable else block_bounds(getattr(self, "blocks", "vector"), spec)
 
     test_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings with which error feedback converges on a small problem, for the common tests."""
@@ -187,6 +200,25 @@ def block_lengths(blocks: str, d: int, spec: ModelSpec | None = None) -> BlockLe
         assert spec.d == d, (spec.d, d)
         return BlockLengths.of(spec.block_sizes)
     return BlockLengths.uniform(int(blocks), d)
+
+
+def block_bounds(blocks: str, spec: ModelSpec) -> Sequence[int]:
+    """Return the numbers of the elements, but for 0, that a block begins with; `blocks` as for `block_lengths`."""
+    if blocks == "vector":
+        return ()
+    if blocks == "layer":
+        return tuple(accumulate(spec.block_sizes[:-1]))
+    return range(int(blocks), spec.d, int(blocks))
+
+
+def common_bounds(one: Sequence[int], other: Sequence[int]) -> Sequence[int]:
+    """Return what two results of `server_bounds` for the same vector have in common, without listing a range."""
+    if isinstance(one, range) and isinstance(other, range):
+        step = math.lcm(one.step, other.step)
+        return range(step, min(one.stop, other.stop), step)
+    few, many = (other, one) if isinstance(one, range) else (one, other)
+    allowed = many if isinstance(many, range) else frozenset(many)
+    return tuple(bound for bound in few if bound in allowed)
 
 
 def check_blocks(name: str, blocks: str) -> None:

@@ -6,7 +6,7 @@ A driver does everything else: processes, bytes, clock, faults, counting. Letter
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, ClassVar, Literal, TypeVar
@@ -156,6 +156,19 @@ class Algorithm(ABC):
     def separable(self) -> bool:
         """Whether splitting the vector over several servers changes no bit of the result."""
         return False
+
+    def server_bounds(self, spec: ModelSpec) -> Sequence[int]:
+        """Return where the vector may be split over several servers without changing a bit of the result.
+
+        Anywhere for a separable method. By default nowhere for others; where blocks end, if a block alone matters.
+
+        Args:
+            spec: the parameters.
+
+        Returns:
+            The numbers of elements that a server's slice may begin with, above 0 and below d; they ascend.
+        """
+        return range(1, spec.d) if self.separable else ()
 
     @property
     def over_slices(self) -> Slices:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from laconic.contract import Accept, Accepted
+from laconic.kernels.api import BlockLengths
 from laconic.random_keys import Role, make_key
-from laconic.wire import Packet
+from laconic.wire import Packet, blocks_between
 
 Span = tuple[int, int]  # offset and count
 Origin = tuple[int, Role, int, int]  # whose keys a packet is made with: seed, role, rank (0 for a server) and round
@@ -17,18 +18,19 @@ Origin = tuple[int, Role, int, int]  # whose keys a packet is made with: seed, r
 class Expectation:
     """What one exchange accepts from one side."""
 
-    def __init__(self, accepted: Accepted, dtype: torch.dtype, *, is_split: bool) -> None:
+    def __init__(self, accepted: Accepted, dtype: torch.dtype, *, is_split: bool, offset: int = 0) -> None:
         """Prepare the comparison.
 
         Args:
             accepted: what the exchange accepts.
             dtype: type of the job's vectors.
             is_split: whether a frame carries only the slice of one of several servers.
+            offset: number of the initial coordinate of an unsplit frame.
         """
         self.accepted = accepted
         options = accepted if isinstance(accepted, tuple) else (accepted,)
         self.may_skip = None in options
-        self._kinds = tuple(_Kind(option, dtype, is_split) for option in options if option is not None)
+        self._kinds = tuple(_Kind(option, dtype, is_split, offset) for option in options if option is not None)
 
     def holds(self, packet: Packet | None, origin: Origin, span: Span) -> bool:
         """Return whether the packet is accepted.
@@ -65,14 +67,35 @@ class Expectation:
         return ", ".join([f"{packet.name} of {_coordinates(packet.offset, packet.count)}", *differences])
 
 
+class _LengthsWithin:
+    """The lengths of blocks in the slices of a packet."""
+
+    def __init__(self, lengths: BlockLengths, offset: int) -> None:
+        """Take the lengths in the unsplit packet, and the number of its initial coordinate."""
+        self._lengths, self._offset = lengths, offset
+        self._known: dict[Span, BlockLengths] = {}
+
+    def of(self, packet: Packet) -> BlockLengths:
+        """Return the lengths that this slice must have. Its offset and count are those of a server."""
+        low = packet.offset - self._offset
+        span = low, low + packet.count
+        if span not in self._known:
+            self._known[span] = blocks_between(self._lengths, *span)[1]
+        return self._known[span]
+
+
 class _Kind:
     """One kind of packet, as an `Accept` describes it."""
 
-    def __init__(self, accept: Accept, dtype: torch.dtype, is_split: bool) -> None:
+    def __init__(self, accept: Accept, dtype: torch.dtype, is_split: bool, offset: int) -> None:
         settings = dict(accept.settings)
         if is_split and isinstance(k := settings.get("n_selected"), int):
             settings["n_selected"] = range(k + 1)  # a slice has some of them
-        free = {name: value for name, value in settings.items() if isinstance(value, (range, Accept))}
+        free: dict[str, range | Accept | _LengthsWithin] = {
+            name: value for name, value in settings.items() if isinstance(value, (range, Accept))
+        }
+        if is_split and isinstance(lengths := settings.get("lengths"), BlockLengths):
+            free["lengths"] = _LengthsWithin(lengths, offset)
         self._exact = {name: value for name, value in settings.items() if name not in free}
         if accept.kind.has_values and not any(isinstance(value, Accept) for value in free.values()):
             name = "dtype" if accept.kind.value_type is Packet.value_type else "value_type"
@@ -84,7 +107,7 @@ class _Kind:
         self.read: Callable[[Packet], Any] = attrgetter("kind", "kind", *self._exact)
         self.values = (accept.kind.kind, accept.kind.kind, *self._exact.values())
         self._free = tuple(
-            (name, _Kind(value, dtype, is_split=False) if isinstance(value, Accept) else value)
+            (name, _Kind(value, dtype, False, offset) if isinstance(value, Accept) else value)
             for name, value in free.items()
         )
 
@@ -103,7 +126,9 @@ class _Kind:
                 found.append("another key")
         for name, free in self._free:
             value = getattr(packet, name)
-            if isinstance(free, range):
+            if isinstance(free, _LengthsWithin):
+                found += [f"{name}={value!s:.60}"] if value != free.of(packet) else []
+            elif isinstance(free, range):
                 found += [f"{name}={value}"] if value not in free else []
             elif value.count and type(value) is not free.type:
                 found.append(f"{name}: {value.name}")

@@ -138,7 +138,7 @@ class Job:
         for part in parts:
             algorithm.check_size(part, layout.n_workers)
         return tuple(
-            replace(self, spec=part, layout=choose_layout(layout.name, algorithm, part, layout.n_nodes))
+            replace(self, spec=part, layout=choose_layout(layout.name, algorithm, part, layout.n_nodes, is_part=True))
             for part in parts
         )
 
@@ -214,5 +214,5 @@ class Job:
             of_sender = accepted
         key = (id(of_sender), is_split)
         if key not in self.expectations:
-            self.expectations[key] = Expectation(of_sender, self.dtype, is_split=is_split)
+            self.expectations[key] = Expectation(of_sender, self.dtype, is_split=is_split, offset=self.spec.offset)
         return self.expectations[key]

@@ -9,14 +9,19 @@
 | allgather | N | no node: every worker sends its packet to all others and computes the server's answer itself |
 | peers | N | no node: packets go along the edges of the method's graph |
 
+Where a method's blocks must not be cut, a slice ends where a block does (`Algorithm.server_bounds`).
+
 If a round of the allreduce layout has an exchange whose packets do not add up (positions), that exchange is as in
 allgather.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from laconic.errors import Named, OptionError
@@ -75,8 +80,15 @@ class Layout:
         return self.name == "peers"
 
 
-def choose_layout(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int) -> Layout:
+def choose_layout(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int, *, is_part: bool = False) -> Layout:
     """Return the layout called `name`, or for "auto" the fastest one that the method admits.
+
+    Args:
+        name: one of `LAYOUTS`.
+        algorithm: the method.
+        spec: the parameters that are exchanged.
+        n_nodes: number of nodes.
+        is_part: whether they are a slice of the parameters, which may be too short for several servers.
 
     Raises:
         OptionError: for an unknown name, or a layout that the method or the number of nodes does not admit.
@@ -88,7 +100,7 @@ def choose_layout(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int
         adds = all(exchange.adds for exchange in algorithm.exchanges(spec, n_nodes))
         name = "allreduce" if adds else "sharded" if algorithm.separable else "rank0"
         name = {"decentralized": "peers", "arrivals": "dedicated"}.get(algorithm.mode, name)
-    refused = _why_not(name, algorithm, spec, n_nodes)
+    refused = _why_not(name, algorithm, spec, n_nodes, is_part=is_part)
     if refused:
         raise OptionError(Named("layout", name, quoted=True), f" does not go with {algorithm.name}: {refused}")
     all_nodes = tuple(range(n_nodes))
@@ -100,28 +112,31 @@ def choose_layout(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int
             shards=(Shard(n_nodes - 1, spec.offset, spec.stop),),
         )
     if name == "sharded":
-        return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes, shards=_slices(spec, n_nodes))
+        shards = _shares(spec, algorithm.server_bounds(spec), n_nodes)
+        return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes, shards=shards)
     shards = (Shard(0, spec.offset, spec.stop),) if name == "rank0" else ()
     return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes, shards=shards)
 
 
-def _why_not(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int) -> str:
+def _why_not(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int, *, is_part: bool) -> str:
+    has_bounds = algorithm.separable or bool(algorithm.server_bounds(spec))
     if name != "peers" and algorithm.mode == "decentralized":
         return "it has no server but a graph; use peers"
     if name != "dedicated" and algorithm.is_asynchronous:
         return "its server receives gradients at any time, so it cannot be a worker too; use dedicated"
     if name == "peers" and algorithm.mode != "decentralized":
-        return "it has no graph; use rank0, dedicated" + (" or sharded" if algorithm.separable else "")
+        return "it has no graph; use rank0, dedicated" + (" or sharded" if has_bounds else "")
     if name == "allreduce" and not any(exchange.adds for exchange in algorithm.exchanges(spec, n_nodes)):
-        return "its packets do not add up to the answer; use rank0, dedicated" + (
-            " or sharded" if algorithm.separable else ""
-        )
+        return "its packets do not add up to the answer; use rank0, dedicated" + (" or sharded" if has_bounds else "")
     if name == "allgather" and algorithm.server_steps:
         return "its server holds the model, of which every worker would need one more; use rank0 or dedicated"
     if name == "allgather" and all(exchange.adds for exchange in algorithm.exchanges(spec, n_nodes)):
         return "its packets add up to the answer, so that fewer bytes are sent with allreduce; use that"
-    if name == "sharded" and not algorithm.separable:
-        return "splitting its vector between servers would change the result; use rank0 or dedicated"
+    if name == "sharded" and not has_bounds and not is_part:
+        shorter = type(algorithm).server_bounds.__qualname__ != "Algorithm.server_bounds"  # it depends on the blocks
+        return "splitting its vector between servers would change the result; use rank0 or dedicated" + (
+            f", or blocks that end within the {spec.d:,} parameters" if shorter else ""
+        )
     if name == "dedicated" and n_nodes < 2:
         or_else = "" if algorithm.is_asynchronous else ", or use rank0"
         return f"{n_nodes} process leaves no worker beside the server; start at least 2{or_else}"
@@ -138,8 +153,28 @@ def has_dedicated_server(name: str, *, by_arrival: bool) -> bool:
     return name == "dedicated" or (name == "auto" and by_arrival)
 
 
-def _slices(spec: ModelSpec, n: int) -> tuple[Shard, ...]:
-    """Return n slices; if n does not divide d, the leading ones are longer by one. Empty slices are left out."""
+def _shares(spec: ModelSpec, bounds: Sequence[int], n: int) -> tuple[Shard, ...]:
+    """Return n slices that begin at bounds, or fewer. Empty ones are left out.
+
+    If n does not divide d, the leading ones of equal slices would be longer by one. Each begins at the bound next to
+    where it would then.
+
+    Args:
+        spec: the parameters.
+        bounds: as `Algorithm.server_bounds` returns them.
+        n: number of nodes.
+    """
     short, longer = divmod(spec.d, n)
-    bounds = [spec.offset + node * short + min(node, longer) for node in range(n + 1)]
-    return tuple(Shard(node, bounds[node], bounds[node + 1]) for node in range(n) if bounds[node + 1] > bounds[node])
+    starts = [0, *(_nearest(node * short + min(node, longer), bounds, spec.d) for node in range(1, n)), spec.d]
+    return tuple(
+        Shard(node, spec.offset + start, spec.offset + stop)
+        for node, (start, stop) in enumerate(pairwise(starts))
+        if stop > start
+    )
+
+
+def _nearest(place: int, bounds: Sequence[int], d: int) -> int:
+    """Return 0, d or the bound that is nearest to `place`; of two the lower."""
+    at = bisect_left(bounds, place)
+    low, high = bounds[at - 1] if at else 0, bounds[at] if at < len(bounds) else d
+    return low if place - low <= high - place else high

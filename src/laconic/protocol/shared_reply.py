@@ -1,7 +1,7 @@
 """Shortcuts of the simulator: packets are not split between servers, and all workers share one decoded answer.
 
-If no fault can damage a frame, only the number of its bytes matters, which is known without encoding it. Only separable
-methods may be served by several servers; for those, one server of the full vector gives the same bits.
+If no fault can damage a frame, only the number of its bytes matters, which is known without encoding it. Several
+servers may serve a method only where splitting the vector changes no bit, so one server of all of it gives the same.
 """
 
 from collections.abc import Callable

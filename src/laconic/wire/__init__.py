@@ -43,6 +43,7 @@ from laconic.wire.in_chunks import (
     goes_in_chunks,
     start_of,
 )
+from laconic.wire.packets.blocks import blocks_between
 from laconic.wire.packets.dense import Dense
 from laconic.wire.packets.fractional import FractionalValues
 from laconic.wire.packets.levels import Levels, pack_levels
@@ -94,6 +95,7 @@ __all__ = [
     "SplitFrame",
     "VoteChange",
     "WireError",
+    "blocks_between",
     "chunk_starts",
     "decode",
     "decode_positions",
