@@ -78,8 +78,8 @@ class OverRanks:
         state = {**states[own][INNER], KEY: part}
         if isinstance(self._opt, DistributedOptimizer):
             self._opt.load_state_dict(state)
-        elif self._opt.checkpoints is not None:
-            self._opt.checkpoints.load(state)
+        else:
+            self._opt.load_with_optimizer(state)
 
 
 class InOneProcess:

@@ -1,5 +1,7 @@
 """`attach`: a model that is already in DistributedDataParallel exchanges its gradients by a method."""
 
+from collections.abc import Sequence
+
 import torch
 from torch.optim import Optimizer
 
@@ -8,11 +10,12 @@ from laconic.ddp.finding import find_ddp
 from laconic.ddp.handle import Handle
 from laconic.ddp.settings import Settings
 from laconic.drivers.distributed.nodes import Nodes
+from laconic.training.automatic import Method
 
 
 def attach(
     model: object,
-    method: Algorithm,
+    method: Method,
     *,
     optimizer: Optimizer | None = None,
     layout: str = "auto",
@@ -24,6 +27,7 @@ def attach(
     clip_norm: float | None = None,
     clip_value: float | None = None,
     nodes: Nodes = None,
+    allowed: Sequence[Algorithm] | None = None,
 ) -> Handle:
     """Let a model in DistributedDataParallel exchange its gradients by a method from now on. Collective.
 
@@ -35,7 +39,7 @@ def attach(
     Args:
         model: the model in DistributedDataParallel, or what holds it: its module, what `torch.compile`, Accelerate or
             Fabric return, a trainer. A model that nothing wraps, of one worker, is left as it is.
-        method: what exchanges the gradients.
+        method: what exchanges the gradients; "auto" measures in the earliest backward pass, and takes the fastest.
         optimizer: the user's optimizer. Methods that a hook cannot carry need it: they send changes, read the learning
             rate, return parameters or need a second gradient. Its `step()` then exchanges.
         layout: "auto", "allreduce", "rank0", "sharded", "allgather" or "peers".
@@ -50,6 +54,7 @@ def attach(
         clip_value: the largest magnitude of its elements, as in `clip_grad_value_`. None for no bound.
         nodes: "auto" for the ranks of each host, or a number of nodes of equally many consecutive ranks: they average
             their gradients, and the method exchanges between nodes, each as one worker. None for none.
+        allowed: what "auto" may choose, beside plain all-reduce; None for csgd and ec-sgd, as `planning.choose`.
 
     Raises:
         ValueError: for a method that cannot be attached, or not without an optimizer, and other wrong arguments.
@@ -59,5 +64,6 @@ def attach(
     settings = Settings(
         optimizer=optimizer, layout=layout, seed=seed, timeout_s=timeout_s, overlap=overlap, local_steps=local_steps,
         grad_scaler=grad_scaler, clip_norm=clip_norm, clip_value=clip_value, nodes=nodes,
+        allowed=allowed,
     )  # fmt: skip
     return Handle(find_ddp(model), method, settings)

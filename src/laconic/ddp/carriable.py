@@ -6,6 +6,7 @@ from torch.optim import Optimizer
 from laconic.contract import Algorithm
 from laconic.ddp.settings import Settings
 from laconic.protocol.layout import has_dedicated_server
+from laconic.training.automatic import Automatic, is_auto
 
 _SAME_BITS = ("exact", "layers")  # no slice ends within a parameter
 
@@ -53,10 +54,27 @@ def check_trained(model: nn.Module, optimizer: Optimizer | None) -> None:
         )
 
 
-def check_carriable(algorithm: Algorithm, settings: Settings) -> None:
+def check_attachable(method: object, settings: Settings) -> Automatic | None:
+    """Return what chooses the method; None if one is given.
+
+    Raises:
+        ValueError: it cannot be attached with these settings, or one that may be chosen.
+        TypeError: for other types.
+    """
+    settings.check()
+    if not is_auto(method, settings.allowed):
+        check_carriable(method, settings)
+        return None
+    automatic = Automatic(settings.allowed, settings.layout, timeout_s=settings.timeout_s, nodes=settings.nodes)
+    for each in automatic.allowed:
+        check_carriable(each, settings)
+    return automatic
+
+
+def check_carriable(algorithm: object, settings: Settings) -> None:
     """Raise ValueError for a method that cannot be attached with these settings; TypeError for other types."""
     if not isinstance(algorithm, Algorithm):
-        raise TypeError(f"method={algorithm!r:.80} must be an algorithm such as laconic.ECSGD()")
+        raise TypeError(f'method={algorithm!r:.80} must be an algorithm such as laconic.ECSGD(), or "auto"')
     settings.check()
     name, reason = algorithm.name, why_not(algorithm)
     if algorithm.is_asynchronous:

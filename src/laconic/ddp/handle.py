@@ -1,13 +1,15 @@
 """What `attach` returns."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Protocol
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from laconic.contract import Algorithm
-from laconic.ddp.carriable import check_carriable, check_trained, goes_by_step
+from laconic.ddp.carriable import check_attachable, check_carriable, check_trained, goes_by_step
 from laconic.ddp.hook_carrier import HookCarrier
 from laconic.ddp.idle_carrier import IdleCarrier
 from laconic.ddp.modes import check_modes
@@ -18,7 +20,9 @@ from laconic.drivers.distributed.meeting import refusals_shown
 from laconic.drivers.distributed.rounds import TOPIC
 from laconic.statements import state_once
 from laconic.telemetry.traffic import Traffic
+from laconic.training.automatic import PLAIN, PLAIN_LAYOUT, Automatic, Method, Undecided, load_chosen, plain
 from laconic.training.checkpoints import Checkpoints
+from laconic.training.state_dict import split
 
 
 class Carrier(Protocol):
@@ -55,14 +59,49 @@ class Carrier(Protocol):
 class Handle:
     """A method that is attached to a model in DistributedDataParallel; see `attach`, which makes it."""
 
-    def __init__(self, ddp: DistributedDataParallel | None, method: Algorithm, settings: Settings) -> None:
+    def __init__(self, ddp: DistributedDataParallel | None, method: Method, settings: Settings) -> None:
         """Begin to carry a method. Collective. Without a model, one worker is alone."""
         self._ddp, self._settings = ddp, settings
         self._trampoline: Trampoline | None = None
+        self.automatic: Automatic | None = None
+        """What chooses the method, and what it has chosen; None if a method was given."""
+        self._undecided: Undecided | None = None
+        self._carrier = self._begun(method)
+        self._is_attached = True
+
+    def _begun(self, method: Method) -> Carrier:
+        """Return what carries a method, or plain all-reduce until one is chosen. Collective."""
+        ddp, settings = self._ddp, self._settings
+        with nullcontext() if ddp is None else refusals_shown(ddp.process_group, TOPIC):
+            self.automatic = automatic = check_attachable(method, settings)
+        if automatic is None:
+            assert isinstance(method, Algorithm), "it was checked"
+            return self._carrier_of(method)
+        automatic.group = None if ddp is None else ddp.process_group
+        self._settings = replace(settings, layout=PLAIN_LAYOUT, agreed_choice=automatic.agreed())
+        carrier = self._carrier_of(plain(), f"a method that the earliest backward pass chooses, until then {PLAIN},")
+        self.undecided = None if ddp is None else Undecided(self, automatic, self._go_on)
+        return carrier
+
+    @property
+    def undecided(self) -> Undecided | None:
+        """What makes the choice in the earliest backward pass; None if it is made, or a method was given."""
+        return self._undecided
+
+    @undecided.setter
+    def undecided(self, undecided: Undecided | None) -> None:
+        self._undecided, trampoline = undecided, self._trampoline
+        if trampoline is not None:
+            trampoline.before = None if undecided is None else undecided.measure
+
+    def _go_on(self, method: Algorithm, layout: str) -> None:
+        """Go on with a method that was chosen."""
+        self.detach()
+        self._settings = replace(self._settings, layout=layout)
         self._carrier = self._carrier_of(method)
         self._is_attached = True
 
-    def _carrier_of(self, method: Algorithm) -> Carrier:
+    def _carrier_of(self, method: Algorithm, called: str = "") -> Carrier:
         ddp, settings = self._ddp, self._settings
         if ddp is None:
             check_carriable(method, settings)
@@ -79,7 +118,7 @@ class Handle:
             kind = StepCarrier if goes_by_step(method, settings) else HookCarrier
             carrier: Carrier = kind(ddp, self._trampoline, method, settings)
         if carrier.driver.speaks:
-            state_once(f"{method.name} is attached: {_when(carrier)}")
+            state_once(f"{called or method.name} is attached: {_when(carrier)}")
         return carrier
 
     @property
@@ -156,7 +195,16 @@ class Handle:
         then nothing has changed on any rank.
         """
         if self.checkpoints is not None:
-            self.checkpoints.load_part(state_dict)
+            load_chosen(self, lambda: state_dict, lambda: self._loading.load_part(state_dict))
+
+    def load_with_optimizer(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from the state of the optimizer and the method's in one, as `load_state_dict` does. Collective."""
+        load_chosen(self, lambda: split(state_dict)[1], lambda: self._loading.load(state_dict))
+
+    @property
+    def _loading(self) -> Checkpoints:
+        assert self.checkpoints is not None
+        return self.checkpoints
 
     def replace(self, method: Algorithm) -> None:
         """Go on with another method, whose memories are empty. Collective, between two backward passes.
@@ -164,11 +212,14 @@ class Handle:
         Raises as `attach` does; then the model goes on with the plain mean.
         """
         self.detach()
+        self.automatic = None
         self._carrier = self._carrier_of(method)
         self._is_attached = True
 
     def detach(self) -> None:
         """Let the model go back to the plain mean of the gradients. Every rank calls it after the same step."""
+        if self._is_attached:
+            self.undecided = None
         if self._trampoline is not None and self._is_attached:
             self._trampoline.rounds = None
         self._is_attached = False

@@ -1,7 +1,7 @@
 """A communication hook and its state, for places that take nothing else, such as Lightning's `DDPStrategy`."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,20 +9,21 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from laconic.contract import Algorithm
-from laconic.ddp.carriable import check_carriable
+from laconic.ddp.carriable import check_attachable
 from laconic.ddp.handle import Handle
 from laconic.ddp.settings import Settings
 from laconic.ddp.trampoline import Trampoline, laconic_hook
 from laconic.drivers.distributed.nodes import Nodes
 from laconic.statements import warn
 from laconic.torch_compat import GradBucket, hooks_of
+from laconic.training.automatic import Method
 from laconic.training.wrappers import wrappers_of
 
 
 class HookState(Trampoline):
     """The state of a hook that attaches its method in the earliest backward pass."""
 
-    def __init__(self, method: Algorithm, settings: Settings) -> None:
+    def __init__(self, method: Method, settings: Settings) -> None:
         """Keep what `attach` needs."""
         super().__init__()
         self._method, self._settings = method, settings
@@ -46,7 +47,7 @@ class HookState(Trampoline):
 
 
 def hook(
-    method: Algorithm,
+    method: Method,
     *,
     layout: str = "auto",
     seed: int = 0,
@@ -55,6 +56,7 @@ def hook(
     clip_norm: float | None = None,
     clip_value: float | None = None,
     nodes: Nodes = None,
+    allowed: Sequence[Algorithm] | None = None,
 ) -> tuple[HookState, Callable[[Any, GradBucket], torch.futures.Future[Tensor]]]:
     """Return a state and a hook, for `ddp.register_comm_hook(state, hook)` and whatever ends in it.
 
@@ -70,6 +72,7 @@ def hook(
         clip_norm: the largest norm of the direction.
         clip_value: the largest magnitude of its elements.
         nodes: the ranks that share a node.
+        allowed: what "auto" may choose.
 
     Raises:
         ValueError: for a method that a hook cannot carry, and for other wrong arguments.
@@ -77,8 +80,9 @@ def hook(
     settings = Settings(
         optimizer=None, layout=layout, seed=seed, timeout_s=timeout_s, overlap=overlap, local_steps=1,
         grad_scaler=None, clip_norm=clip_norm, clip_value=clip_value, nodes=nodes,
+        allowed=allowed,
     )  # fmt: skip
-    check_carriable(method, settings)
+    check_attachable(method, settings)
     if {"lightning", "pytorch_lightning"} & sys.modules.keys() and not torch.cuda.is_available():
         warn(
             "Lightning registers a ddp_comm_hook on GPUs only, and says nothing where it does not; here there is none: "

@@ -1,12 +1,15 @@
 """What `attach` was given besides the method: it holds for every method that follows it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from laconic.contract import Algorithm
+from laconic.drivers.distributed.agreement import Scalar
 from laconic.drivers.distributed.nodes import Nodes
 from laconic.hyperparameters import plain_number
 from laconic.training.inner_checks import evaluates_again
@@ -27,6 +30,9 @@ class Settings:
     clip_norm: float | None
     clip_value: float | None
     nodes: Nodes
+    allowed: Sequence[Algorithm] | None = None
+    agreed_choice: Mapping[str, Scalar] = field(default_factory=dict)
+    """What must be equal on all ranks of a choice that is to be made, in place of a method's settings."""
 
     def check(self) -> None:
         """Raise TypeError or ValueError for a setting that no method can be attached with."""
@@ -57,7 +63,7 @@ class Settings:
 
     def agreed(self) -> dict[str, Any]:
         """Return those that must be equal on all ranks, and that only a hook has."""
-        return {name: getattr(self, name) for name in ("clip_norm", "clip_value")}
+        return {name: getattr(self, name) for name in ("clip_norm", "clip_value")} | dict(self.agreed_choice)
 
     def of_step(self) -> dict[str, Any]:
         """Return those that `DistributedOptimizer` takes too."""

@@ -3,6 +3,7 @@
 What it does can be changed at any time: the rounds of a method, or the plain mean.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 import torch
@@ -27,6 +28,8 @@ class Trampoline:
 
     rounds: Rounds | None = None
     """What takes the buckets; None for the plain mean."""
+    before: Callable[[], None] | None = None
+    """Called with the next bucket, before it is taken; it may change who takes it. None for nothing."""
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
         """`group`: the ranks that DistributedDataParallel averages over; None if that is not known yet."""
@@ -34,6 +37,8 @@ class Trampoline:
 
     def take(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:
         """Take a bucket."""
+        if self.before is not None:
+            self.before()
         if self.rounds is None:
             assert self.group is not None, "it is known as soon as a method was attached"
             mean: torch.futures.Future[Tensor] = allreduce_hook(self.group, bucket)

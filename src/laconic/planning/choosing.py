@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ from laconic.planning.plan import WORTH_WHILE, candidates_of
 from laconic.planning.query import Query
 from laconic.protocol.layout import LAYOUTS, has_dedicated_server
 from laconic.statements import state_once
+from laconic.telemetry.watching import watch
+from laconic.training.automatic import Chosen, recorded_choice
 from laconic.training.distributed_optimizer import DistributedOptimizer
 from laconic.training.optimizer_arguments import check_timeout
 from laconic.units import seconds_text
@@ -34,31 +36,35 @@ _PURPOSE = "to choose a method"
 _TOPIC = "choice of a method"
 _TRIED = 3  # candidates, beside plain all-reduce
 _NEAR = 3.0  # times the fastest by the model, up to which a candidate is tried
-_LAYOUTS = tuple(name for name in LAYOUTS[1:] if not has_dedicated_server(name, by_arrival=False))  # all ranks train
-_STEPS, _WARM_UP = 4, 2
+LAYOUTS_OF_ALL = tuple(
+    name for name in LAYOUTS[1:] if not has_dedicated_server(name, by_arrival=False)
+)  # where all ranks train
+_TURNS, _TURN_S, _STEPS = 2, 0.25, 20  # of a trial: turns, about how long each takes, and its maximum of steps
+_TRIED_D = 1 << 24  # elements; longer vectors take time in proportion, and memory that training may need
 _MAX_BYTES = 1 << 20
 _PATIENCE_S = 120.0
+ALLOWED = (SGD(), CSGD(), ECSGD())
+"""The methods that may be taken where none are named: those that train at plain SGD's rate, whatever the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
-    """What `choose` takes: pass `algorithm` and `layout` to `DistributedOptimizer` or `ddp.attach`."""
+class Ranks:
+    """The ranks that train together."""
 
-    algorithm: Algorithm
-    """The method."""
-    layout: str
-    """Its layout."""
-    reason: str
-    """Why, in one line."""
-    step_s: Mapping[tuple[str, str], float]
-    """Seconds of exchange and coding of one step by method and layout: as tried, else as the network model has them."""
+    group: dist.ProcessGroup | None = None
+    """None for all."""
+    timeout_s: float = _PATIENCE_S
+    """How long another rank is waited for, seconds."""
+    dtype: torch.dtype = torch.float32
+    """Of the parameters."""
+    device: torch.device = torch.device("cpu")
 
 
 def choose(
     model: nn.Module,
-    allowed: Sequence[Algorithm] = (SGD(), CSGD(), ECSGD()),
+    allowed: Sequence[Algorithm] = ALLOWED,
     *,
-    layouts: Sequence[str] = _LAYOUTS,
+    layouts: Sequence[str] = LAYOUTS_OF_ALL,
     saved: Mapping[str, Any] | None = None,
     timeout_s: float = _PATIENCE_S,
 ) -> Chosen:
@@ -86,16 +92,39 @@ def choose(
         PeerLostError: A rank is lost.
     """
     with refusals_shown(None, _TOPIC):
-        _check(model, allowed, layouts, timeout_s)
+        _check(model, timeout_s)
+        check_allowed(allowed, layouts)
         recorded = None if saved is None else _recorded(allowed, saved)
-    _agree(model, allowed, layouts, recorded, timeout_s)
-    if recorded is not None:
-        return recorded
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return Chosen(algorithm=SGD(), layout="allreduce", reason="one worker: nothing is exchanged", step_s={})
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     spec = _spec_of(model)
-    channel = Channel(None, timeout_s, 1)
-    found = measure_network(timeout_s, rest_s=_REST_S, large_s=_LARGE_S)
+    ranks = Ranks(timeout_s=timeout_s, dtype=parameters[0].dtype, device=parameters[0].device)
+    if recorded is None:
+        return choose_for(spec, allowed, layouts, ranks)
+    _agree(spec, allowed, layouts, recorded, ranks)
+    return recorded
+
+
+def choose_for(spec: ModelSpec, allowed: Sequence[Algorithm], layouts: Sequence[str], ranks: Ranks) -> Chosen:
+    """Measure, plan, try and choose, as `choose` does, for a model of these parameters. Collective.
+
+    `check_allowed` must have admitted `allowed` and `layouts`. Raises SetupError, PeerLostError.
+    """
+    _agree(spec, allowed, layouts, None, ranks)
+    if not dist.is_initialized() or dist.get_world_size(ranks.group) == 1:
+        return Chosen(algorithm=SGD(), layout="allreduce", reason="one worker: nothing is exchanged", step_s={})
+    with watch() as watched:
+        channel = Channel(ranks.group, ranks.timeout_s, 1)
+        try:
+            chosen = _measured(spec, allowed, layouts, ranks, channel)
+        finally:
+            channel.close()
+    return replace(chosen, sent_bytes=round(watched.sent_bytes))
+
+
+def _measured(
+    spec: ModelSpec, allowed: Sequence[Algorithm], layouts: Sequence[str], ranks: Ranks, channel: Channel
+) -> Chosen:
+    found = measure_network(ranks.timeout_s, ranks.group, rest_s=_REST_S, large_s=_LARGE_S, largest=spec.d)
     query = Query(
         spec=spec, n_workers=channel.size, link=found.link, compute_s=0.0, measured=found.links,
         ranks_per_core=found.ranks_per_core,
@@ -103,16 +132,20 @@ def choose(
     candidates = _candidates(allowed, layouts, query)
     own_s = [query.step_s(candidate) for candidate in candidates]
     planned_s = [max(times) for times in zip(*channel.gather(own_s, _PURPOSE, [float], _MAX_BYTES), strict=True)]
-    tried_s = {place: _tried_s(candidates[place], spec, channel, timeout_s) for place in _near(planned_s)}
+    tried_s = _tried_s(candidates, _near(planned_s), spec, channel, ranks)
     return _fastest(candidates, planned_s, tried_s, speaks=channel.rank == 0)
 
 
-def _check(model: nn.Module, allowed: Sequence[Algorithm], layouts: Sequence[str], timeout_s: float) -> None:
+def _check(model: nn.Module, timeout_s: float) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model={model!r:.80} must be a torch.nn.Module")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise OptionError(Named("model"), ": none of its parameters is trained (requires_grad)")
     check_timeout(plain_number(timeout_s, "timeout_s"))
+
+
+def check_allowed(allowed: Sequence[Algorithm], layouts: Sequence[str]) -> None:
+    """Raise OptionError for what is no list of methods and layouts that may be chosen among."""
     is_list = isinstance(allowed, Sequence) and not isinstance(allowed, str)
     if not is_list or not allowed or not all(isinstance(one, Algorithm) for one in allowed):
         raise OptionError(Named("allowed", allowed), " must be a list of methods such as laconic.ECSGD(), one or more")
@@ -124,12 +157,12 @@ def _check(model: nn.Module, allowed: Sequence[Algorithm], layouts: Sequence[str
             Named("allowed", names), f": {twice[0]} evaluates each mini-batch at two points, and a trial has no data; "
             "leave it out, and plan it with laconic plan",
         )  # fmt: skip
-    if isinstance(layouts, str) or not layouts or set(layouts) - set(_LAYOUTS):
-        raise OptionError(Named("layouts", layouts), f" must be a list of {', '.join(_LAYOUTS)}")
+    if isinstance(layouts, str) or not layouts or set(layouts) - set(LAYOUTS_OF_ALL):
+        raise OptionError(Named("layouts", layouts), f" must be a list of {', '.join(LAYOUTS_OF_ALL)}")
 
 
 def _agree(
-    model: nn.Module, allowed: Sequence[Algorithm], layouts: Sequence[str], recorded: Chosen | None, timeout_s: float
+    spec: ModelSpec, allowed: Sequence[Algorithm], layouts: Sequence[str], recorded: Chosen | None, ranks: Ranks
 ) -> None:
     """Raise SetupError, before anything is measured, if ranks choose among other things, or for other models."""
     if not dist.is_initialized():
@@ -138,23 +171,15 @@ def _agree(
     settings["saved"] = None if recorded is None else recorded.reason
     for one in allowed:
         settings |= {f"{one.name}/{key}": value for key, value in one.settings().items()}
-    spec = _spec_of(model)
     settings |= {f"parameter {name!r}": str(shape) for name, shape in zip(spec.names, spec.shapes, strict=True)}
-    agree(Meeting.of_group(None, _TOPIC), settings, _PURPOSE, timeout_s)
+    agree(Meeting.of_group(ranks.group, _TOPIC), settings, _PURPOSE, ranks.timeout_s)
 
 
 def _recorded(allowed: Sequence[Algorithm], saved: Mapping[str, Any]) -> Chosen:
     """Return the method that a state was saved with."""
     if not isinstance(saved, Mapping) or not isinstance(saved.get("laconic", saved), Mapping):
         raise TypeError(f"saved={saved!r:.80} must be a state_dict() of DistributedOptimizer, or None")
-    state = saved.get("laconic", saved)
-    name, layout = state.get("algorithm"), state.get("layout")
-    algorithm = next((one for one in (*allowed, SGD()) if one.name == name), None)
-    if algorithm is None or layout not in _LAYOUTS:
-        raise OptionError(
-            Named("saved", name), f": a state of {name!r} on {layout!r} goes on with that method; allow it in `allowed`"
-        )
-    return Chosen(algorithm=algorithm, layout=layout, reason=f"{name} on {layout}, as saved", step_s={})
+    return recorded_choice((*allowed, SGD()), saved.get("laconic", saved), LAYOUTS_OF_ALL)
 
 
 def _spec_of(model: nn.Module) -> ModelSpec:
@@ -180,21 +205,52 @@ def _near(planned_s: Sequence[float]) -> list[int]:
     return [place for place in (0, *others) if planned_s[place] <= limit]
 
 
-def _tried_s(candidate: Candidate, spec: ModelSpec, channel: Channel, timeout_s: float) -> float:
-    """Return the seconds of a step with given gradients, of the slowest rank."""
-    parameters = [nn.Parameter(torch.zeros(shape)) for shape in spec.shapes]
+def _tried_s(
+    candidates: Sequence[Candidate], numbers: Sequence[int], spec: ModelSpec, channel: Channel, ranks: Ranks
+) -> dict[int, float]:
+    """Return the seconds of a step with given gradients, of the slowest rank, by a candidate's place.
+
+    They are tried in turns, so that a machine that is busy for a while hinders no one alone.
+    """
+    tried = _shortened(spec, _TRIED_D)
+    seconds: dict[int, list[float]] = {place: [] for place in numbers}
+    for turn in range(_TURNS):
+        for place in numbers:
+            if not turn or min(seconds[place]) < _TURN_S:
+                seconds[place] += _turn_s(candidates[place], tried, channel, ranks)
+    return {place: statistics.median(taken) * spec.d / tried.d for place, taken in seconds.items()}
+
+
+def _turn_s(candidate: Candidate, spec: ModelSpec, channel: Channel, ranks: Ranks) -> list[float]:
+    """Return the seconds of a few steps, each of the slowest rank; the first step is not among them."""
+    random = torch.Generator().manual_seed(channel.rank)
+    parameters = [nn.Parameter(torch.zeros(shape, dtype=ranks.dtype, device=ranks.device)) for shape in spec.shapes]
     for parameter in parameters:
-        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(channel.rank))
-    inner = torch.optim.SGD(parameters, lr=0.0)
-    layout, seconds = candidate.layout.name, []
-    with DistributedOptimizer(inner, candidate.algorithm, layout=layout, check_every=0, timeout_s=timeout_s) as opt:
+        parameter.grad = torch.randn(parameter.shape, generator=random).to(parameter)
+    inner, layout = torch.optim.SGD(parameters, lr=0.0), candidate.layout.name
+    with DistributedOptimizer(
+        inner, candidate.algorithm, layout=layout, check_every=0, timeout_s=ranks.timeout_s, group=ranks.group,
+    ) as opt:  # fmt: skip
         opt.accept_equal_gradients()
-        for _ in range(_WARM_UP + _STEPS):
-            begun = time.perf_counter()
-            opt.step()
-            seconds.append(time.perf_counter() - begun)
-    own_s = statistics.median(seconds[_WARM_UP:])
-    return float(max(channel.gather(own_s, _PURPOSE, float, _MAX_BYTES)))
+        own_s = [_step_s(opt)]
+        longest_s = max(channel.gather(own_s, _PURPOSE, [float], _MAX_BYTES))[0]
+        n_steps = max(1, min(_STEPS, round(_TURN_S / longest_s)))
+        own_s = [_step_s(opt) for _ in range(n_steps)]
+        by_rank: list[list[float]] = channel.gather(own_s, _PURPOSE, [float], _MAX_BYTES)
+    return [max(step) for step in zip(*by_rank, strict=True)]
+
+
+def _step_s(opt: DistributedOptimizer) -> float:
+    begun = time.perf_counter()
+    opt.step()
+    return time.perf_counter() - begun
+
+
+def _shortened(spec: ModelSpec, d: int) -> ModelSpec:
+    """Return a model of at most about so many parameters: itself, or with smaller tensors."""
+    share = min(1.0, d / spec.d)
+    shapes = tuple((max(1, round(shape[0] * share)), *shape[1:]) if shape else () for shape in spec.shapes)
+    return spec if share == 1.0 else ModelSpec(names=spec.names, shapes=shapes)
 
 
 def _fastest(

@@ -52,26 +52,36 @@ class MeasuredRanks:
     """Seconds of one gradient, on all ranks at once; None without a model."""
 
 
-def measure_network(timeout_s: float, *, rest_s: float = _REST_S, large_s: float = _AIM_S) -> MeasuredRanks:
-    """Measure the network between the ranks of the default group. Collective; it takes some seconds a rank.
+def measure_network(
+    timeout_s: float,
+    group: dist.ProcessGroup | None = None,
+    *,
+    rest_s: float = _REST_S,
+    large_s: float = _AIM_S,
+    largest: int = _LARGEST_ELEMENTS,
+) -> MeasuredRanks:
+    """Measure the network between the ranks of a group. Collective; it takes some seconds a rank.
 
     Args:
         timeout_s: How long to wait for another rank, seconds.
+        group: The ranks; None for all.
         rest_s: How long the links rest before each exchange, seconds.
         large_s: About how long an exchange of large messages takes, seconds.
+        largest: The most elements of a message that matter: those of the model.
 
     Raises:
         PeerLostError: A rank is lost.
         RuntimeError: A rank is lost while two ranks measure their link.
     """
-    channel = Channel(None, timeout_s, _LARGEST_ELEMENTS)
-    link = _slowest_pair(channel)
+    channel = Channel(group, timeout_s, _LARGEST_ELEMENTS)
+    largest = max(_SMALLEST_ELEMENTS, min(largest, _LARGEST_ELEMENTS))
+    link = _slowest_pair(channel, 4 * largest)
     n = channel.size
     others = [rank for rank in range(n) if rank != channel.rank]
     is_server = channel.rank == 0
     to_server: Swap = ([], others) if is_server else ([0], [])
     from_server: Swap = (others, []) if is_server else ([], [0])
-    count = _elements(large_s * link.slower_bytes_per_s, n - 1)
+    count = min(largest, _elements(large_s * link.slower_bytes_per_s, n - 1))
     sizes = _SMALL, min(_MEDIUM, max(_SMALL, count // 8)), count
     incoming, outgoing, exchanged = (
         _link([_seconds(channel, partial(_swap, channel, swap, size), rest_s=rest_s) for size in sizes], n - 1, sizes)
@@ -79,6 +89,7 @@ def measure_network(timeout_s: float, *, rest_s: float = _REST_S, large_s: float
     )
     ring_s = [_seconds(channel, partial(_all_reduce, channel, n * size), rest_s=rest_s) for size in sizes]
     machines = channel.gather([socket.gethostname(), str(os.cpu_count() or 1)], _PURPOSE, [str], 1 << 10)
+    channel.close()
     return MeasuredRanks(
         link=link,
         links=MeasuredLinks(
@@ -121,13 +132,13 @@ def gradient_s(name: str, shape: Sequence[int], n_classes: int, batch_size: int,
     return _seconds(channel, gradient)
 
 
-def _slowest_pair(channel: Channel) -> Link:
+def _slowest_pair(channel: Channel, max_bytes: int) -> Link:
     """Return the link whose figures are each the worst of rank 0's links to the others."""
     found: list[list[float]] = []
     if channel.rank > 0:
-        pair.answer()
+        pair.answer(channel.group)
     for peer in range(1, channel.size) if channel.rank == 0 else ():
-        of_peer = pair.measure(peer)
+        of_peer = pair.measure(peer, channel.group, max_bytes)
         found.append([of_peer.latency_s, of_peer.from_bytes_per_s, of_peer.to_bytes_per_s])
     of_rank_0: list[list[float]] = channel.gather(found, _PURPOSE, [[float]], 1 << 20)[0]
     latencies_s, ups, downs = zip(*of_rank_0, strict=True)

@@ -90,6 +90,15 @@ class Recorder:
             for server in self._voting:
                 server.vote_counter = self._vote_counter
 
+    def take_over(self, other: "Recorder") -> None:
+        """Tell the observers of another recorder from now on, with what they asked for."""
+        self.observers, self._norm_every = other.observers, other._norm_every
+        self._vote_counter.every = other._vote_counter.every
+        for server in self._voting:
+            server.vote_counter = self._vote_counter if self._vote_counter.every else None
+        if self.observers and self._seconds is not None:
+            self._seconds.phases = []
+
     def restart(self) -> None:
         """Begin to count a round now, because the meters were restored."""
         self._before = self._counts()

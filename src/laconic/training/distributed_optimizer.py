@@ -3,8 +3,8 @@
 One call of `step()` is one round. The training loop does not change: zero_grad, backward, step.
 """
 
-from collections.abc import Callable
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,7 @@ from laconic.telemetry.traffic import Traffic
 from laconic.torch_compat import LOSS_SCALE, OVERFLOW, caller_named, opaque, report_overflow, without_gradients
 from laconic.training.active_parameters import ActiveParameters, UsedByRanks
 from laconic.training.agreed_settings import agreed_settings, check_order
+from laconic.training.automatic import Automatic, Method, Undecided, load_chosen, may_choose
 from laconic.training.buffers import Buffers, SharedBuffers, check_share, chosen_buffers
 from laconic.training.checkpoints import Checkpoints, say_if_loaded
 from laconic.training.claims import Claim
@@ -32,13 +33,13 @@ from laconic.training.joining import Joining, check_join
 from laconic.training.kernel_preparation import KernelPreparation
 from laconic.training.learning_rates import Choice, LearningRates
 from laconic.training.node_mean import NodeMean
-from laconic.training.optimizer_arguments import check_arguments, check_plain, fixed_tensors
+from laconic.training.optimizer_arguments import check_arguments, check_plain, fixed_tensors, method_of
 from laconic.training.own_worker import OwnWorker
 from laconic.training.replaced_tensors import ReplacedTensors
 from laconic.training.replica_check import ReplicaCheck
 from laconic.training.second_gradient import SecondGradient, called_twice, why_a_closure
 from laconic.training.server_model import ServerModel
-from laconic.training.state_dict import take_part
+from laconic.training.state_dict import split, take_part
 from laconic.training.training_step import TrainingStep
 from laconic.training.wrapping import OptimizerAround
 
@@ -52,11 +53,16 @@ class DistributedOptimizer(OptimizerAround):
     the exchange, so it is neither compressed nor voted on.
     """
 
+    automatic: Automatic | None = None
+    """What chooses the method, and what it has chosen; None if a method was given."""
+    undecided: Undecided | None = None
+
     @shows_refusals(TOPIC)
+    @may_choose
     def __init__(
         self,
         inner: Optimizer,
-        algorithm: Algorithm,
+        algorithm: Method,
         *,
         model: torch.nn.Module | None = None,
         layout: str = "auto",
@@ -74,12 +80,13 @@ class DistributedOptimizer(OptimizerAround):
         sparse_gradients: str = "refuse",
         clients_per_round: int | None = None,
         nodes: Nodes = None,
+        allowed: Sequence[Algorithm] | None = None,
     ) -> None:
         """Broadcast rank 0's parameters, frozen ones included, and the buffers of `model`. Collective.
 
         Args:
             inner: the optimizer to wrap.
-            algorithm: the method that exchanges gradients.
+            algorithm: the method that exchanges gradients; "auto" measures in the first step, and takes the fastest.
             model: gives the parameters' names for saved state, and the buffers.
             layout: "auto", "allreduce", "rank0", "dedicated", "sharded", "allgather" or "peers".
             local_steps: calls of `step()` per exchange.
@@ -104,6 +111,7 @@ class DistributedOptimizer(OptimizerAround):
                 all. The method divides by this number. The others only get the answers: see `rests`.
             nodes: "auto" for the ranks of each host, or a number N of nodes with equally many consecutive ranks: they
                 average their gradients, and the method exchanges between nodes, each as one worker. None for none.
+            allowed: what "auto" may choose, beside plain all-reduce; None for csgd and ec-sgd, as `planning.choose`.
 
         Raises:
             ValueError: for wrong arguments, before anything is sent; TypeError for wrong types. The other ranks learn
@@ -112,6 +120,7 @@ class DistributedOptimizer(OptimizerAround):
             PeerLostError: if a rank is missing.
         """
         check_plain(layout, seed, check_every)
+        algorithm = method_of(algorithm)
         check_arguments(inner, algorithm, model, local_steps, check_every, replicas, timeout_s, group, sparse_gradients)
         local_steps, seed, check_every = int(local_steps), int(seed), int(check_every)  # numpy's too
         buffers = chosen_buffers(buffers, buffers_every, model, algorithm)
@@ -142,6 +151,7 @@ class DistributedOptimizer(OptimizerAround):
                 "lr_factor": learning_rates.factor, "buffers": buffers, "buffers_every": buffers_every,
                 **agreed_settings(inner, self.flat, fixed),
                 **({} if loaded is None else {"state loaded into inner": str(loaded.get("algorithm"))}),
+                **(self.automatic.agreed() if self.automatic else {}),
             },
         )  # fmt: skip
         used_by_ranks.gather_over(self.driver)
@@ -223,6 +233,8 @@ class DistributedOptimizer(OptimizerAround):
             raise RuntimeError(f"step(): {self._claim.lost}")
         if not self.inner.state and not self.inner.param_groups[0].get("lr") and caller_named("_init_optim_state"):
             return self.inner.step()  # torch makes its state; that is no step of training, and no rank waits
+        if self.undecided is not None:
+            self.undecided.measure()
         if closure is None and self._needs_closure:
             raise RuntimeError(why_a_closure(self.algorithm, may_wait=self.driver.may_wait))
         self._replaced.check()
@@ -318,6 +330,8 @@ class DistributedOptimizer(OptimizerAround):
         Raises:
             ValueError: if a rank without data cannot take part in the method's rounds, as in a vote.
         """
+        if self.undecided is not None:
+            self.undecided.measure()
         check_join(self.driver, self.training.local.many, by_initial_size=divide_by_initial_world_size)
         return Joining(
             self, self.driver.channel, self.driver.layout.n_workers, by_initial_size=divide_by_initial_world_size,
@@ -360,17 +374,6 @@ class DistributedOptimizer(OptimizerAround):
             f"{channel.size}, {self.flat.d:,} parameters, round {self.driver.rounds}"
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    @opaque
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the gradients, as the inner optimizer does."""
-        self.inner.zero_grad(set_to_none)
-
     def state_dict(self) -> dict[str, Any]:
         """Return the inner optimizer's state and the method's, of this rank or as it was gathered. It never waits."""
         return self.checkpoints.saved()
@@ -393,5 +396,5 @@ class DistributedOptimizer(OptimizerAround):
         Raises PeerLostError, and ValueError for a state of another algorithm, model or round, or with values that
         cannot be: then nothing has changed on any rank.
         """
-        self.checkpoints.load(state_dict)
+        load_chosen(self, lambda: split(state_dict)[1], lambda: self.checkpoints.load(state_dict))
         self.replica_check.is_start = True

@@ -66,6 +66,13 @@ def check_timeout(timeout_s: float | None) -> None:
         )
 
 
+def method_of(algorithm: object) -> Algorithm:
+    """Return the method that was given. Raises TypeError for something else."""
+    if not isinstance(algorithm, Algorithm):
+        raise TypeError(f'algorithm={algorithm!r:.80} must be an algorithm such as laconic.CompSkip(), or "auto"')
+    return algorithm
+
+
 def check_arguments(
     inner: Optimizer,
     algorithm: Algorithm,
@@ -78,8 +85,6 @@ def check_arguments(
     sparse_gradients: str,
 ) -> None:
     """Raise TypeError, ValueError or RuntimeError for wrong arguments of `DistributedOptimizer`."""
-    if not isinstance(algorithm, Algorithm):
-        raise TypeError(f"algorithm={algorithm!r:.80} must be an algorithm such as laconic.CompSkip()")
     check_inner(inner, algorithm, local_steps)
     if model is not None and not isinstance(model, torch.nn.Module):
         raise TypeError(f"model={model!r:.80} must be the torch.nn.Module that the optimizer trains, or None")

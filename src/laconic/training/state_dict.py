@@ -134,6 +134,15 @@ def take_part(inner: Optimizer) -> Any:  # noqa: ANN401
     return next((read_part(part) for part in parts if part is not None), None)
 
 
+def held_part(inner: Optimizer) -> Any:  # noqa: ANN401
+    """Return the method's part that a plain optimizer has loaded, and leave it there; None if there is none.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    return next((read_part(group[KEY]) for group in inner.param_groups if group.get(KEY) is not None), None)
+
+
 def read_part(part: Any) -> Any:  # noqa: ANN401
     """Return a method's part that may be packed as bytes. Raises ValueError for anything else than a part."""
     part = from_bytes(part) if isinstance(part, bytes) else part

@@ -1,11 +1,11 @@
 """An optimizer around another one, which users may treat as if it were that one."""
 
 import weakref
-from typing import Any, Never
+from typing import Any, Never, Self
 
 from torch.optim import Optimizer
 
-from laconic.torch_compat import ScaledOptimizer
+from laconic.torch_compat import ScaledOptimizer, opaque
 
 
 class OptimizerAround(ScaledOptimizer):
@@ -33,6 +33,20 @@ class OptimizerAround(ScaledOptimizer):
             setattr(self.inner, name, value)
         else:
             super().__setattr__(name, value)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the other ranks."""
+
+    @opaque
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients, as the inner optimizer does."""
+        self.inner.zero_grad(set_to_none)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Never:
         """Raise TypeError; see `__reduce_ex__`."""
