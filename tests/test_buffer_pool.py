@@ -1,10 +1,11 @@
 """The memory of frames is reused, but never while a tensor or an array shares it."""
 
+import copy
 import gc
 
 import torch
 
-from laconic.buffer_pool import BufferPool
+from laconic.buffer_pool import BufferPool, VectorPool
 from laconic.wire import Dense, Frame, Header, decode, encode
 
 
@@ -73,3 +74,15 @@ def test_frames_of_one_length_take_turns_in_the_same_memory_and_what_was_read_of
     later = [frame_of(torch.full((d,), 9.0)) for _ in range(2)]
     assert len(indices & {frame.data_ptr() for frame in later}) == 1
     assert torch.equal(read, torch.zeros(d))
+
+
+def test_long_vectors_of_a_pool_begin_at_cache_lines_share_nothing_and_outlive_it():
+    count = 1_000_003  # 8 of them are more than a slab
+    pool = VectorPool(count, torch.float32)
+    vectors = [pool.take().fill_(number) for number in range(9)]
+    vectors += [pool.take(torch.float64).fill_(9), copy.deepcopy(pool).take().fill_(10)]
+    del pool
+    gc.collect()
+    assert {vector.data_ptr() % 64 for vector in vectors} == {0}
+    assert [vector.untyped_storage().nbytes() for vector in vectors] == [count * v.element_size() for v in vectors]
+    assert [(vector == number).all() for number, vector in enumerate(vectors)] == [True] * 11

@@ -3,17 +3,25 @@
 Each 4 KiB of a new large buffer cost a page fault. How long a frame is in use is not known beforehand: the values of a
 decoded packet are views of it, and a method may store them. So a buffer is borrowed as a tensor, and is reclaimed when
 the last tensor that shares its memory is gone.
+
+A pass over several vectors of megabytes reads more pages than the processor remembers the places of. So long vectors
+lie in huge pages, of 2 MiB in place of 4 KiB, where the system has them.
 """
 
+import mmap
 import weakref
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from threading import RLock
+from typing import Any
 
 import torch
 from torch import Tensor
 
 _SMALLEST_POOLED = 1 << 11
+_HUGE_BYTES = 1 << 20  # from so many on, a vector lies in huge pages
+_SLAB_BYTES = 1 << 25  # so that vectors do not begin in a huge page each
 _PATIENCE = 256  # a buffer unused for so many borrowings is dropped when a new one is allocated
 
 
@@ -59,6 +67,25 @@ def new_vector(count: int, dtype: torch.dtype, device: torch.device | None = Non
     return BUFFER_POOL.borrow(n_bytes).view(dtype)
 
 
+class _Slab:
+    """Memory in huge pages, from which vectors are taken one behind the other. It is freed when all of them are."""
+
+    def __init__(self, n_bytes: int) -> None:
+        """Reserve as many bytes. The system gives a page when it is written first."""
+        self._memory = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with suppress(OSError):  # a kernel that was built without them
+            self._memory.madvise(mmap.MADV_HUGEPAGE)
+        self._start = 0
+
+    def take(self, count: int, dtype: torch.dtype) -> Tensor | None:
+        """Return a vector (count,) at a multiple of 64 bytes, or None if too few bytes are left."""
+        start, stop = self._start, self._start + count * dtype.itemsize
+        if stop > len(self._memory):
+            return None
+        self._start = -(-stop // 64) * 64
+        return torch.frombuffer(self._memory, dtype=dtype, count=count, offset=start)
+
+
 class VectorPool:
     """Vectors (count,) that are reused."""
 
@@ -66,8 +93,13 @@ class VectorPool:
         self.count = count
         self.dtype = dtype
         self.device = device
+        self._slab: _Slab | None = None  # that new vectors are taken from
         self.free: defaultdict[torch.dtype, list[Tensor]] = defaultdict(list)
         """Vectors that are not in use, by type."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy has: it takes memory of its own."""
+        return self.__dict__ | {"_slab": None}
 
     def holds(self, count: int, dtype: torch.dtype) -> bool:
         """Return whether its vectors have this length and type, and are in the host's memory."""
@@ -75,8 +107,22 @@ class VectorPool:
 
     def take(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return a vector (count,) with arbitrary content, of the pool's type or of another."""
-        free = self.free[dtype or self.dtype]
-        return free.pop() if free else torch.empty(self.count, dtype=dtype or self.dtype, device=self.device)
+        dtype = dtype or self.dtype
+        free = self.free[dtype]
+        if free:
+            return free.pop()
+        is_on_host = self.device is None or self.device.type == "cpu"
+        if not (is_on_host and hasattr(mmap, "MADV_HUGEPAGE")) or self.count * dtype.itemsize < _HUGE_BYTES:
+            return torch.empty(self.count, dtype=dtype, device=self.device)
+        return self._in_huge_pages(dtype)
+
+    def _in_huge_pages(self, dtype: torch.dtype) -> Tensor:
+        vector = None if self._slab is None else self._slab.take(self.count, dtype)
+        if vector is None:
+            self._slab = _Slab(max(_SLAB_BYTES, self.count * dtype.itemsize))
+            vector = self._slab.take(self.count, dtype)
+        assert vector is not None, "a slab holds a vector"
+        return vector
 
     def give(self, vectors: Iterable[Tensor]) -> None:
         """Return vectors to the pool. They must not be in use any more."""

@@ -19,6 +19,7 @@ if not compiled.numba_available():
     pytest.skip("no numba here: only the reference_hashing kernels exist", allow_module_level=True)
 
 from laconic.kernels.cpu import signs as cpu_signs
+from laconic.kernels.cpu.flatten import PAST_CACHES_BYTES
 from laconic.kernels.cpu.llvm import vectors as llvm_vectors
 
 WORD = 1 << 32
@@ -201,6 +202,24 @@ def test_both_make_a_servers_step_alike(votes, dtype):
                 made.append((residual_out, packed, torch.tensor(selected)))
             for one, other in zip(*made, strict=True):
                 same(one, other)
+
+
+def test_both_make_steps_alike_on_vectors_that_are_stored_past_the_caches():
+    count, scalars = (
+        PAST_CACHES_BYTES // 4 + 37,
+        {"decay": 0.8, "c": 0.3, "offset": 3, "key": KEY, "threshold": WORD // 3},
+    )
+    made = []
+    for kernels in (reference_signs, cpu_signs):
+        gradient, momentum, residual = (values(count, torch.float32, seed) for seed in range(3))
+        moved, of_worker, of_server = torch.empty(count), torch.empty(count), torch.empty(count)
+        assert not moved.data_ptr() % 64
+        tensors = tensors_of(gradient, (5, 100_000))
+        kernels.error_feedback_step(tensors, momentum, residual, moved, of_worker, mu=0.9, **scalars)
+        kernels.error_feedback_total(gradient, residual, of_server, divisor=7, scale=0.3, **scalars)
+        made.append((moved, of_worker, of_server))
+    for one, other in zip(*made, strict=True):
+        same(one, other)
 
 
 @over_inputs("dtype", DTYPES)

@@ -23,7 +23,7 @@ from laconic.training.flat_parameters import FlatParameters
 from laconic.training.second_gradient import called_twice
 from laconic.training.simulation import Simulation
 
-_MAX_D = 1 << 18  # parameters; kernels are the same from there on, but for those that write past the caches
+_MAX_D = 1 << 18  # parameters; kernels are the same from there on, those that store past the caches among them
 _MAX_WORKERS = 16
 _ROUNDS, _ROUNDS_WITH_SKIPS = 3, 12
 _LR = 0.01

@@ -25,7 +25,7 @@ from laconic.kernels.reference.finite import max_quotient
 
 Array = NDArray[Any]
 
-PAST_CACHES_BYTES = 1 << 24  # from so many on, a vector leaves the caches before it is read again
+PAST_CACHES_BYTES = 1 << 20  # from so many on, a vector leaves the caches before it is read again: a step lies between
 
 
 def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: float | None = None) -> bool:
