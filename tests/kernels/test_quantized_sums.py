@@ -26,11 +26,14 @@ def test_compiled_sums_are_the_references(lengths, dtype):
         ends = [kernels.ranges(vector, lengths) for vector in given]
         codes = [kernels.quantize(vector, *each, lengths, bits, 5, 9) for vector, each in zip(given, ends, strict=True)]
         lows, highs = zip(*ends, strict=True)
-        for n, divisor in ((1, 1), (2, 2), (3, 7)):
+        for n, divisor in ((1, 1), (1, 4), (2, 2), (3, 1), (3, 7)):
             made, expected = torch.full((D,), 9.0, dtype=dtype), torch.empty(D, dtype=dtype)
-            for sum_, out in ((kernels.sum_dequantized, made), (reference.sum_dequantized, expected)):
+            found, wanted = (
                 sum_(codes[:n], lows[:n], highs[:n], lengths, bits, out, divisor=divisor)
-            assert torch.equal(made, expected), (bits, n)
+                for sum_, out in ((kernels.sum_dequantized, made), (reference.sum_dequantized, expected))
+            )
+            assert torch.equal(made, expected), (bits, n, divisor)
+            assert found == wanted == (expected.min(), expected.max()), (bits, n, divisor)
     for steps in (1, 5, 255):
         scales = [kernels.norms(vector, lengths) for vector in given]
         codes = [

@@ -138,6 +138,7 @@ def _calls() -> list[Call]:
         packed = kernels.quantize(torch.randn(D), -torch.ones(4), torch.ones(4), lengths, bits, 0, 1)
         coded = {"packed": lambda p=packed: guarded(p), "lengths": lengths, "bits": bits, **ends}
         add("quantize", "stochastic_rounding", values=_floats, lengths=lengths, bits=bits, **ends, **keyed)
+        add("quantize_tensors", "gathered_codes", tensors=_tensors, lengths=lengths, bits=bits, **ends, **keyed)
         add("dequantize", "stochastic_rounding", **coded)
         add("add_dequantized", "stochastic_rounding", total=_floats, **coded)
         add("sum_dequantized", "quantized_sums", out=_floats, lengths=lengths, bits=bits, divisor=3,
@@ -153,6 +154,8 @@ def _calls() -> list[Call]:
     add("levels_allowed", "stochastic_rounding", packed=lambda: guarded(levels), count=D, steps=5)
     for name in ("ranges", "absolute_maxima", "norms"):
         add(name, "stochastic_rounding", values=lambda: _floats(D, torch.float64), lengths=lengths)
+    for blocks in (lengths, (D,)):
+        add("ranges_of_tensors", "gathered_codes", tensors=_tensors, lengths=blocks)
     add("count_selected", "signs", count=D, **masked)
     add("selected_bits", "signs", count=D, **masked)
     add("count_ones", "popcount", packed=lambda: guarded(mask), bounds=(0, 5, 70, 70, 328))

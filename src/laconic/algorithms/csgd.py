@@ -20,8 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from torch import Tensor
-
 from laconic.compressors import COMPRESSORS, BlockCompressor, Compressor, Quantized, common_bounds
 from laconic.contract import (
     Algorithm,
@@ -29,7 +27,6 @@ from laconic.contract import (
     Inbox,
     ModelSpec,
     Server,
-    Side,
     Slices,
     Step,
     Worker,
@@ -45,6 +42,7 @@ class CSGD(Algorithm):
     """Compressed upload and download without error feedback."""
 
     source: ClassVar[str] = "Liu & Zhang, Distributed Learning Systems with First-Order Methods, 3.1.2"
+    takes_gradient_tensors: ClassVar[bool] = True
     unbiased: ClassVar[bool] = True
     """With unbiased compressors, as the defaults are."""
 
@@ -88,12 +86,14 @@ class CSGD(Algorithm):
 
     def work(self, me: Worker) -> Step:
         lengths = partition_lengths(me.count, me.n_workers) if self.partitions else None
-        reply = yield _compressed(self.compressor, me.gradient, me, lengths)
+        compressor, spec = _by_partition(self.compressor, me.spec, lengths)
+        reply = yield compressor.of_gradient(me, spec=spec, key=me.key("compress"), offset=me.offset)
         return reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> Packet:
         lengths = _lengths_of(inbox, server.count) if self.partitions else None
-        return _compressed(self.server_compressor, inbox.mean(), server, lengths)
+        compressor, spec = _by_partition(self.server_compressor, server.spec, lengths)
+        return compressor.of_mean(inbox, spec=spec, key=server.key("compress"), offset=server.offset)
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         return self.compressor.paper_bits(spec), self.server_compressor.paper_bits(spec)
@@ -108,12 +108,14 @@ def partition_lengths(d: int, n: int) -> tuple[int, ...]:
     return tuple(length for node in range(n) if (length := short + (node < longer)))
 
 
-def _compressed(compressor: Compressor, vector: Tensor, side: Side, lengths: tuple[int, ...] | None) -> Packet:
-    spec = side.spec
-    if lengths is not None:
-        assert isinstance(compressor, BlockCompressor)
-        compressor, spec = replace(compressor, blocks="layer"), ModelSpec.of_sizes(*lengths)
-    return compressor(vector, spec=spec, key=side.key("compress"), offset=side.offset)
+def _by_partition(
+    compressor: Compressor, spec: ModelSpec, lengths: tuple[int, ...] | None
+) -> tuple[Compressor, ModelSpec]:
+    """Return a compressor and the layers of its vector: if lengths are given, these are partitions in their place."""
+    if lengths is None:
+        return compressor, spec
+    assert isinstance(compressor, BlockCompressor)
+    return replace(compressor, blocks="layer"), ModelSpec.of_sizes(*lengths)
 
 
 def _lengths_of(inbox: Inbox, count: int) -> tuple[int, ...]:

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from laconic.contract import Accept, Inbox, ModelSpec
+from laconic.contract import Accept, Inbox, ModelSpec, Worker
 from laconic.hyperparameters import check_hyperparameters, hyperparameter
-from laconic.kernels.api import BlockLengths, correct
+from laconic.kernels.api import BlockLengths, all_finite, correct, gather
 from laconic.wire import Packet
 
 
@@ -110,6 +110,37 @@ class Compressor(ABC):
             corrected, residual, divisor=inbox.n_workers, decay=decay, spec=spec, key=key, offset=offset
         )
         return sent, sent.unsent_of(corrected)
+
+    def of_gradient(self, me: Worker, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Packet:
+        """Compress a worker's gradient, for a method that `takes_gradient_tensors`.
+
+        One that is not finite aborts the round.
+
+        Args:
+            me: The worker.
+            spec: As for a call, as all below.
+            key: The key of random draws.
+            offset: Number of the gradient's first coordinate.
+        """
+        tensors = me.gradient_tensors
+        if len(tensors) == 1 and tensors[0].dim() == 1 and tensors[0].dtype is me.memory.dtype:
+            vector = tensors[0]
+            me.require(all_finite(vector))
+        else:
+            vector = me.scratch()
+            me.require(gather(tensors, vector))
+        return self(vector, spec=spec, key=key, offset=offset)
+
+    def of_mean(self, inbox: Inbox, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Packet:
+        """Compress a server's mean over the workers whose packets are here.
+
+        Args:
+            inbox: What the workers sent.
+            spec: As for a call, as all below.
+            key: The key of random draws.
+            offset: Number of the vector's first coordinate.
+        """
+        return self(inbox.mean(), spec=spec, key=key, offset=offset)
 
     @abstractmethod
     def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:

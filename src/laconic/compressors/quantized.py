@@ -13,10 +13,18 @@ from torch import Tensor
 
 from laconic.compressors.compressor import BlockCompressor, as_values
 from laconic.compressors.levels import level_variances, levels, levels_outgrow_residual, place_variances
-from laconic.contract import Accept, ModelSpec
+from laconic.contract import Accept, Inbox, ModelSpec, Worker
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import norms, quantize, ranges
-from laconic.wire import Levels, QuantizedValues
+from laconic.kernels.api import (
+    BlockLengths,
+    all_finite,
+    norms,
+    quantize,
+    quantize_tensors,
+    ranges,
+    ranges_of_tensors,
+)
+from laconic.wire import Ends, Levels, Packet, QuantizedValues
 
 _ONE_BIT_BLOCK = (
     16  # in blocks of this size or more, (max - v)(v - min) adds up to more than v^2, also for a residual v
@@ -60,11 +68,35 @@ class Quantized(BlockCompressor):
         if self.scaling == "l2":
             scales = norms(values, lengths)
             return levels(values, scales, lengths, self._steps, entropy=self.entropy, offset=offset, key=key)
-        lows, highs = ranges(values, lengths)
+        return self._rounded(values, ranges(values, lengths), lengths, offset, key)
+
+    def _rounded(self, values: Tensor, ends: Ends, lengths: BlockLengths, offset: int, key: int) -> QuantizedValues:
+        packed = quantize(values, *ends, lengths, self.bits, offset, key)
+        return self._packet(packed, ends, lengths, offset)
+
+    def _packet(self, packed: Tensor, ends: Ends, lengths: BlockLengths, offset: int) -> QuantizedValues:
         return QuantizedValues(
-            packed=quantize(values, lows, highs, lengths, self.bits, offset, key), count=values.numel(), lows=lows,
-            highs=highs, lengths=lengths, bits=self.bits, entropy=self.entropy, offset=offset,
+            packed=packed, count=lengths.total, lows=ends[0], highs=ends[1], lengths=lengths, bits=self.bits,
+            entropy=self.entropy, offset=offset,
         )  # fmt: skip
+
+    def of_gradient(self, me: Worker, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Packet:
+        tensors, dtype = me.gradient_tensors, me.memory.dtype
+        are_read = all(tensor.is_cpu and tensor.dtype is dtype for tensor in tensors)
+        if self.scaling == "l2" or not are_read:
+            return super().of_gradient(me, spec=spec, key=key, offset=offset)
+        lengths = self.lengths(me.count, spec)
+        ends = ranges_of_tensors(tensors, lengths)
+        me.require(all(map(all_finite, ends)))  # no NaN is between two numbers
+        packed = quantize_tensors(tensors, *ends, lengths, self.bits, offset, key)
+        return self._packet(packed, ends, lengths, offset)
+
+    def of_mean(self, inbox: Inbox, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Packet:
+        mean = inbox.mean()
+        ends, lengths = inbox.ends_of(mean), self.lengths(mean.numel(), spec)
+        if ends is None or self.scaling == "l2" or len(lengths) > 1:
+            return self(mean, spec=spec, key=key, offset=offset)
+        return self._rounded(mean, ends, lengths, offset, key)
 
     def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
         lengths = self.lengths(spec.d, spec)

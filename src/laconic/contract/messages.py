@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from laconic.torch_compat import version_of
-from laconic.wire import Dense, Packet, Signs
+from laconic.wire import Dense, Ends, Packet, Signs
 
 
 class Inbox(Mapping[int, Packet]):
@@ -39,7 +39,7 @@ class Inbox(Mapping[int, Packet]):
         self._empty = empty
         self._vote_buffer = vote_buffer
         self._made_mean = made_mean
-        self._summed: tuple[Tensor, int, float] | None = None  # the last sum, its version, its largest magnitude
+        self._summed: _Sum | None = None  # the last one
 
     def __getitem__(self, rank: int) -> Packet:
         return self._packets[rank]
@@ -75,21 +75,29 @@ class Inbox(Mapping[int, Packet]):
         if largest is not None:
             return self._note_sum(total, largest)
         kind = type(packets[0])
-        if all(type(packet) is kind for packet in packets) and kind.sum_into(packets, total, divisor):
+        done = all(type(packet) is kind for packet in packets) and kind.sum_into(packets, total, divisor)
+        if isinstance(done, tuple):
+            return self._note_sum(total, ends=done)
+        if done:
             return total
         packets[0].put_as_sum(total)
         for packet in packets[1:]:
             packet.add_to(total)
         return total if divisor == 1 else total.div_(divisor)
 
-    def _note_sum(self, total: Tensor, largest: float) -> Tensor:
-        self._summed = total, version_of(total), largest
+    def _note_sum(self, total: Tensor, largest: float | None = None, ends: Ends | None = None) -> Tensor:
+        self._summed = _Sum(total, version_of(total), largest, ends)
         return total
 
     def largest_in(self, vector: Tensor) -> float | None:
         """Return the largest magnitude of the last sum if that is `vector`, unchanged; None where it is not known."""
         known = self._summed
-        return known[2] if known is not None and known[0] is vector and known[1] == version_of(vector) else None
+        return known.largest if known is not None and known.is_still(vector) else None
+
+    def ends_of(self, vector: Tensor) -> Ends | None:
+        """Return the minimum and the maximum, (1,) each, of the last sum, where `largest_in` would know its largest."""
+        known = self._summed
+        return known.ends if known is not None and known.is_still(vector) else None
 
     def votes(self) -> Tensor:
         """Return the numbers of `sum`, (d,), as int8 if all packets are signs and their sums fit into it.
@@ -125,6 +133,19 @@ class Inbox(Mapping[int, Packet]):
     def mean(self) -> Tensor:
         """Return the mean over the packets that are here, (d,), like `sum`. Zero without any packet."""
         return self.sum(divisor=max(1, len(self)))
+
+
+class _Sum(NamedTuple):
+    """The last sum of an inbox, and what is known of it."""
+
+    total: Tensor
+    version: int
+    largest: float | None
+    ends: Ends | None
+
+    def is_still(self, vector: Tensor) -> bool:
+        """Return whether it is this vector, unchanged."""
+        return self.total is vector and self.version == version_of(vector)
 
 
 @dataclass(frozen=True, kw_only=True)

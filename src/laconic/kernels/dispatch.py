@@ -21,6 +21,7 @@ _REFERENCE_ON_GPUS = (
     "scaled_answers",
     "chunks",
     "quantized_sums",
+    "gathered_codes",
     "distances",
 )  # files without kernels in Triton
 

@@ -96,10 +96,16 @@ def add_levels(
 def sum_dequantized(
     packed: Sequence[Tensor], lows: Sequence[Tensor], highs: Sequence[Tensor], lengths: Sequence[int], bits: int,
     out: Tensor, *, divisor: int = 1,
-) -> None:  # fmt: skip
-    """Write the sum of several `dequantize`, divided, in one pass; see `reference/quantized_sums.py`, also below."""
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Write the sum of several `dequantize`, divided, in one pass, and return its minimum and its maximum.
+
+    See `reference/quantized_sums.py`, also below.
+    """
     blocks = _check_sum("sum_dequantized", packed, bits, lengths, (lows, highs), out, divisor)
-    fastest("quantized_sums", out.device).sum_dequantized(packed, lows, highs, blocks, bits, out, divisor=divisor)
+    made: tuple[Tensor, Tensor] = fastest("quantized_sums", out.device).sum_dequantized(
+        packed, lows, highs, blocks, bits, out, divisor=divisor
+    )
+    return made
 
 
 def sum_levels(
@@ -128,6 +134,26 @@ def ranges(values: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
     return made
 
 
+def ranges_of_tensors(tensors: Sequence[Tensor], lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the `ranges` of the vector that tensors make; see `reference/gathered_codes.py`, also below."""
+    blocks = _check_tensors("ranges_of_tensors", tensors, lengths)
+    made: tuple[Tensor, Tensor] = fastest("gathered_codes", tensors[0].device).ranges_of_tensors(tensors, blocks)
+    return made
+
+
+def quantize_tensors(
+    tensors: Sequence[Tensor], lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, offset: int, key: int
+) -> Tensor:
+    """Return what `quantize` makes of the vector that tensors make, without writing it."""
+    checks.number("quantize_tensors", "bits", bits, 1, 8)
+    blocks = _check_tensors("quantize_tensors", tensors, lengths, lows, highs)
+    checks.coordinates("quantize_tensors", offset, blocks.total, key)
+    made: Tensor = fastest("gathered_codes", tensors[0].device).quantize_tensors(
+        tensors, lows, highs, blocks, bits, offset, key
+    )
+    return made
+
+
 def absolute_maxima(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """Return the absolute maximum of each block."""
     blocks = _check_blocks("absolute_maxima", values, lengths)
@@ -146,6 +172,18 @@ def _check_blocks(call: str, values: Tensor, lengths: Sequence[int], *ends: Tens
     blocks = checks.blocks(call, lengths)
     checks.vector(call, "values", values, FLOATS, blocks.total)
     checks.ends(call, ends, blocks, FLOATS, values.device)
+    return blocks
+
+
+def _check_tensors(call: str, tensors: Sequence[Tensor], lengths: Sequence[int], *ends: Tensor) -> BlockLengths:
+    blocks = checks.blocks(call, lengths)
+    checks.number(call, "number of tensors", len(tensors), 1, checks.MAX_COUNT)
+    checks.tensors(call, tensors, blocks.total)
+    dtypes = {tensor.dtype for tensor in tensors}
+    if len(dtypes) > 1 or not dtypes <= set(FLOATS):
+        names = ", ".join(sorted(map(str, dtypes)))
+        raise TypeError(f"{call}: tensors are {names}; they must be all torch.float32 or all torch.float64")
+    checks.ends(call, ends, blocks, (tensors[0].dtype,), tensors[0].device)
     return blocks
 
 

@@ -47,7 +47,7 @@ from laconic.wire.packets.blocks import blocks_between
 from laconic.wire.packets.dense import Dense
 from laconic.wire.packets.fractional import FractionalValues
 from laconic.wire.packets.levels import Levels, pack_levels
-from laconic.wire.packets.packet import Packet, Size, Sizes
+from laconic.wire.packets.packet import Ends, Packet, Size, Sizes
 from laconic.wire.packets.positions import Positions
 from laconic.wire.packets.quantized import QuantizedValues
 from laconic.wire.packets.scaled_signs import ScaledSigns
@@ -74,6 +74,7 @@ __all__ = [
     "Control",
     "Dense",
     "Encoded",
+    "Ends",
     "FractionalValues",
     "Frame",
     "Header",

@@ -25,10 +25,11 @@ from laconic.kernels.cpu.threads import in_chunks
 Array = NDArray[Any]
 
 FLOATS = {torch.float32: np.float32, torch.float64: np.float64}
-_MASKS: dict[torch.dtype, Any] = {
+MASKS: dict[torch.dtype, Any] = {
     torch.float32: np.int32(2**31 - 1),
     torch.float64: np.int64(2**63 - 1),
-}  # all bits but the sign
+}
+"""All bits but the sign."""
 _SEGMENT = 1 << 14  # elements of a segment
 
 
@@ -44,9 +45,23 @@ def ranges(values: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
     in_chunks(segments.n, lambda start, stop: _ranges(keys, size, edges, mask, lows, highs, start, stop), keys.size)
     if segments.firsts.size:
         lows, highs = np.minimum.reduceat(lows, segments.firsts), np.maximum.reduceat(highs, segments.firsts)
-    for ends in (lows, highs):
-        ends ^= (ends >> (8 * ends.itemsize - 1)) & mask
-    return torch.from_numpy(lows).view(values.dtype), torch.from_numpy(highs).view(values.dtype)
+    return _as_ends(lows, values.dtype), _as_ends(highs, values.dtype)
+
+
+def ends_of_keys(found: Sequence[tuple[Any, Any]], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the minimum and the maximum, (1,) each, of parts of a vector whose ends are known as keys; see `_ranges`.
+
+    Args:
+        found: Keys of the low and the high end of each part, one at least.
+        dtype: Type of the vector.
+    """
+    lows, highs = np.array(found, MASKS[dtype].dtype).T
+    return _as_ends(lows.min(keepdims=True), dtype), _as_ends(highs.max(keepdims=True), dtype)
+
+
+def _as_ends(keys: Array, dtype: torch.dtype) -> Tensor:
+    """Return the numbers (n,) that keys (n,) stand for; see `_ranges`."""
+    return torch.from_numpy(keys ^ ((keys >> (8 * keys.itemsize - 1)) & MASKS[dtype])).view(dtype)
 
 
 def absolute_maxima(values: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -97,7 +112,7 @@ def _absolute_maxima(keys: Array, mask: Any, segments: "_Segments") -> Array:  #
 
 def bits_of(values: Tensor) -> tuple[Array, Any]:
     """Return the values' bits as integers, and the mask of all bits but the sign."""
-    mask = _MASKS[values.dtype]
+    mask = MASKS[values.dtype]
     values = values.detach() if values.requires_grad else values
     return values.contiguous().numpy().view(mask.dtype), mask
 
@@ -147,16 +162,36 @@ def _ranges(
     begin = edge_of(start, size, edges, keys.size)
     for segment in range(start, stop):
         end = edge_of(segment + 1, size, edges, keys.size)
-        low, high = mask, ~mask
         if end - begin >= RUN:  # a slice costs more than a short segment
-            n = (end - begin) // RUN
-            low, high = run_ends(keys[begin:end].ctypes.data, n, mask)
-            begin += n * RUN
+            lows[segment], highs[segment] = keys_in(keys[begin:end], mask, mask, ~mask)
+            begin = end
+            continue
+        low, high = mask, ~mask
         for i in range(begin, end):
             key = keys[i] ^ (mask if keys[i] < zero else zero)
             low = min(low, key)
             high = max(high, key)
         lows[segment], highs[segment], begin = low, high, end
+
+
+@inlined
+def keys_in(bits: Array, mask: Any, low: Any, high: Any) -> Any:  # noqa: ANN401
+    """Return the smaller of `low` and the minimum, and the larger of `high` and the maximum; see `_ranges`.
+
+    Args:
+        bits: (n,) integers, bits of floats.
+        mask: All bits but the sign.
+        low: A key; mask for none.
+        high: A key; ~mask for none.
+    """
+    n, zero = bits.size // RUN, mask - mask
+    if n:
+        smallest, largest = run_ends(bits.ctypes.data, n, mask)
+        low, high = min(low, smallest), max(high, largest)
+    for i in range(n * RUN, bits.size):
+        key = bits[i] ^ (mask if bits[i] < zero else zero)
+        low, high = min(low, key), max(high, key)
+    return low, high
 
 
 @inlined

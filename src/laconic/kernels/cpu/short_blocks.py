@@ -26,7 +26,7 @@ def quantize_short(
     values: Array, lows: Array, highs: Array, size: int, edges: Array, numbers: Array, bits: int, minus: Any,  # noqa: ANN401
     offset: int, low_key: Any, high_key: Any, codes: Array, packed: Array, start: int, stop: int,  # noqa: ANN401
 ) -> None:  # fmt: skip
-    """Write the packed codes of elements start .. stop - 1. Arguments as for `_quantize`."""
+    """Write the packed codes of elements start .. stop - 1. Arguments as for `quantize_blocks`."""
     of_block, repeated = np.empty((3, TILE), values.dtype), np.empty((3, TILE), values.dtype)
     factors, raised, steps = repeated[0], repeated[1], repeated[2]
     grid, zero = np.empty(TILE, np.int32), numbers[1]

@@ -16,6 +16,7 @@ from numba import int32, uint32
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.buffer_pool import new_vector
 from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.cpu.block_edges import block_at, edge_of
 from laconic.kernels.cpu.block_norms import FLOATS, bits_of
@@ -70,12 +71,13 @@ def _quantized(
         key: 0 .. 2**64 - 1.
     """
     floats = bits_of(values)[0].view(FLOATS[values.dtype])
-    out = np.empty((bits * floats.size + 7) // 8, np.uint8)
+    packed = new_vector((bits * floats.size + 7) // 8, torch.uint8)
+    out = packed.numpy()
     highs_, blocks = _array(highs, values.dtype), BlockLengths.of(lengths)
     size, edges = blocks.size, blocks.sparse_edges
     numbers = constants(values.dtype, max_code << FRACTION_BITS)
     low_key, high_key = map(np.uint32, key_words(key))
-    quantize_ = quantize_short if blocks.are_short else _quantize
+    quantize_ = quantize_short if blocks.are_short else quantize_blocks
 
     def run(start: int, stop: int) -> None:
         codes = code_buffer(bits)
@@ -85,7 +87,7 @@ def _quantized(
         )  # fmt: skip
 
     in_chunks(floats.size, run)
-    return torch.from_numpy(out)
+    return packed
 
 
 def _array(ends: Tensor, dtype: torch.dtype) -> Array:
@@ -223,7 +225,7 @@ def factor_of(low: Any, high: Any, numbers: Array) -> Any:  # noqa: ANN401 - num
 
 
 @kernel
-def _quantize(
+def quantize_blocks(
     values: Array, lows: Array, highs: Array, size: int, edges: Array, numbers: Array, bits: int, minus: Any,  # noqa: ANN401
     offset: int, low_key: Any, high_key: Any, codes: Array, packed: Array, start: int, stop: int,  # noqa: ANN401
 ) -> None:  # fmt: skip
@@ -305,7 +307,7 @@ def _dequantize(
     Args:
         packed: The codes.
         total: (d,), overwritten.
-        sign: 1 to add, -1 to subtract, 0 to overwrite; of the ends' type. The other arguments are those of `_quantize`.
+        sign: 1 to add, -1 to subtract, 0 to overwrite; of the ends' type. The others are as for `quantize_blocks`.
     """
     block = block_at(start, size, edges)
     end = edge_of(block + 1, size, edges, total.size)
@@ -343,14 +345,14 @@ def write_values(
             total[i] = _level(int32(codes[i]), bottom, step, unfactor, high, max_code, minus)
     elif adds:
         for i in range(codes.size):
-            total[i] += sign * _value_of(int32(codes[i]), bottom, step, unfactor, high, max_code)
+            total[i] += sign * value_of(int32(codes[i]), bottom, step, unfactor, high, max_code)
     else:
         for i in range(codes.size):
-            total[i] = _value_of(int32(codes[i]), bottom, step, unfactor, high, max_code)
+            total[i] = value_of(int32(codes[i]), bottom, step, unfactor, high, max_code)
 
 
 @kernel
-def _value_of(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, max_code: Any) -> Any:  # noqa: ANN401
+def value_of(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, max_code: Any) -> Any:  # noqa: ANN401
     """Return the grid point of a code without a sign."""
     found = (type(high)(code) * step + bottom) * unfactor
     return (found if (found < high) & (code != max_code) else high) + type(high)(0)  # -0.0 becomes 0.0
@@ -359,7 +361,7 @@ def _value_of(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, max_c
 @kernel
 def _level(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, max_code: Any, minus: Any) -> Any:  # noqa: ANN401
     """Return the grid point of a code with a sign."""
-    found = _value_of(int32(code & int32(minus - int32(1))), bottom, step, unfactor, high, max_code)
+    found = value_of(int32(code & int32(minus - int32(1))), bottom, step, unfactor, high, max_code)
     return -found if code >= minus else found
 
 

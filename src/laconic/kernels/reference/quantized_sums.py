@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor
 
-from laconic.kernels.reference.stochastic_rounding import add_dequantized, add_levels
+from laconic.kernels.reference.stochastic_rounding import add_dequantized, add_levels, ranges
 
 
 def sum_dequantized(
     packed: Sequence[Tensor], lows: Sequence[Tensor], highs: Sequence[Tensor], lengths: Sequence[int], bits: int,
     out: Tensor, *, divisor: int = 1,
-) -> None:  # fmt: skip
-    """Write the sum from 0 of several `dequantize`, in their order, divided.
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Write the sum from 0 of several `dequantize`, in their order, divided, and return its minimum and its maximum.
 
     Args:
         packed: The codes of each vector.
@@ -21,8 +21,12 @@ def sum_dequantized(
         bits: Bits of a code, 1 .. 8.
         out: (d,) float32 or float64, overwritten.
         divisor: The divisor.
+
+    Returns:
+        (1,) of the sum's type each: its `ranges` as one block.
     """
     by_adding(add_dequantized, packed, zip(lows, highs, strict=True), (lengths, bits), out, divisor)
+    return ranges(out, [out.numel()])
 
 
 def sum_levels(

@@ -70,7 +70,7 @@ def quantize(
     values: Any, lows: Any, highs: Any, size: Any, edges: Any, numbers: Any, bits: Any, minus: Any, offset: Any,
     low_key: Any, high_key: Any, codes: Any, packed: Any, start: Any, stop: Any,
 ) -> None:  # fmt: skip
-    """See `stochastic_rounding._quantize`."""
+    """See `stochastic_rounding.quantize_blocks`."""
     top, none = numbers[0], numbers[1]
     block = block_at(start, size, edges)
     for tile in range(start, stop, TILE):

@@ -14,6 +14,8 @@ from laconic.errors import WireError
 from laconic.kernels.api import absolute_maximum, part_of
 
 PayloadPart = bytes | Tensor  # tensors are contiguous
+Ends = tuple[Tensor, Tensor]
+"""The minimum and the maximum of a vector, (1,) of its type each, or of each of its blocks, (blocks,)."""
 
 
 KINDS: dict[int, "type[Packet]"] = {}
@@ -130,11 +132,12 @@ class Packet(ABC):
         self.add_to(out.zero_())
 
     @classmethod
-    def sum_into(cls, packets: Sequence[Self], out: Tensor, divisor: int = 1) -> bool:
+    def sum_into(cls, packets: Sequence[Self], out: Tensor, divisor: int = 1) -> bool | Ends:
         """Overwrite `out` (count,) with the packets' sum from 0, in their order, divided, in one pass over all.
 
         Returns:
-            Whether it did: not where a kind has no such pass, or none for these packets and this type of `out`.
+            Whether it did: not where a kind has no such pass, or none for these packets and this type of `out`. If it
+            did and knows them, the minimum and the maximum of `out`.
         """
         return False
 

@@ -33,7 +33,7 @@ from laconic.wire.packets.blocks import (
     values_of,
     write_blocks,
 )
-from laconic.wire.packets.packet import Packet, PayloadPart, check_range, scaled_values
+from laconic.wire.packets.packet import Ends, Packet, PayloadPart, check_range, scaled_values
 
 _FIELDS = struct.Struct("<IIBBH")
 MAX_BITS = 8
@@ -122,7 +122,7 @@ class QuantizedValues(Packet):
         self.put_into(out)  # none of its zeros is -0.0
 
     @classmethod
-    def sum_into(cls, packets: Sequence[Self], out: Tensor, divisor: int = 1) -> bool:
+    def sum_into(cls, packets: Sequence[Self], out: Tensor, divisor: int = 1) -> bool | Ends:
         one = packets[0]
         alike = (one.bits, one.lengths, out.dtype, out.device)
         if out.device.type != "cpu" or any(
@@ -130,8 +130,8 @@ class QuantizedValues(Packet):
         ):
             return False
         ends = [each.lows for each in packets], [each.highs for each in packets]
-        sum_dequantized([each.packed for each in packets], *ends, one.lengths, one.bits, out, divisor=divisor)
-        return True
+        codes = [each.packed for each in packets]
+        return sum_dequantized(codes, *ends, one.lengths, one.bits, out, divisor=divisor)
 
     def unsent_of(self, vector: Tensor) -> Tensor:
         add_dequantized(*self._on(vector.device), self.lengths, self.bits, vector, subtract=True)
