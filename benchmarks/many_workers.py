@@ -1,7 +1,8 @@
 """The memory of a simulation with 1,000 workers of the MLP 784-512-10 (407,050 parameters) on batches of 10.
 
-    python benchmarks/many_workers.py           # 1,000 workers of four methods
-    python benchmarks/many_workers.py --line    # of all with equal replicas, by a line through 30 and 100 workers
+    python benchmarks/many_workers.py                       # 1,000 workers of four methods
+    python benchmarks/many_workers.py ssgd-topk sgd-model   # of these
+    python benchmarks/many_workers.py --line                # by a line through 30 and 100, of all with equal replicas
 
 Each runs three rounds in a process of its own, whose peak is read after them.
 """
@@ -48,8 +49,8 @@ def on_line(method: str, few: int = 30, many: int = 100) -> float:
 
 if __name__ == "__main__":
     equal = [name for name, kind in sorted(laconic.ALGORITHMS.items()) if kind.replicas_equal and kind.mode == "rounds"]
-    by_line = "--line" in sys.argv
-    for name in equal if by_line else METHODS:
+    by_line, given = "--line" in sys.argv, [name for name in sys.argv[1:] if name != "--line"]
+    for name in given or (equal if by_line else METHODS):
         peak = on_line(name) if by_line else in_own_process(name, WORKERS)
         sys.stdout.write(f"{name:12} {peak:.1f} GiB\n")
         sys.stdout.flush()

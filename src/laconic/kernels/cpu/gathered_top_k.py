@@ -35,6 +35,7 @@ from laconic.kernels.reference.gathered_top_k import Guesses
 
 Array = NDArray[Any]
 
+_TILE = 1 << 10  # elements, a multiple of 64
 _CANDIDATES = 4  # times as many as are taken have room
 _OCTAVES: dict[Any, Any] = {np.int32: 1 << 23, np.int64: 1 << 52}  # a factor of 2, as bits
 
@@ -179,30 +180,32 @@ def _scaled(
         The new n, the new floor, and not 0 if an element is inf or NaN.
     """
     wrong, none, full = uint32(0), out.dtype.type(0), out.size // 64 * 64
-    for start in range(0, full, 64):  # with a length that the compiler knows
-        part, its_ones, its_keys = out[start : start + 64], one[start : start + 64], keys[start : start + 64]
+    for start in range(0, full, _TILE):  # which stays in the cache until its words are made
+        stop = min(start + _TILE, full)
+        part, its_ones = out[start:stop], one[start:stop]
         if plus.size:
-            its_more = plus[start : start + 64]
-            for i in range(64):
+            its_more = plus[start:stop]
+            for i in range(part.size):
                 value = its_ones[i] * by + its_more[i]
                 part[i] = value
                 wrong |= uint32(value - value != none)
         else:
-            for i in range(64):
+            for i in range(part.size):
                 value = its_ones[i] * by + none
                 part[i] = value
                 wrong |= uint32(value - value != none)
-        bits = uint64(0)
-        for i in range(64):
-            bits |= uint64((its_keys[i] & mask) >= floor) << uint64(i)
-        if bits and n + 64 > indices.size:
-            floor, n = min(_keep_largest(found[:n], mask, indices[:n], k) + 1, mask), k
-        while bits:
-            at = start + lowest(bits)
-            indices[n] = offset + at
-            found[n] = keys[at]
-            n += 1
-            bits &= bits - uint64(1)
+        for place in range(start, stop, 64):
+            bits = uint64(0)
+            for i in range(64):  # by unsigned indices: one that may be negative keeps the loop from lanes
+                bits |= uint64((keys[uint64(place) + uint64(i)] & mask) >= floor) << uint64(i)
+            if bits and n + 64 > indices.size:
+                floor, n = min(_keep_largest(found[:n], mask, indices[:n], k) + 1, mask), k
+            while bits:
+                at = place + lowest(bits)
+                indices[n] = offset + at
+                found[n] = keys[at]
+                n += 1
+                bits &= bits - uint64(1)
     if n + 64 > indices.size:
         floor, n = min(_keep_largest(found[:n], mask, indices[:n], k) + 1, mask), k
     for at in range(full, out.size):
