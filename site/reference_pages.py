@@ -20,6 +20,7 @@ TITLES = {
 }
 DOORS = {
     "ddp": "Inside DistributedDataParallel",
+    "fsdp": "Between nodes of a sharded model",
     "checkpoint": "Files of state",
     "planning": "Choosing a method",
     "traffic": "What any program sends",

@@ -13,7 +13,6 @@ ROOT = Path(laconic.__file__).parent
 
 # From the bottom up. Every package may import the ground, which imports nothing of laconic.
 GROUND = {
-    "atomic",
     "errors",
     "statements",
     "units",
@@ -36,8 +35,9 @@ MAY_IMPORT = {
     "faults": {"protocol", "contract", "telemetry", "network", "wire"},
     "drivers": {"faults", "protocol", "contract", "telemetry", "network", "wire", "kernels"},
     "training": {"drivers", "faults", "protocol", "contract", "telemetry", "network", "kernels"},
-    "checkpoint": {"", "ddp", "training", "drivers"},
+    "checkpoint": {"", "ddp", "training", "drivers", "lab"},
     "ddp": {"training", "drivers", "protocol", "contract", "telemetry", "kernels"},
+    "fsdp": {"ddp", "training", "drivers", "protocol", "contract"},
     "": {"training", "faults", "algorithms", "policies", "contract", "compressors", "telemetry", "network", "gossip",
          "kernels"},
     "traffic": {"telemetry"},

@@ -226,6 +226,7 @@ _FACES = (  # packages and modules whose names are public too
     "compressors",
     "contract",
     "ddp",
+    "fsdp",
     "kernels",
     "network",
     "planning",

@@ -367,3 +367,33 @@ def in_backward() -> bool:
     """Return whether a backward pass is running in this thread."""
     # Since 2.0.
     return torch._C._current_graph_task_id() != -1
+
+
+def set_reduce_hook(module: torch.nn.Module, hook: Callable[[Tensor], None]) -> None:
+    """Let FSDP call `hook` with each reduce-scatter's output for the module's own group of parameters.
+
+    Raises AttributeError or TypeError where torch has no such function, ValueError for a module with several groups.
+    """
+    # A method of FSDPModule that is documented, but marked as one that may change. Since 2.7.
+    module.set_all_reduce_hook(hook)  # type: ignore[operator]
+
+
+def reduce_hooks_of(module: torch.nn.Module) -> list[Any]:
+    """Return the hooks that were set so, None for none: one for each group of the module's own parameters.
+
+    Raises AttributeError where torch keeps them elsewhere.
+    """
+    # torch has a method to set one, but none that returns it. Since 2.7; a list of groups since 2.12.
+    state = module._get_fsdp_state()  # type: ignore[operator]
+    if hasattr(state, "_fsdp_param_groups"):
+        groups = state._fsdp_param_groups
+    else:
+        groups = [] if state._fsdp_param_group is None else [state._fsdp_param_group]
+    return [group._all_reduce_hook for group in groups]
+
+
+def local_tensor(shard: Tensor) -> Tensor:
+    """Return the memory of this rank's part of a DTensor."""
+    # `to_local` is an operation that autograd knows, and of a parameter makes another parameter. Since 2.0.
+    found: Tensor = shard._local_tensor  # type: ignore[attr-defined]
+    return found

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from laconic import atomic
 from laconic.errors import OptionError
+from laconic.lab import atomic
 from laconic.lab.json_text import json_text
 from laconic.lab.outputs import output_file, output_folder, refuse_shared_files
 from laconic.lab.own_results import foreign_files, own_files

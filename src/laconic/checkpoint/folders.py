@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from laconic import __version__
-from laconic.atomic import sync_folder, write_bytes
 from laconic.checkpoint.parts import FORMAT, ReadPart, check_format, file_of, read_part
 from laconic.checkpoint.sealed import check_content, sealed, unsealed
 from laconic.errors import CheckpointError
+from laconic.lab.atomic import sync_folder, write_bytes
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"(\d{6,18})-step-(\d{1,18})")

@@ -119,6 +119,11 @@ class InOneProcess:
 
 def job_of(opt: object) -> Job:
     """Return a job. Raises TypeError for what is none."""
+    if isinstance(opt, Handle) and opt.holds_shards:
+        raise TypeError(
+            "checkpoint: opt is a handle of laconic.fsdp, whose ranks have a shard each; save handle.state_dict() of "
+            "every rank beside the model's own shards, as torch.distributed.checkpoint writes them"
+        )
     if isinstance(opt, DistributedOptimizer) or (isinstance(opt, Handle) and opt.checkpoints is not None):
         return OverRanks(opt)
     if isinstance(opt, Simulation):

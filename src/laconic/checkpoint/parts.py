@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from laconic import __version__
-from laconic.atomic import named_in_errors, sync_file
 from laconic.checkpoint.sealed import check_content, checksum_in, sealed, unsealed
 from laconic.checkpoint.trees import digest_of, flattened, rebuilt
 from laconic.errors import CheckpointError, CheckpointFormatError
+from laconic.lab.atomic import named_in_errors, sync_file
 
 FORMAT = 1
 """Of the files. A file with a higher number is refused."""

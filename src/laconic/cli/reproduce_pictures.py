@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from laconic.atomic import write_bytes
+from laconic.lab.atomic import write_bytes
 
 if TYPE_CHECKING:
     from laconic.report.timeline.bars import Timeline

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from laconic.atomic import write_bytes
 from laconic.cli.exit_codes import DIVERGED
 from laconic.cli.json_output import JsonOutput
 from laconic.errors import LaconicError, OptionError, Spelling
+from laconic.lab.atomic import write_bytes
 from laconic.lab.outputs import OutputFile
 from laconic.lab.processes.place import described
 from laconic.report.terminal import terminal

@@ -1,229 +1,76 @@
-"""One round over the buckets of a backward pass: gradients in, directions out.
+"""One round over the buckets of a backward pass: see `slice_rounds.py`.
 
-DistributedDataParallel hands over a bucket as soon as its gradients are there, in one order on all ranks. A slice of
-the model whose gradients are all there begins its part of the round; a thread carries the parts out one after the
-other, and ends the round when all have run. Then every bucket's future has its value: the directions, written over the
-gradients, or NaN if the round is aborted.
+DistributedDataParallel hands over a bucket as soon as its gradients are there, in one order on all ranks. When the
+round has ended, every bucket's future has its value: the directions, written over the gradients, or NaN.
 """
 
-import contextlib
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from laconic.ddp.step_watch import StepWatch
-from laconic.drivers.distributed.sliced_rounds import SlicedProcesses
-from laconic.kernels.api import scatter
-from laconic.protocol.abort import Abort
-from laconic.protocol.round_inputs import Inputs
-from laconic.protocol.round_result import RoundResult
+from laconic.ddp.slice_rounds import Backward, SliceRounds
 from laconic.torch_compat import GradBucket, at_end_of_backward
-from laconic.training.active_parameters import ActiveParameters
-from laconic.training.clipping import Clipping
-from laconic.training.flat_parameters import FlatParameters
-from laconic.training.vector_sources import Unscaled, VectorCopy
 
 
 @dataclass(kw_only=True)
-class _Backward:
+class _Buckets:
     """The buckets of one backward pass."""
 
-    gradients: dict[int, Tensor] = field(default_factory=dict)
-    """By the parameter's index, where its gradient is in a bucket."""
+    backward: Backward
     given: list[tuple[torch.futures.Future[Tensor], Tensor]] = field(default_factory=list)
     """Of each bucket, its future and its values."""
-    waiting: list[int] = field(default_factory=list)
-    """Slices whose gradients are there, and that have not begun, in order."""
-    begun: list[int] = field(default_factory=list)
-    """Those that have begun, in order."""
-    ready: list[torch.cuda.Event] = field(default_factory=list)
-    """Of each bucket on a GPU, when its values are there."""
-    lr: float = 1.0
-    loss_scale: Tensor | None = None
-    """What the loss was multiplied by."""
 
 
-class BucketRounds:
+class BucketRounds(SliceRounds):
     """The rounds of a method over the buckets of a model."""
 
-    def __init__(
-        self,
-        driver: SlicedProcesses,
-        flat: FlatParameters,
-        active: ActiveParameters,
-        slices: Sequence[range],
-        *,
-        watch: StepWatch,
-        begin: Callable[[], float],
-        loss_scale: Callable[[], Tensor | None],
-        clipping: Clipping | None,
-    ) -> None:
-        """Set up the rounds.
-
-        Args:
-            driver: runs them.
-            flat: the model's parameters.
-            active: those that take part in a round.
-            slices: the parameters of each slice.
-            watch: is told of each round.
-            begin: called when a round begins; returns the learning rate of the step that follows.
-            loss_scale: returns what the loss is multiplied by, one number; None if by nothing.
-            clipping: what clips the directions.
-        """
-        self.aborted = False
-        """Whether the last round was aborted, so that the gradients are NaN on all ranks."""
-        self._driver, self._flat, self._active, self._slices = driver, flat, active, slices
-        self._watch, self._on_begin, self._loss_scale, self._clipping = watch, begin, loss_scale, clipping
-        self._place_of = {id(parameter): place for place, parameter in enumerate(flat.parameters)}
-        self._slice_of = [number for number, run in enumerate(slices) for _ in run]
-        self._missing: list[int] = []  # by slice, how many gradients are not there yet
-        self._backward: _Backward | None = None
-        self._error: BaseException | None = None
+    _now: _Buckets | None = None
 
     def take(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:
-        """Take a bucket, and return the future of its direction."""
-        now = self._backward
-        if now is None or not bucket.index():
-            now = self._backward = self._begin()
-        buffer = bucket.buffer()
-        if buffer.is_cuda:
-            now.ready.append(torch.cuda.current_stream(buffer.device).record_event())
-        complete = []
-        for parameter, gradient in views_of(buffer, bucket.parameters()):
-            place = self._place_of[id(parameter)]
-            now.gradients[place] = gradient
-            number = self._slice_of[place]
-            self._missing[number] -= 1
-            if not self._missing[number]:
-                complete.append(number)
-        now.waiting += sorted(complete, reverse=True)
-        future: torch.futures.Future[Tensor] = torch.futures.Future(devices=[buffer.device] if buffer.is_cuda else None)
-        now.given.append((future, buffer))
-        if bucket.is_last():
-            self._backward = None
-            self._end(now)
-        elif self._active.is_agreed:
-            self._begin_waiting(now)
-        return future.then(self._value_of)
-
-    def _begin(self) -> _Backward:
-        """Begin a round, with the earliest bucket of a backward pass.
+        """Take a bucket, and return the future of its direction.
 
         Raises:
             RuntimeError: if the pass before ended in the middle, or its directions were not applied.
         """
-        if self._error is None and self._backward is not None:
+        now = self._now
+        if now is None or not bucket.index():
+            now = self._now = self._begin_pass()
+        buffer = bucket.buffer()
+        if buffer.is_cuda:
+            now.backward.ready.append(torch.cuda.current_stream(buffer.device).record_event())
+        views = views_of(buffer, bucket.parameters())
+        self._note(now.backward, [(self._place_of[id(parameter)], gradient) for parameter, gradient in views])
+        future: torch.futures.Future[Tensor] = torch.futures.Future(devices=[buffer.device] if buffer.is_cuda else None)
+        now.given.append((future, buffer))
+        if bucket.is_last():
+            self._now = None
+            ended = self._end(now.backward, partial(_hand_over, now))
+            at_end_of_backward(partial(self._wait_for, ended))  # so that the pass raises what it raises
+        elif self._active.is_agreed:
+            self._begin_waiting(now.backward)
+        return future.then(self._value_of)
+
+    def _begin_pass(self) -> _Buckets:
+        """Begin a round, with the earliest bucket of a backward pass."""
+        if self._error is None and self._now is not None:
             self._error = RuntimeError(
                 "a backward pass ended in the middle, with parts of its round on their way; attach the method anew on "
                 "every rank"
             )
-        if self._error is not None:
-            raise self._error
-        self._watch.begin()
-        self._missing = [len(run) for run in self._slices]
-        return _Backward(lr=self._on_begin(), loss_scale=self._loss_scale())
+        return _Buckets(backward=self._begin())
 
     def _value_of(self, future: torch.futures.Future[Tensor]) -> Tensor:
         if self._error is not None:
             raise self._error
         return future.value()
 
-    def _begin_waiting(self, now: _Backward, abort_last: Abort = Abort.NO) -> None:
-        """Begin the parts of the slices that wait; the last of them may abort the round."""
-        for number in now.waiting:
-            abort = abort_last if number == now.waiting[-1] else Abort.NO
-            self._in_thread(partial(self._run, now, number, abort))
-        now.begun += now.waiting
-        now.waiting = []
 
-    def _in_thread(self, function: Callable[[], object]) -> None:
-        """Call a function in the thread that sends, unless an error has ended the job."""
-        self._driver.scheduler.call(partial(self._guarded, function))
-
-    def _guarded(self, function: Callable[[], object]) -> None:
-        if self._error is None:
-            try:
-                with torch.no_grad(), self._on_device():
-                    function()
-            except BaseException as error:
-                self._error = error
-
-    def _on_device(self) -> contextlib.AbstractContextManager[object]:
-        device = self._flat.device
-        return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-
-    def _run(self, now: _Backward, number: int, abort: Abort = Abort.NO) -> None:
-        for event in now.ready:
-            torch.cuda.current_stream().wait_event(event)
-        run = self._slices[number]
-        gradients = [now.gradients[place] for place in run]
-        inputs = Inputs(
-            vector=VectorCopy(gradients) if now.loss_scale is None else Unscaled(gradients, now.loss_scale),
-            parameters=VectorCopy([self._flat.parameters[place] for place in run]), abort=abort,
-        )  # fmt: skip
-        self._driver.run_slice(number, inputs, now.lr)
-
-    def _end(self, now: _Backward) -> None:
-        """Begin what waits, and let the round end. The backward pass waits for it, so that it raises what it raises."""
-        self._active.note(self._flat.has_gradient())
-        if not self._active.is_agreed:
-            self._in_thread(self._active.agree)
-        self._begin_waiting(now, self._active.abort)
-        self._in_thread(partial(self._finish, now))
-        at_end_of_backward(partial(self._wait_for, self._driver.scheduler.call(partial(self._hand_over, now))))
-
-    def _finish(self, now: _Backward) -> None:
-        results = self._driver.end_round()
-        while results[0].aborted is Abort.SET_DIFFERS:
-            self._active.agree()
-            for number in now.begun:
-                self._run(now, number)
-            results = self._driver.end_round()
-        self._active.end_round()
-        self.aborted = bool(results[0].aborted)
-        if self.aborted:
-            for _, buffer in now.given:
-                buffer.fill_(torch.nan)
-        else:
-            self._write(now, results)
-            active = enumerate(self._active.now)
-            written = [now.gradients[place] if moves else None for place, moves in active]
-            if self._clipping is not None:
-                self._clipping.clip_in_place(written)
-            for gradient in written:
-                if gradient is not None and now.loss_scale is not None:
-                    gradient.mul_(now.loss_scale)
-            self._watch.end()
-        now.gradients.clear()
-
-    def _write(self, now: _Backward, results: Sequence[RoundResult]) -> None:
-        """Write the directions over the gradients of the parameters that take part."""
-        worker_rank = self._driver.own_worker_rank
-        assert worker_rank is not None, "every rank works"
-        for run, result in zip(self._slices, results, strict=True):
-            direction = result.of(worker_rank)
-            assert isinstance(direction, Tensor), "only methods that read changes may return a sparse result"
-            if self._active.all_active:
-                scatter(direction, [now.gradients[place] for place in run])
-                continue
-            stops = list(accumulate(self._flat.sizes[place] for place in run))
-            for place, start, stop in zip(run, [0, *stops], stops, strict=False):
-                if self._active.now[place]:
-                    scatter(direction[start:stop], [now.gradients[place]])
-
-    def _hand_over(self, now: _Backward) -> None:
-        for future, buffer in now.given:
-            future.set_result(buffer)
-
-    def _wait_for(self, ended: Future[None]) -> None:
-        ended.result()
-        if self._error is not None:
-            raise self._error
+def _hand_over(now: _Buckets) -> None:
+    for future, buffer in now.given:
+        future.set_result(buffer)
 
 
 def views_of(buffer: Tensor, parameters: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -11,8 +11,8 @@ from laconic.training.automatic import Automatic, is_auto
 _SAME_BITS = ("exact", "layers")  # no slice ends within a parameter
 
 
-def why_not(algorithm: Algorithm) -> str:
-    """Return why a hook alone cannot carry a method; empty if it can."""
+def why_not(algorithm: Algorithm, *, knows_lr: bool = False) -> str:
+    """Return why a hook alone cannot carry a method; empty if it can. `knows_lr`: whether it is told the rate."""
     if algorithm.is_asynchronous:
         return "its server takes each gradient as it arrives, and no rank waits for another"
     reasons = {
@@ -20,7 +20,7 @@ def why_not(algorithm: Algorithm) -> str:
         "it evaluates each mini-batch at two points": algorithm.second_gradient,
         "it sends the change that local steps made": algorithm.consumes == "change",
         "it returns parameters in place of a direction": algorithm.returns != "direction",
-        "it reads the learning rate": algorithm.reads_lr,
+        "it reads the learning rate": algorithm.reads_lr and not knows_lr,
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
 

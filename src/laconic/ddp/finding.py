@@ -26,7 +26,7 @@ def find_ddp(model: object) -> DistributedDataParallel | None:
         TypeError: for what is no module and holds none.
         ValueError: if several workers train a module that nothing wraps, or that another wrapper reduces.
     """
-    module = _module_in(model, set())
+    module = module_in(model, DistributedDataParallel)
     if module is None:
         raise TypeError(f"model={type(model).__name__} must be a torch.nn.Module, or a trainer that holds one")
     if isinstance(module, DistributedDataParallel):
@@ -46,16 +46,20 @@ def find_ddp(model: object) -> DistributedDataParallel | None:
     )
 
 
-def _module_in(thing: object, seen: set[int]) -> nn.Module | None:
-    """Return the DistributedDataParallel model within, or else the outermost module."""
-    if isinstance(thing, DistributedDataParallel) or id(thing) in seen:
+def module_in(model: object, kind: type) -> nn.Module | None:
+    """Return the module of this kind within what a user has, or else the outermost module; None if there is none."""
+    return _module_in(model, kind, set())
+
+
+def _module_in(thing: object, kind: type, seen: set[int]) -> nn.Module | None:
+    if isinstance(thing, kind) or id(thing) in seen:
         return thing if isinstance(thing, nn.Module) else None
     seen.add(id(thing))
     outermost = thing if isinstance(thing, nn.Module) else None
     for name in _ATTRIBUTES:
         held = getattr(thing, name, None)
-        inside = None if held is None else _module_in(held, seen)
-        if isinstance(inside, DistributedDataParallel):
+        inside = None if held is None else _module_in(held, kind, seen)
+        if isinstance(inside, kind):
             return inside
         outermost = outermost or inside
     return outermost

@@ -56,13 +56,23 @@ class Carrier(Protocol):
         """Carry the method no longer."""
 
 
+class Detachable(Protocol):
+    """What hands gradients to a method's rounds."""
+
+    rounds: Any
+    """Who takes them; None for the plain mean."""
+
+
 class Handle:
     """A method that is attached to a model in DistributedDataParallel; see `attach`, which makes it."""
+
+    holds_shards = False
+    """Whether each rank has a part of the model, so that its state is one of several."""
 
     def __init__(self, ddp: DistributedDataParallel | None, method: Method, settings: Settings) -> None:
         """Begin to carry a method. Collective. Without a model, one worker is alone."""
         self._ddp, self._settings = ddp, settings
-        self._trampoline: Trampoline | None = None
+        self._trampoline: Detachable | None = None
         self.automatic: Automatic | None = None
         """What chooses the method, and what it has chosen; None if a method was given."""
         self._undecided: Undecided | None = None
@@ -91,7 +101,7 @@ class Handle:
     @undecided.setter
     def undecided(self, undecided: Undecided | None) -> None:
         self._undecided, trampoline = undecided, self._trampoline
-        if trampoline is not None:
+        if isinstance(trampoline, Trampoline):
             trampoline.before = None if undecided is None else undecided.measure
 
     def _go_on(self, method: Algorithm, layout: str) -> None:
@@ -113,12 +123,11 @@ class Handle:
             check_carriable(method, settings)
             check_trained(ddp.module, settings.optimizer)
             check_modes(ddp)
-            self._trampoline = Trampoline.of(ddp)
-            self._trampoline.check_free()
+            self._trampoline = trampoline = Trampoline.of(ddp)
+            trampoline.check_free()
             kind = StepCarrier if goes_by_step(method, settings) else HookCarrier
-            carrier: Carrier = kind(ddp, self._trampoline, method, settings)
-        if carrier.driver.speaks:
-            state_once(f"{called or method.name} is attached: {_when(carrier)}")
+            carrier: Carrier = kind(ddp, trampoline, method, settings)
+        say_when(carrier, called)
         return carrier
 
     @property
@@ -227,7 +236,14 @@ class Handle:
 
     def __repr__(self) -> str:
         when = _when(self._carrier) if self._is_attached else "detached"
-        return f"laconic.ddp.Handle({self.algorithm!r}: {when})"
+        package = type(self).__module__.removesuffix(".handle")
+        return f"{package}.Handle({self.algorithm!r}: {when})"
+
+
+def say_when(carrier: Carrier, called: str = "") -> None:
+    """State, on one rank, when a method exchanges, by another name if it is given."""
+    if carrier.driver.speaks:
+        state_once(f"{called or carrier.algorithm.name} is attached: {_when(carrier)}")
 
 
 def _when(carrier: Carrier) -> str:

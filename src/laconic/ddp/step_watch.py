@@ -16,12 +16,32 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from laconic.contract import Algorithm
 from laconic.torch_compat import in_backward, is_joining
 
+_IN_DDP = (
+    "put all passes but the last into no_sync(), do not let gradients that are thrown away reach these parameters, or "
+    "attach with optimizer= and overlap=False, which exchanges in the step"
+)
+
 
 class StepWatch:
     """Counts the rounds since the last step of an optimizer that has these parameters, whichever it is."""
 
-    def __init__(self, ddp: DistributedDataParallel, algorithm: Algorithm, parameters: Sequence[Tensor]) -> None:
-        self._ddp, self._algorithm = weakref.ref(ddp), algorithm
+    def __init__(
+        self,
+        ddp: DistributedDataParallel | None,
+        algorithm: Algorithm,
+        parameters: Sequence[Tensor],
+        advice: str = _IN_DDP,
+    ) -> None:
+        """Count for the optimizers that have `parameters`.
+
+        Args:
+            ddp: the model, if it has a `join()`.
+            algorithm: the method.
+            parameters: those of the model.
+            advice: what users can do where several rounds would be applied as one.
+        """
+        self._advice = advice
+        self._ddp, self._algorithm = None if ddp is None else weakref.ref(ddp), algorithm
         self._may_add_up = algorithm.unbiased and not algorithm.worker_slots and not algorithm.server_slots
         self._ids = {id(parameter) for parameter in parameters}
         self._n_rounds = 0  # since the last step, without those that were aborted
@@ -51,7 +71,7 @@ class StepWatch:
             RuntimeError: if the round before was not applied by a step.
             ValueError: in `join()`, for a method in which gradients of zeros count.
         """
-        ddp, name = self._ddp(), self._algorithm.name
+        ddp, name = None if self._ddp is None else self._ddp(), self._algorithm.name
         if ddp is not None and is_joining(ddp) and self._algorithm.counts_zeros:
             raise ValueError(f"join(): ranks without data bring gradients of zeros, which are votes in {name}")
         self._is_counted = in_backward()  # else this rank has no data, and joins in
@@ -65,9 +85,7 @@ class StepWatch:
     def _refusal(self, n: int) -> str:
         return (
             f"{n} backward passes have exchanged gradients for one step of the optimizer, and what "
-            f"{self._algorithm.name} keeps would no longer be what is missing: put all passes but the last into "
-            "no_sync(), do not let gradients that are thrown away reach these parameters, or attach with optimizer= "
-            "and overlap=False, which exchanges in the step"
+            f"{self._algorithm.name} keeps would no longer be what is missing: {self._advice}"
         )
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from laconic.atomic import utf8
+from laconic.lab.atomic import utf8
 
 
 def json_text(data: Any, *, indent: int | None = 2, ascii_only: bool = False) -> str:  # noqa: ANN401 - whatever JSON can hold

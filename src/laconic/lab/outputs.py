@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from laconic.atomic import named_in_errors, utf8, write_bytes
 from laconic.errors import Named, OptionError
+from laconic.lab.atomic import named_in_errors, utf8, write_bytes
 from laconic.lab.own_results import (
     LOGS,
     PICTURES,

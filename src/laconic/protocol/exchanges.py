@@ -138,10 +138,19 @@ class RankSessions:
 
 
 def run_rank(
-    rank: RankSessions, round_: int, inputs: Inputs | None, lr: float, phase: Callable[[str], object]
+    rank: RankSessions,
+    round_: int,
+    inputs: Inputs | None,
+    lr: float,
+    phase: Callable[[str], object],
+    verdict: Callable[[Abort, int], Abort] | None = None,
 ) -> Requests[RoundResult]:
-    """Run one rank's part of a round. See `run_exchanges`, after which it ends the round."""
+    """Run one rank's part of a round and end it. See `run_exchanges`, and `Shards` for a `verdict`."""
     aborted = yield from run_exchanges(rank, round_, inputs, lr, phase)
+    if verdict is not None:
+        aborted = verdict(aborted, round_)
+        if rank.worker is not None:
+            rank.worker.aborted = aborted
     return end_round(rank, aborted, phase)
 
 

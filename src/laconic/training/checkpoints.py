@@ -99,10 +99,11 @@ class Checkpoints:
 
     def identity(self) -> dict[str, Any]:
         """Return what must be equal when the state is loaded."""
-        job, node = self._driver.job, self._driver.node
+        job, node, shards = self._driver.job, self._driver.node, self._driver.shards
         own = {"n_workers": job.layout.n_workers} | ({} if node is None else {"nodes": list(node.ranks.node_of)})
+        shard = {} if shards is None else {"shard": [shards.number, shards.count]}
         identity = identity_of(job, local_steps=self._training.local.many, rank=self._driver.channel.rank)
-        return identity | own | ({} if self._slices == [0] else {"slices": self._slices})
+        return shard | identity | own | ({} if self._slices == [0] else {"slices": self._slices})
 
     def _part(self) -> dict[str, Any]:
         return {**self.identity(), **{name: part.saved() for name, part in self._parts.items()}}
@@ -140,7 +141,7 @@ class Checkpoints:
     def _say_what_is_missing(self) -> None:
         driver = self._driver
         job, channel = driver.job, driver.channel
-        if job.layout.n_nodes == 1 or channel.rank or not (driver.rounds or self._training.n_taken):
+        if job.layout.n_nodes == 1 or channel.rank or driver.shards or not (driver.rounds or self._training.n_taken):
             return
         exchanging = range(channel.size) if driver.node is None else driver.node.ranks.leading
         algorithm, others = job.algorithm, named_ranks(exchanging[1:])

@@ -5,7 +5,7 @@ the gradient that is applied: the exchanged direction, or each local step's own 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -25,6 +25,8 @@ class Clipping:
     value: float | None
     order: Sequence[int]
     """The places of the parameters in the order of the model: the norm is added up in it."""
+    over_shards: Callable[[Tensor], Tensor] | None = None
+    """Returns the norm of what all shards of a model hold, given that of this one; None if there are none."""
 
     def clip_in_place(self, gradients: Sequence[Tensor | None]) -> None:
         """Clip the gradients of all parameters, given in their order, in place; None where one has none."""
@@ -33,10 +35,14 @@ class Clipping:
             for gradient in used:
                 gradient.clamp_(-self.value, self.value)
         if self.norm is not None:
-            factor = self.norm / (_norm_of(used) + 1e-6)
+            factor = self.norm / (self._total(used) + 1e-6)
             if factor < 1:
                 for gradient in used:
                     gradient.mul_(factor)
+
+    def _total(self, gradients: Sequence[Tensor]) -> Tensor:
+        own = _norm_of(gradients)
+        return own if self.over_shards is None else self.over_shards(own)
 
     def clip(self, parameters: Sequence[Tensor]) -> None:
         """Clip the gradients of all parameters that have one. They are replaced; methods may hold the old tensors."""
@@ -46,7 +52,7 @@ class Clipping:
             for parameter, gradient in zip(used, gradients, strict=True):
                 parameter.grad = gradient.clamp(-self.value, self.value)
         if self.norm is not None:
-            factor = self.norm / (_norm_of(gradients) + 1e-6)
+            factor = self.norm / (self._total(gradients) + 1e-6)
             if factor < 1:
                 for parameter, gradient in zip(used, gradients, strict=True):
                     parameter.grad = gradient * factor
@@ -65,6 +71,7 @@ def clipping_of(
     algorithm: Algorithm,
     flat: FlatParameters,
     model: torch.nn.Module | None,
+    over_shards: Callable[[Tensor], Tensor] | None = None,
 ) -> Clipping | None:
     """Return what clips the gradients of `flat`, or None if neither number is given.
 
@@ -93,4 +100,5 @@ def clipping_of(
     return Clipping(
         norm=None if clip_norm is None else float(clip_norm),
         value=None if clip_value is None else float(clip_value), order=[*listed, *elsewhere],
+        over_shards=over_shards,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from types import NoneType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,8 @@ from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.device_channel import are_distinct, gpu_of
 from laconic.drivers.distributed.meeting import Meeting, refusals_shown
 from laconic.drivers.distributed.nodes import Node, Nodes, check_nodes, node_ranks
+from laconic.drivers.distributed.parts import Kernels, Part
+from laconic.drivers.distributed.shards import Shards
 from laconic.drivers.gathered import Either
 from laconic.drivers.saved_data import COUNTS, NUMBER, check_counts, check_meter, check_server, check_worker
 from laconic.drivers.transport import carry_out
@@ -26,7 +28,7 @@ from laconic.protocol.abort import Abort
 from laconic.protocol.async_server import UpdateCounts
 from laconic.protocol.exchanges import RankSessions, abandon_round, run_rank
 from laconic.protocol.job import Job
-from laconic.protocol.layout import Layout, choose_layout
+from laconic.protocol.layout import choose_layout
 from laconic.protocol.magnitudes import residual_norm
 from laconic.protocol.participation import Participation
 from laconic.protocol.round_inputs import Active, Inputs
@@ -42,29 +44,6 @@ TOPIC = "optimizer"
 _PURPOSE = "to make its DistributedOptimizer"
 _MAX_TRAFFIC_BYTES, _MAX_READY_BYTES = 1 << 20, 64
 _AT_EXIT_PRIORITY = 100  # before Python's own
-
-
-class Kernels(Protocol):
-    """The compiled kernels that this rank is going to use."""
-
-    def is_done(self, layout: Layout) -> bool:
-        """Return whether this machine has them."""
-
-    def run(self, layout: Layout) -> None:
-        """Compile them, or wait until another process of this machine has. It may take minutes."""
-
-
-class Part(Protocol):
-    """What has state between two rounds."""
-
-    def saved(self) -> dict[str, Any]:
-        """Return it."""
-
-    def check(self, saved: Mapping[str, Any]) -> None:
-        """Raise ValueError for a state that does not fit."""
-
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Continue from a state that was checked."""
 
 
 class Processes:
@@ -84,6 +63,7 @@ class Processes:
         active: Active | None = None,
         clients_per_round: int | None = None,
         nodes: Nodes = None,
+        shards: Shards | None = None,
         agreed: Settings | None = None,
         kernels: Kernels | None = None,
     ) -> None:
@@ -91,9 +71,10 @@ class Processes:
 
         The `parameters` (d,) are overwritten by rank 0's; `spec` says what they are, and `active` which of them take
         part in a round; by default all. With `clients_per_round`, so many workers send something in a round, chosen
-        anew in each; the others get the answers. With `nodes`, the ranks of a node are one worker. `agreed` holds
-        other settings that must be equal on all ranks. `timeout_s` is how long a rank is waited for, by default as
-        long as `group` waits; however long it compiles `kernels`.
+        anew in each; the others get the answers. With `nodes`, the ranks of a node are one worker. With `shards`, the
+        vector is one of several shards of a model, and each has a group of its own. `agreed` holds other settings that
+        must be equal on all ranks. `timeout_s` is how long a rank is waited for, by default as long as `group` waits;
+        however long it compiles `kernels`.
 
         Raises:
             ValueError: for a layout that the method does not admit, or one of the two that needs every worker.
@@ -139,6 +120,8 @@ class Processes:
         except BaseException:
             self.channel.close()
             raise
+        self.shards = shards
+        """The ranks that hold the other shards of this replica; None if the vector is the full model."""
         self.node: Node | None = None
         """The ranks of this machine that are one worker of the method; None if each rank is one."""
         if ranks is not None:
@@ -179,7 +162,8 @@ class Processes:
     @property
     def _channels(self) -> list[Channel]:
         """This rank's connections."""
-        return [self.channel, *(() if self.node is None else self.node.channels)]
+        others = () if self.node is None else self.node.channels
+        return [self.channel, *others, *(() if self.shards is None else (self.shards.channel,))]
 
     @property
     def between(self) -> Channel | None:
@@ -228,7 +212,7 @@ class Processes:
     @property
     def speaks(self) -> bool:
         """Whether this process is the one that tells users what concerns all ranks."""
-        return self.channel.rank == 0
+        return self.channel.rank == 0 and (self.shards is None or self.shards.number == 0)
 
     @property
     def rests(self) -> bool:
@@ -328,7 +312,8 @@ class Processes:
         if inputs is not None and inputs.gradient_at is not None:
             inputs.gradient_at = self.seconds.computing(inputs.gradient_at)
         try:
-            result = carry_out(run_rank(self.sessions, self.rounds, inputs, lr, self.seconds.phase), between)
+            verdict = None if self.shards is None else self.shards.verdict
+            result = carry_out(run_rank(self.sessions, self.rounds, inputs, lr, self.seconds.phase, verdict), between)
             if self.node is not None:
                 self.node.share([result], [self.job], self.rounds)
         except BaseException as error:
@@ -354,7 +339,7 @@ class Processes:
 
     def give_up(self, error: BaseException) -> None:
         """Let no rank wait for this one on any connection, after an error on one of several."""
-        if self.node is not None:
+        if self.node is not None or self.shards is not None:
             for channel in self._channels:
                 channel.give_up(error, f"in round {self.rounds}")
 
@@ -371,9 +356,8 @@ class Processes:
     @property
     def traffic(self) -> Traffic:
         """This rank's counters."""
-        traffic = Traffic.of(
-            self.sessions.meter, self.rounds, self.aborted_rounds, self.seconds.sums(), self.channel.control_bytes
-        )
+        control = self.channel.control_bytes + (0 if self.shards is None else self.shards.channel.control_bytes)
+        traffic = Traffic.of(self.sessions.meter, self.rounds, self.aborted_rounds, self.seconds.sums(), control)
         if self.node is not None:
             traffic = replace(traffic, inside=self.node.sent)
         if self.replica_syncs:
@@ -393,4 +377,5 @@ class Processes:
             Either(NoneType, TRAFFIC_SCHEMA), _MAX_TRAFFIC_BYTES,
         )  # fmt: skip
         one, *others = [Traffic.from_data(counters) for counters in gathered if counters is not None]
-        return sum(others, one)
+        total = sum(others, one)
+        return total if self.shards is None else self.shards.total(total, self.rounds)

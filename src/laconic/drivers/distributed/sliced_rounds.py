@@ -12,7 +12,9 @@ from laconic.buffer_pool import new_vector
 from laconic.contract import Algorithm, ModelSpec
 from laconic.drivers.distributed.agreement import Settings
 from laconic.drivers.distributed.nodes import Node, Nodes
-from laconic.drivers.distributed.rounds import Kernels, Part, Processes
+from laconic.drivers.distributed.parts import Kernels, Part
+from laconic.drivers.distributed.rounds import Processes
+from laconic.drivers.distributed.shards import Shards
 from laconic.drivers.transport import Scheduler, carry_out
 from laconic.protocol.abort import Abort
 from laconic.protocol.exchanges import RankSessions, abandon_round
@@ -41,6 +43,7 @@ class SlicedProcesses(Processes):
         seed: int,
         timeout_s: float | None,
         nodes: Nodes,
+        shards: Shards | None,
         active: Active,
         agreed: Settings,
         kernels: Kernels,
@@ -49,7 +52,7 @@ class SlicedProcesses(Processes):
         self._bounds = tuple(bounds)
         super().__init__(
             algorithm, parameters=parameters, spec=spec, group=group, layout=layout, seed=seed, timeout_s=timeout_s,
-            nodes=nodes, active=active, agreed={**agreed, "slices": str(self._bounds)}, kernels=kernels,
+            nodes=nodes, shards=shards, active=active, agreed={**agreed, "slices": str(self._bounds)}, kernels=kernels,
         )  # fmt: skip
         self.scheduler = Scheduler(self.channel)
         self._aborted: dict[int, Abort] = {}  # by slice, of those that have run in this round
@@ -105,6 +108,8 @@ class SlicedProcesses(Processes):
         results = None
         if self.between is not None:
             aborted, self._aborted = [self._aborted[number] for number in range(len(self.sliced.slices))], {}
+            if self.shards is not None:
+                aborted = [self._verdict(self.shards, max(aborted))] * len(aborted)
             results = self.sliced.end(aborted, self.seconds.phase)
         if self.node is not None:
             try:
@@ -116,6 +121,14 @@ class SlicedProcesses(Processes):
         assert results is not None, "a rank that does not exchange has a node"
         self._count_round(results[0].aborted)
         return results
+
+    def _verdict(self, shards: Shards, aborted: Abort) -> Abort:
+        try:
+            return shards.verdict(aborted, self.rounds)
+        except BaseException as error:
+            abandon_round(self.sliced.workers, self.servers)
+            self.give_up(error)
+            raise
 
     def close(self) -> None:
         """Leave the group when the thread has carried out what was started. Not collective."""

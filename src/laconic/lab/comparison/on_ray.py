@@ -16,8 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from laconic.atomic import write_bytes
 from laconic.errors import LaunchError, Named, OptionError
+from laconic.lab.atomic import write_bytes
 from laconic.lab.own_results import MIDWAY
 from laconic.lab.processes.place import described
 from laconic.lab.processes.pool import Figures, PoolTask, TaskProgress

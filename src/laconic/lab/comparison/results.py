@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 import tomli_w
 
-from laconic.atomic import write_text
 from laconic.drivers.gathered import misfit
 from laconic.errors import Named, OptionError
+from laconic.lab.atomic import write_text
 from laconic.lab.comparison.plan import Cell, Comparison
 from laconic.lab.json_text import json_text
 from laconic.lab.own_results import COMPARISON

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from laconic.atomic import named_in_errors
 from laconic.errors import DatasetError, Named
+from laconic.lab.atomic import named_in_errors
 from laconic.lab.datasets.dataset import DataOptionError
 from laconic.lab.datasets.published import ARCHIVES, PUBLISHED, checksum
 

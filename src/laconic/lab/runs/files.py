@@ -18,8 +18,8 @@ from typing import Any
 
 import tomli_w
 
-from laconic.atomic import named_in_errors, write_text
 from laconic.contract import ModelSpec
+from laconic.lab.atomic import named_in_errors, write_text
 from laconic.lab.partitions import Share
 from laconic.lab.runs import store
 from laconic.lab.runs.accounting import read_accounting

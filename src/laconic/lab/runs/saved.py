@@ -20,11 +20,11 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from laconic.atomic import write_bytes
 from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.state_exchange import show
 from laconic.drivers.gathered import misfit
 from laconic.errors import Named, OptionError
+from laconic.lab.atomic import write_bytes
 from laconic.lab.models import WITH_BATCH_NORM
 from laconic.lab.own_results import SAVED_RUN_BEGINS
 from laconic.lab.runs.accounting import ACCOUNTING

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from laconic.atomic import write_text
 from laconic.errors import Named, OptionError
+from laconic.lab.atomic import write_text
 from laconic.lab.json_text import json_text
 
 FILE = "summary.json"

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from laconic.atomic import write_text
 from laconic.drivers.distributed.channel import Channel
+from laconic.lab.atomic import write_text
 from laconic.telemetry.recorder import RoundStats
 from laconic.training.distributed_optimizer import DistributedOptimizer
 

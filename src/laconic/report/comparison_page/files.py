@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from laconic.atomic import utf8, write_bytes
+from laconic.lab.atomic import utf8, write_bytes
 from laconic.lab.json_text import json_text
 from laconic.report.comparison_page.contents import Contents, contents_of
 from laconic.report.comparison_page.folder import read_comparison

@@ -1,0 +1,43 @@
+"""A method that is carried by the backward passes of a sharded model."""
+
+from functools import partial
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from laconic.contract import Algorithm
+from laconic.ddp.backward_carrier import BackwardCarrier, Trained
+from laconic.ddp.settings import Settings
+from laconic.ddp.step_watch import StepWatch
+from laconic.drivers.distributed.shards import Shards
+from laconic.fsdp.local_shards import LocalShards
+from laconic.fsdp.shard_rounds import ShardRounds
+from laconic.fsdp.sharded_model import ShardedModel
+from laconic.torch_compat import local_tensor, timeout_s_of
+
+_ADVICE = (
+    "let model.set_requires_gradient_sync(False) stand before all passes but the last, and do not let gradients that "
+    "are thrown away reach these parameters"
+)
+
+
+class ShardCarrier(BackwardCarrier[ShardRounds]):
+    """The rounds of a method over this rank's shard."""
+
+    def __init__(self, model: ShardedModel, algorithm: Algorithm, settings: Settings) -> None:
+        """Make the ranks agree. Collective."""
+        timeout_s = timeout_s_of(model.group) if settings.timeout_s is None else settings.timeout_s
+        shards = Shards(model.shard_ranks, timeout_s)
+        try:
+            local = LocalShards(model.parameters, model.fixed)
+            listed = torch.optim.SGD([*zip(model.names, local.tensors, strict=True)], lr=1.0)
+            super().__init__(
+                Trained(listed=listed, module=None, group=model.group, shards=shards), algorithm, settings,
+                slices=lambda flat: [range(len(flat.parameters))], rounds=partial(ShardRounds, local),
+                watch=lambda: StepWatch(None, algorithm, model.parameters, _ADVICE),
+            )  # fmt: skip
+            for tensor in model.fixed:
+                self.driver.channel.share(local_tensor(tensor) if isinstance(tensor, DTensor) else tensor)
+        except BaseException:
+            shards.channel.close()
+            raise

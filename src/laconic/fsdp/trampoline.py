@@ -1,0 +1,75 @@
+"""The one hook that the modules of a sharded model get. What it does can be changed: rounds, or the plain mean."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from laconic.errors import SetupError
+from laconic.torch_compat import reduce_hooks_of, set_reduce_hook
+
+
+class Rounds(Protocol):
+    """What takes note of gradients that were averaged inside a node."""
+
+    def take(self, reduced: Tensor) -> None:
+        """Take note of a reduce-scatter's output."""
+
+
+class ShardTrampoline:
+    """Who takes what FSDP has averaged inside a node."""
+
+    rounds: Rounds | None = None
+    """What takes it; None for the plain mean over the nodes."""
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        """`group`: the ranks that have this shard, by node."""
+        self._group = group
+
+    def take(self, reduced: Tensor) -> None:
+        """Take a reduce-scatter's output: FSDP's hook."""
+        if self.rounds is not None:
+            self.rounds.take(reduced)
+        else:
+            dist.all_reduce(reduced, group=self._group)
+            reduced.div_(self._group.size())
+
+    @classmethod
+    def of(cls, modules: Iterable[object], group: dist.ProcessGroup) -> Self:
+        """Return the trampoline of these modules, set now if they have none.
+
+        Raises:
+            SetupError: if they have another hook, or a method, or torch has no such hooks.
+            ValueError: from torch, for a module with several groups of parameters.
+        """
+        sharded = [module for module in modules if isinstance(module, nn.Module)]
+        try:
+            hooks = [hook for module in sharded for hook in reduce_hooks_of(module) if hook is not None]
+            trampoline = cls._set_in(hooks) or cls(group)
+            for module in sharded:
+                set_reduce_hook(module, trampoline.take)
+        except (AttributeError, TypeError) as error:
+            raise SetupError(
+                f"model: FSDP of torch {torch.__version__} has no set_all_reduce_hook as laconic knows it ({error}); "
+                "use another version of torch (docs/compatibility.md), or laconic.DistributedOptimizer"
+            ) from error
+        return trampoline
+
+    @classmethod
+    def _set_in(cls, hooks: Sequence[object]) -> Self | None:
+        """Return the trampoline that is set already, None for none. Raises SetupError if anything else is set."""
+        found = None
+        for hook in hooks:
+            found = getattr(hook, "__self__", None)
+            if not isinstance(found, cls):
+                raise SetupError(
+                    f"model: FSDP has an all-reduce hook already ({getattr(hook, '__qualname__', repr(hook))}), and "
+                    "takes one; leave out set_all_reduce_hook"
+                )
+        if found is not None and found.rounds is not None:
+            raise SetupError(
+                "model: a method is attached already; use its handle's replace(method), or detach() it before"
+            )
+        return found

@@ -1,0 +1,139 @@
+"""What a user of `fully_shard` does with a method that is attached between two nodes of two ranks."""
+
+import pytest
+import torch
+
+import laconic
+import laconic.fsdp
+from support import small_model
+from support.fsdp_refusals import MESSAGES
+from support.fsdp_scenarios import everything
+from support.fsdp_tasks import Net
+from support.methods import with_test_settings
+from support.ranks import run_ranks
+
+pytestmark = pytest.mark.slow
+NAMES = ["sgd", "ec-sgd", "signsgd-mv", "csgd", "compskip", "dist-ef"]
+
+
+@pytest.fixture(scope="module")
+def of():
+    """Returns what all four ranks found in a scenario; all scenarios run in one group of ranks."""
+    by_rank = run_ranks(everything, 4, NAMES)
+    return lambda name: [found[name] for found in by_rank]
+
+
+def assert_equal(*vectors):
+    one, *others = vectors
+    assert bool(torch.isfinite(one).all())
+    for other in others:
+        torch.testing.assert_close(other, one, rtol=0, atol=0)
+
+
+def test_each_shard_is_trained_as_by_two_workers_with_the_means_of_their_nodes(of):
+    by_rank = of("twins")
+    for name in NAMES:
+        one = by_rank[0][name]
+        assert_equal(one["expected"], *(found[name]["values"] for found in by_rank))
+        assert one["total"].up.wire_bytes == one["bytes"], name
+        assert one["traffic"].rounds == 4
+
+
+def test_training_goes_on_bit_for_bit_from_the_state_of_each_rank(of):
+    by_rank = of("saved_and_loaded")
+    for name in ("ec-sgd", "compskip", "dist-ef"):
+        assert_equal(*(values for found in by_rank for values in found[name][:2]))
+        assert [found[name][2] for found in by_rank] == 4 * [[each for each, _ in Net().named_parameters()]], name
+
+
+def test_the_state_of_another_shard_and_a_file_of_all_ranks_are_refused(of):
+    for rank, found in enumerate(of("saved_and_loaded")):
+        other, file = found["others"]
+        assert f"is [{1 - rank % 2}, 2] in the saved state and [{rank % 2}, 2] here" in other
+        assert "whose ranks have a shard each" in file
+
+
+def test_an_inf_in_one_shard_of_one_node_leaves_no_trace_on_any_rank(of):
+    by_rank = of("one_inf_in_one_shard")
+    for name in by_rank[0]:
+        for found in by_rank:
+            seen = found[name]["seen"]
+            assert [each["aborted"] for each in seen] == [False, True, False, False], name
+            assert [each["all NaN"] for each in seen] == [False, True, False, False], name
+            assert seen[1]["same memory"]
+            assert found[name]["count"] == 1
+        assert_equal(*(found[name]["values"] for found in by_rank))
+
+
+def test_unsharded_offloaded_and_half_precision_models_are_trained_alike_on_all_nodes(of):
+    by_rank = of("kinds_of_shards")
+    for kind in by_rank[0]:
+        assert_equal(*(found[kind] for found in by_rank))
+    found = by_rank[0]
+    assert_equal(found["plain"], found["kept unsharded"], found["offloaded"])
+    assert not torch.equal(found["half"], found["plain"])
+
+
+def test_passes_without_synchronization_exchange_nothing(of):
+    for found in of("accumulated"):
+        assert found["passes, rounds"] == found["sum, rounds"] == 2
+        torch.testing.assert_close(found["passes"], found["sum"], rtol=1e-5, atol=1e-6)
+
+
+def test_two_exchanges_for_one_step_are_refused_where_there_is_memory(of):
+    for reported in of("two_passes"):
+        assert "2 backward passes have exchanged gradients for one step" in reported
+        assert "set_requires_gradient_sync(False)" in reported
+
+
+def test_directions_are_clipped_over_all_shards(of):
+    for by_method, by_user in of("clipped"):
+        assert float(by_method.norm()) == pytest.approx(0.05, rel=1e-4)
+        torch.testing.assert_close(by_method, by_user, rtol=1e-5, atol=1e-8)
+
+
+def test_a_layer_takes_part_on_all_nodes_once_one_of_them_uses_it(of):
+    one, *others = of("unlike_use")
+    assert others == 3 * [one]
+    used = [[norm is not None for norm in norms] for norms in one]
+    assert used == [4 * [True] + 4 * [False], *(2 * [6 * [True] + 2 * [False]])]
+
+
+def test_a_detached_model_gets_the_plain_mean_and_takes_another_method(of):
+    one, *others = of("detached_and_replaced")
+    for found in (one, *others):
+        for by_method, plain in zip(*found["means"], strict=True):
+            torch.testing.assert_close(by_method, plain, rtol=1e-6, atol=1e-7)
+        assert found["model"]
+        assert found["rounds"] == 2
+        assert found["total"] == one["total"]
+    assert sum(found["own"] for found in (one, *others)) == one["total"] > 0
+    assert_equal(*(found["values"] for found in (one, *others)))
+    assert one["text"] == "laconic.fsdp.Handle(SGD(): exchanges at the end of the backward pass)"
+    assert "DropSign" in one["after"]
+
+
+def test_a_grad_scaler_skips_together_and_leaves_memories_unscaled(of):
+    by_rank = of("scaled")
+    assert_equal(*(values for found in by_rank for values in (found[0], found[2])))
+    assert len({found[1] for found in by_rank}) == 1
+
+
+def test_mistakes_are_named_on_all_ranks(of):
+    by_rank = of("refusals")
+    missing = [
+        (what, rank, found[what])
+        for what, message in MESSAGES.items()
+        for rank, found in enumerate(by_rank)
+        if message not in found[what]
+    ]
+    assert not missing
+
+
+def test_one_process_alone_exchanges_nothing(stated):
+    handle = laconic.fsdp.attach(small_model.net(), laconic.ECSGD(), mesh=None)
+    assert "exchanges nothing" in repr(handle)
+    assert any("there is one node" in text for text in stated.messages)
+    assert (handle.state_dict(), handle.aborted, handle.model) == ({}, False, None)
+    handle.replace(with_test_settings("dropsign"))
+    handle.detach()
