@@ -37,14 +37,13 @@ class Handle(of_ddp.Handle):
         super().__init__(None, method, settings)
 
     def _begun(self, method: Method) -> of_ddp.Carrier:
+        return self._carrier_of(method)
+
+    def _carrier_of(self, method: Method, called: str = "") -> of_ddp.Carrier:
+        settings = self._settings
         with refusals_shown(None, _TOPIC):
             if not isinstance(method, Algorithm):
                 raise TypeError(f"method={method!r:.80} must be an algorithm such as laconic.ECSGD()")
-        return self._carrier_of(method)
-
-    def _carrier_of(self, method: Algorithm, called: str = "") -> of_ddp.Carrier:
-        settings = self._settings
-        with refusals_shown(None, _TOPIC):
             _check_carriable(method, settings)
             self._sharded = sharded = sharded_model(self._given, self._mesh)
             if sharded is None:
