@@ -97,6 +97,18 @@ class Bed:
         """Return the packets that each interface has sent; one of them may be as large as 64 KB."""
         return self._sent("packets")
 
+    def sent_again(self) -> list[int]:
+        """Return the segments that each namespace's connections have sent once more."""
+        counted = []
+        for name in self.names:
+            names, values = (
+                line.split()[1:]
+                for line in _run("ip", "netns", "exec", name, "cat", "/proc/net/snmp").splitlines()
+                if line.startswith("Tcp:")
+            )
+            counted.append(int(dict(zip(names, values, strict=True))["RetransSegs"]))
+        return counted
+
     def _sent(self, what: str) -> list[int]:
         counted = []
         for name in self.names:

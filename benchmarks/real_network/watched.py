@@ -1,6 +1,8 @@
-"""What `laconic.traffic.watch` counts of DistributedDataParallel beside the counters of interfaces, and what it costs.
+"""What `laconic.traffic.watch` counts beside the counters of interfaces, and what it costs.
 
 python benchmarks/real_network/watched.py --workers 4 --steps 50
+
+Compared are steps of DistributedDataParallel, and each kind of collective call by itself.
 """
 
 import argparse
@@ -10,9 +12,12 @@ import sys
 from bed import Bed, why_not
 from ranks import ranks_in
 from rich.console import Console
-from watched_rank import WatchedRank
+from watched_rank import COLLECTIVES, WatchedRank
+
+from laconic.lab.processes.ranks import Ranks
 
 HEADER_BYTES = 14 + 20 + 32  # Ethernet, IPv4, TCP with its time stamps
+SEGMENT_BYTES = 1500 - 20 - 32  # of a full segment; TCP sends one again that it takes for lost
 
 
 def main(arguments: list[str]) -> int:
@@ -25,22 +30,37 @@ def main(arguments: list[str]) -> int:
     if reason := why_not():
         Console(stderr=True).print(reason)
         return 2
+    console = Console(soft_wrap=True, highlight=False)
     with Bed(asked.workers) as bed, ranks_in(bed, WatchedRank) as ranks:
         ranks.call("steps", n=3)  # DistributedDataParallel makes its buckets anew after the first
-        before = sum(bed.sent_bytes()), sum(bed.sent_packets())
-        found = ranks.call("steps", n=asked.steps)
-        after = sum(bed.sent_bytes()), sum(bed.sent_packets())
+        console.print(f"{asked.workers} ranks, {asked.steps} of each; watch over the interfaces less headers, and less")
+        console.print("segments that were sent again:")
+        for name in ("steps", *COLLECTIVES):
+            console.print(_compared(bed, ranks, name, asked.steps))
         times = ranks.call("costs", n_turns=asked.turns)[0]
-    payload = after[0] - before[0] - HEADER_BYTES * (after[1] - before[1])
-    counted = sum(one["sent_bytes"] for one in found)
     ratios = sorted(seen / plain for seen, plain in zip(times["watched_s"], times["plain_s"], strict=True))
     low, middle, high = statistics.quantiles(ratios, n=4)
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(found[0]["table"])
-    console.print(f"{asked.workers} ranks, {asked.steps} steps: watch counts {counted:,.0f} sent bytes, the interfaces")
-    console.print(f"{payload:,} less headers: {100 * (counted / payload - 1):+.3f} %")
     console.print(f"a step with watch over one without: {middle:.4f} ({low:.4f} .. {high:.4f}), {asked.turns} turns")
     return 0
+
+
+def _compared(bed: Bed, ranks: Ranks, name: str, n: int) -> str:
+    """Return a line about `n` steps, or calls of a kind: all ranks' bytes together."""
+    method = "steps" if name == "steps" else "collective"
+    more = {} if name == "steps" else {"name": name}
+    ranks.call(method, n=1, **more)
+    before = _sums(bed)
+    found = ranks.call(method, n=n, **more)
+    n_bytes, n_packets, n_again = (after - earlier for after, earlier in zip(_sums(bed), before, strict=True))
+    payload = n_bytes - HEADER_BYTES * n_packets
+    counted, calls = sum(one["sent_bytes"] for one in found), sum(one["calls"] for one in found)
+    once = payload - SEGMENT_BYTES * n_again
+    shares = (f"{100 * (counted / moved - 1):+.3f} %" for moved in (payload, once))
+    return f"{name:14} {counted:>15,.0f} B {'  '.join(shares)}  {(once - counted) / calls:,.0f} B a call and rank"
+
+
+def _sums(bed: Bed) -> tuple[int, int, int]:
+    return sum(bed.sent_bytes()), sum(bed.sent_packets()), sum(bed.sent_again())
 
 
 if __name__ == "__main__":
