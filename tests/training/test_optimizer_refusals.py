@@ -60,8 +60,8 @@ def test_a_misspelled_layout_gets_the_near_miss():
     ("algorithm", "layout", "remedy"),
     [
         (laconic.CompSkip(), "allreduce", "use rank0, dedicated or sharded"),
-        (laconic.DistEFBlockwise(), "allreduce", "use rank0, dedicated$"),
-        (laconic.DistEFBlockwise(), "sharded", "use rank0 or dedicated"),
+        (laconic.DistEFBlockwise(), "allreduce", "use rank0, dedicated or sharded$"),
+        (laconic.DistEFBlockwise(blocks="vector"), "sharded", "use rank0 or dedicated"),
         (laconic.GlobalReplica(), "sharded", "use rank0 or dedicated"),
         (laconic.SGD(), "dedicated", "start at least 2, or use rank0"),
     ],
