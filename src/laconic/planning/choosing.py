@@ -40,6 +40,8 @@ LAYOUTS_OF_ALL = tuple(
     name for name in LAYOUTS[1:] if not has_dedicated_server(name, by_arrival=False)
 )  # where all ranks train
 _TURNS, _TURN_S, _STEPS = 2, 0.25, 20  # of a trial: turns, about how long each takes, and its maximum of steps
+_WARM_UP = 2  # steps that touch new memory
+_LR = 1e-3  # a rate of 0 bounds no number, so that methods would look through their vectors once more
 _TRIED_D = 1 << 24  # elements; longer vectors take time in proportion, and memory that training may need
 _MAX_BYTES = 1 << 20
 _PATIENCE_S = 120.0
@@ -222,28 +224,29 @@ def _tried_s(
 
 
 def _turn_s(candidate: Candidate, spec: ModelSpec, channel: Channel, ranks: Ranks) -> list[float]:
-    """Return the seconds of a few steps, each of the slowest rank; the first step is not among them."""
+    """Return the seconds of a few steps, each of the slowest rank; the earliest ones are not among them."""
     random = torch.Generator().manual_seed(channel.rank)
     parameters = [nn.Parameter(torch.zeros(shape, dtype=ranks.dtype, device=ranks.device)) for shape in spec.shapes]
-    for parameter in parameters:
-        parameter.grad = torch.randn(parameter.shape, generator=random).to(parameter)
-    inner, layout = torch.optim.SGD(parameters, lr=0.0), candidate.layout.name
+    gradients = [torch.randn(parameter.shape, generator=random).to(parameter) for parameter in parameters]
+    inner, layout = torch.optim.SGD(parameters, lr=_LR), candidate.layout.name
     with DistributedOptimizer(
         inner, candidate.algorithm, layout=layout, check_every=0, timeout_s=ranks.timeout_s, group=ranks.group,
     ) as opt:  # fmt: skip
         opt.accept_equal_gradients()
-        own_s = [_step_s(opt)]
-        longest_s = max(channel.gather(own_s, _PURPOSE, [float], _MAX_BYTES))[0]
+
+        def step_s() -> float:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient  # as after a backward: the direction before it is not held
+            dist.barrier(channel.group)
+            begun = time.perf_counter()
+            opt.step()
+            return time.perf_counter() - begun
+
+        longest_s = max(channel.gather([step_s()], _PURPOSE, [float], _MAX_BYTES))[0]
         n_steps = max(1, min(_STEPS, round(_TURN_S / longest_s)))
-        own_s = [_step_s(opt) for _ in range(n_steps)]
+        own_s = [step_s() for _ in range(n_steps + min(n_steps - 1, _WARM_UP))][-n_steps:]
         by_rank: list[list[float]] = channel.gather(own_s, _PURPOSE, [float], _MAX_BYTES)
     return [max(step) for step in zip(*by_rank, strict=True)]
-
-
-def _step_s(opt: DistributedOptimizer) -> float:
-    begun = time.perf_counter()
-    opt.step()
-    return time.perf_counter() - begun
 
 
 def _shortened(spec: ModelSpec, d: int) -> ModelSpec:
