@@ -27,6 +27,8 @@ def attach(
     clip_norm: float | None = None,
     clip_value: float | None = None,
     nodes: Nodes = None,
+    check_every: int = 100,
+    replicas: str = "sync",
     allowed: Sequence[Algorithm] | None = None,
 ) -> Handle:
     """Let a model in DistributedDataParallel exchange its gradients by a method from now on. Collective.
@@ -54,6 +56,9 @@ def attach(
         clip_value: the largest magnitude of its elements, as in `clip_grad_value_`. None for no bound.
         nodes: "auto" for the ranks of each host, or a number of nodes of equally many consecutive ranks: they average
             their gradients, and the method exchanges between nodes, each as one worker. None for none.
+        check_every: rounds between two comparisons of the replicas; 0 for never.
+        replicas: what happens to replicas that differ by rounding, as on unlike processors: "sync" gives all ranks
+            rank 0's again, "stop" raises ReplicaError. Larger differences always raise, from `backward()`.
         allowed: what "auto" may choose, beside plain all-reduce; None for csgd and ec-sgd, as `planning.choose`.
 
     Raises:
@@ -64,6 +69,6 @@ def attach(
     settings = Settings(
         optimizer=optimizer, layout=layout, seed=seed, timeout_s=timeout_s, overlap=overlap, local_steps=local_steps,
         grad_scaler=grad_scaler, clip_norm=clip_norm, clip_value=clip_value, nodes=nodes,
-        allowed=allowed,
+        check_every=check_every, replicas=replicas, allowed=allowed,
     )  # fmt: skip
     return Handle(find_ddp(model), method, settings)

@@ -22,6 +22,7 @@ from laconic.drivers.distributed.sliced_rounds import SlicedProcesses
 from laconic.torch_compat import note_step
 from laconic.training.active_parameters import ActiveParameters, UsedByRanks
 from laconic.training.agreed_settings import agreed_settings
+from laconic.training.buffers import Buffers, SharedBuffers
 from laconic.training.checkpoints import Checkpoints
 from laconic.training.claims import Claim
 from laconic.training.clipping import clipping_of
@@ -29,6 +30,7 @@ from laconic.training.flat_parameters import FlatParameters
 from laconic.training.kernel_preparation import KernelPreparation
 from laconic.training.learning_rates import LearningRates
 from laconic.training.parameter_checks import check_parameters
+from laconic.training.replica_check import ReplicaCheck
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +96,16 @@ class BackwardCarrier(Generic[Rounds]):
             inner if shards is None else listed, self.driver, BackwardTraining(self._active, learning_rates), flat,
             None, [part.job.spec.offset for part in self.driver.sliced.slices],
         )  # fmt: skip
+        self._buffers = SharedBuffers.of(
+            module, self.driver.channel, "local", trains=True, n_workers=self.driver.channel.size
+        )
+        self.replica_check = ReplicaCheck(
+            self.driver, inner, flat, every=settings.check_every if shards is None else 0, replicas=settings.replicas,
+            compares_parameters=True, compares_options=optimizer is not None,
+        )  # fmt: skip
         self._watch = watch()
         self.rounds = rounds(
-            self.driver, flat, self._active, runs, watch=self._watch, begin=self._begin,
+            self.driver, flat, self._active, runs, watch=self._watch, begin=self._begin, after=self._after,
             loss_scale=settings.loss_scale, clipping=clipping,
         )  # fmt: skip
         self._step = None if optimizer is None else ReplacedStep(optimizer, self._step_unless_aborted)
@@ -126,6 +135,20 @@ class BackwardCarrier(Generic[Rounds]):
         """Begin a round. Returns the learning rate of the step that follows."""
         self.checkpoints.others = None  # they were of the round before
         return self._lr()
+
+    @torch.no_grad()
+    def _after(self) -> None:
+        """Compare the replicas, where a round has ended; the step that follows has not begun."""
+        check = self.replica_check
+        if check.is_start:
+            check.at_start(0)
+        elif check.every and self.driver.rounds % check.every == 0:
+            check.check()
+
+    def share_buffers(self, how: Buffers | None = None) -> None:
+        """Make the buffers equal on all ranks; see `Handle.share_buffers`."""
+        if self._buffers is not None:
+            self._buffers.share(how)
 
     @property
     def aborted(self) -> bool:

@@ -16,12 +16,15 @@ from laconic.ddp.modes import check_modes
 from laconic.ddp.settings import Settings
 from laconic.ddp.step_carrier import StepCarrier
 from laconic.ddp.trampoline import Trampoline
+from laconic.drivers.distributed.door import ATTACH, entered
 from laconic.drivers.distributed.meeting import refusals_shown
 from laconic.drivers.distributed.rounds import TOPIC
 from laconic.statements import state_once
 from laconic.telemetry.traffic import Traffic
 from laconic.training.automatic import PLAIN, PLAIN_LAYOUT, Automatic, Method, Undecided, load_chosen, plain
+from laconic.training.buffers import Buffers, check_share
 from laconic.training.checkpoints import Checkpoints
+from laconic.training.replica_check import ReplicaCheck
 from laconic.training.state_dict import split
 
 
@@ -52,6 +55,13 @@ class Carrier(Protocol):
     def checkpoints(self) -> Checkpoints | None:
         """What saves and loads the method's state; None if it has none."""
 
+    @property
+    def replica_check(self) -> ReplicaCheck | None:
+        """What compares the replicas; None if there are none."""
+
+    def share_buffers(self, how: Buffers | None = None) -> None:
+        """Make the buffers equal on all ranks; see `Handle.share_buffers`."""
+
     def close(self) -> None:
         """Carry the method no longer."""
 
@@ -76,7 +86,8 @@ class Handle:
         self.automatic: Automatic | None = None
         """What chooses the method, and what it has chosen; None if a method was given."""
         self._undecided: Undecided | None = None
-        self._carrier = self._begun(method)
+        with entered(ATTACH):
+            self._carrier = self._begun(method)
         self._is_attached = True
 
     def _begun(self, method: Method) -> Carrier:
@@ -108,7 +119,8 @@ class Handle:
         """Go on with a method that was chosen."""
         self.detach()
         self._settings = replace(self._settings, layout=layout)
-        self._carrier = self._carrier_of(method)
+        with entered(ATTACH):
+            self._carrier = self._carrier_of(method)
         self._is_attached = True
 
     def _carrier_of(self, method: Algorithm, called: str = "") -> Carrier:
@@ -213,7 +225,28 @@ class Handle:
     @property
     def _loading(self) -> Checkpoints:
         assert self.checkpoints is not None
+        assert self._carrier.replica_check is not None
+        self._carrier.replica_check.is_start = True  # weights that one rank alone has loaded are noticed
         return self.checkpoints
+
+    def share_buffers(self, how: Buffers | None = None) -> None:
+        """Make the model's buffers, such as batch-norm statistics, equal on all ranks: before evaluation.
+
+        Collective, between two backward passes. DistributedDataParallel gives all ranks rank 0's in each forward pass
+        of training, unless it has broadcast_buffers=False.
+
+        Args:
+            how: "average" for the ranks' mean of those of floats, or "rank0"; None for "rank0".
+
+        Raises:
+            ValueError: for another `how`, or a model in shards.
+            PeerLostError: if a rank is lost.
+        """
+        if self.holds_shards:
+            raise ValueError("share_buffers: it is for models in DistributedDataParallel; here nodes keep their own")
+        if self._ddp is not None:
+            check_share(how, self._ddp)
+            self._carrier.share_buffers(how)
 
     def replace(self, method: Algorithm) -> None:
         """Go on with another method, whose memories are empty. Collective, between two backward passes.
@@ -222,7 +255,8 @@ class Handle:
         """
         self.detach()
         self.automatic = None
-        self._carrier = self._carrier_of(method)
+        with entered(ATTACH):
+            self._carrier = self._carrier_of(method)
         self._is_attached = True
 
     def detach(self) -> None:

@@ -5,6 +5,7 @@ from laconic.telemetry.meter import Meter
 from laconic.telemetry.phases import Seconds
 from laconic.telemetry.recorder import Recorder
 from laconic.telemetry.traffic import Traffic
+from laconic.training.buffers import Buffers
 
 
 class IdleDriver:
@@ -30,10 +31,14 @@ class IdleCarrier:
     n_slices = 0
     aborted = False
     checkpoints = None
+    replica_check = None
 
     def __init__(self, algorithm: Algorithm) -> None:
         self.algorithm = algorithm
         self.driver = IdleDriver()
+
+    def share_buffers(self, how: Buffers | None = None) -> None:
+        """Do nothing: there is no other worker."""
 
     def close(self) -> None:
         """Do nothing."""

@@ -56,6 +56,8 @@ def hook(
     clip_norm: float | None = None,
     clip_value: float | None = None,
     nodes: Nodes = None,
+    check_every: int = 100,
+    replicas: str = "sync",
     allowed: Sequence[Algorithm] | None = None,
 ) -> tuple[HookState, Callable[[Any, GradBucket], torch.futures.Future[Tensor]]]:
     """Return a state and a hook, for `ddp.register_comm_hook(state, hook)` and whatever ends in it.
@@ -72,6 +74,8 @@ def hook(
         clip_norm: the largest norm of the direction.
         clip_value: the largest magnitude of its elements.
         nodes: the ranks that share a node.
+        check_every: rounds between two comparisons of the replicas.
+        replicas: what happens to replicas that differ by rounding.
         allowed: what "auto" may choose.
 
     Raises:
@@ -80,7 +84,7 @@ def hook(
     settings = Settings(
         optimizer=None, layout=layout, seed=seed, timeout_s=timeout_s, overlap=overlap, local_steps=1,
         grad_scaler=None, clip_norm=clip_norm, clip_value=clip_value, nodes=nodes,
-        allowed=allowed,
+        check_every=check_every, replicas=replicas, allowed=allowed,
     )  # fmt: skip
     check_attachable(method, settings)
     if {"lightning", "pytorch_lightning"} & sys.modules.keys() and not torch.cuda.is_available():

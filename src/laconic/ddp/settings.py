@@ -13,7 +13,7 @@ from laconic.drivers.distributed.agreement import Scalar
 from laconic.drivers.distributed.nodes import Nodes
 from laconic.hyperparameters import plain_number
 from laconic.training.inner_checks import evaluates_again
-from laconic.training.optimizer_arguments import check_plain, check_timeout
+from laconic.training.optimizer_arguments import check_comparison, check_plain, check_timeout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,16 @@ class Settings:
     clip_norm: float | None
     clip_value: float | None
     nodes: Nodes
+    check_every: int = 100
+    replicas: str = "sync"
     allowed: Sequence[Algorithm] | None = None
     agreed_choice: Mapping[str, Scalar] = field(default_factory=dict)
     """What must be equal on all ranks of a choice that is to be made, in place of a method's settings."""
 
     def check(self) -> None:
         """Raise TypeError or ValueError for a setting that no method can be attached with."""
-        check_plain(self.layout, self.seed, 0)
+        check_plain(self.layout, self.seed, self.check_every)
+        check_comparison(self.check_every, self.replicas)
         check_timeout(self.timeout_s)
         plain_number(self.local_steps, "local_steps", int)
         if self.overlap is not None and not isinstance(self.overlap, bool):
@@ -63,9 +66,12 @@ class Settings:
 
     def agreed(self) -> dict[str, Any]:
         """Return those that must be equal on all ranks, and that only a hook has."""
-        return {name: getattr(self, name) for name in ("clip_norm", "clip_value")} | dict(self.agreed_choice)
+        names = ("clip_norm", "clip_value", "check_every", "replicas")
+        return {name: getattr(self, name) for name in names} | dict(self.agreed_choice)
 
     def of_step(self) -> dict[str, Any]:
         """Return those that `DistributedOptimizer` takes too."""
-        names = ("layout", "seed", "timeout_s", "local_steps", "clip_norm", "clip_value", "nodes")
+        names = (
+            "layout", "seed", "timeout_s", "local_steps", "clip_norm", "clip_value", "nodes", "check_every", "replicas",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names}

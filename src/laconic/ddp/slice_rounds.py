@@ -55,6 +55,7 @@ class SliceRounds:
         *,
         watch: StepWatch,
         begin: Callable[[], float],
+        after: Callable[[], None],
         loss_scale: Callable[[], Tensor | None],
         clipping: Clipping | None,
     ) -> None:
@@ -67,6 +68,7 @@ class SliceRounds:
             slices: the parameters of each slice.
             watch: is told of each round.
             begin: called when a round begins; returns the learning rate of the step that follows.
+            after: called when a round has ended and nothing is being sent, at the end of the backward pass.
             loss_scale: returns what the loss is multiplied by, one number; None if by nothing.
             clipping: what clips the directions.
         """
@@ -74,6 +76,7 @@ class SliceRounds:
         """Whether the last round was aborted, so that the gradients are NaN on all ranks."""
         self._driver, self._flat, self._active, self._slices = driver, flat, active, slices
         self._watch, self._on_begin, self._loss_scale, self._clipping = watch, begin, loss_scale, clipping
+        self._after = after
         self._place_of = {id(parameter): place for place, parameter in enumerate(flat.parameters)}
         self._slice_of = [number for number, run in enumerate(slices) for _ in run]
         self._missing: list[int] = []  # by slice, how many gradients are not there yet
@@ -185,3 +188,4 @@ class SliceRounds:
         ended.result()
         if self._error is not None:
             raise self._error
+        self._after()

@@ -17,8 +17,10 @@ from laconic.ddp.settings import Settings
 from laconic.ddp.trampoline import Trampoline
 from laconic.drivers.distributed.rounds import Processes
 from laconic.torch_compat import LOSS_SCALE, OVERFLOW, GradBucket, let_scale
+from laconic.training.buffers import Buffers
 from laconic.training.checkpoints import Checkpoints
 from laconic.training.distributed_optimizer import DistributedOptimizer
+from laconic.training.replica_check import ReplicaCheck
 from laconic.training.wrappers import hand_over, take_back
 
 
@@ -62,6 +64,15 @@ class StepCarrier:
     def driver(self) -> Processes:
         """What moves the packets."""
         return self.wrapped.driver
+
+    @property
+    def replica_check(self) -> ReplicaCheck:
+        """What compares the replicas."""
+        return self.wrapped.replica_check
+
+    def share_buffers(self, how: Buffers | None = None) -> None:
+        """Make the buffers equal on all ranks; see `Handle.share_buffers`."""
+        self.wrapped.share_buffers(how)
 
     @property
     def aborted(self) -> bool:

@@ -16,6 +16,7 @@ from laconic.algorithms.sgd import SGD
 from laconic.contract import Algorithm, ModelSpec
 from laconic.drivers.distributed.agreement import Scalar, agree
 from laconic.drivers.distributed.channel import Channel
+from laconic.drivers.distributed.door import CHOOSE, entered
 from laconic.drivers.distributed.meeting import Meeting, refusals_shown
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import plain_number
@@ -114,7 +115,7 @@ def choose_for(spec: ModelSpec, allowed: Sequence[Algorithm], layouts: Sequence[
     _agree(spec, allowed, layouts, None, ranks)
     if not dist.is_initialized() or dist.get_world_size(ranks.group) == 1:
         return Chosen(algorithm=SGD(), layout="allreduce", reason="one worker: nothing is exchanged", step_s={})
-    with watch() as watched:
+    with watch() as watched, entered(CHOOSE):
         channel = Channel(ranks.group, ranks.timeout_s, 1)
         try:
             chosen = _measured(spec, allowed, layouts, ranks, channel)

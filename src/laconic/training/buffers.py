@@ -182,7 +182,9 @@ class SharedBuffers:
         if self.how != "local" and every:
             whose = "rank 0's" if self.how == "rank0" else "the ranks' mean"
             text += f", and {whose} after every {every}th round"
-        state_once(f"{text}; where several ranks evaluate, call opt.share_buffers() on every rank before")
+        state_once(
+            f"{text}; where several ranks evaluate, call {self._channel.door.held}.share_buffers() on every rank before"
+        )
 
 
 def _hashes(named: Mapping[str, Tensor]) -> dict[str, bytes]:

@@ -156,7 +156,7 @@ class Checkpoints:
         if missing:
             state_once(
                 f"state_dict() returns what rank 0 has of {algorithm.name}; {' and '.join(missing)} is not in it. To "
-                "save a whole state, call opt.gather_state() on every rank before it"
+                f"save a whole state, call {channel.door.held}.gather_state() on every rank before it"
             )
 
     def gather(self, rank: int | None) -> None:

@@ -7,6 +7,7 @@ from weakref import WeakSet
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic.drivers.distributed.door import door
 from laconic.training.flat_parameters import FlatParameters
 
 _claims: "WeakSet[Claim]" = WeakSet()
@@ -21,6 +22,7 @@ class Claim:
         self.lost = ""
         """Why it holds no more; empty while it does."""
         self._flat = flat
+        self.door = door()
 
     def check(self) -> None:
         """Raise ValueError if another optimizer has some of these parameters and others besides, as this one has."""
@@ -29,9 +31,9 @@ class Claim:
         for other in [claim for claim in _claims if self._is_at_odds(claim)]:
             shared = self._shared(other)
             raise ValueError(
-                f"inner: parameter {shared[0]!r} is trained by another DistributedOptimizer, beside parameters that "
-                f"this one does not have ({len(shared)} are in both); each would exchange its gradient: list it in one "
-                "of the two, or drop the other one"
+                f"{self.door.parameters}: parameter {shared[0]!r} is trained by another {other.door.made}, beside "
+                f"parameters that this one does not have ({len(shared)} are in both); each would exchange its "
+                "gradient: list it in one of the two, or drop the other one"
             )
 
     def take(self) -> None:
@@ -39,8 +41,8 @@ class Claim:
         for other in _claims:
             if shared := self._shared(other):
                 other.lost = (
-                    f"parameter {shared[0]!r} is trained by a DistributedOptimizer that was made later; step that one, "
-                    "or make a new one"
+                    f"parameter {shared[0]!r} is trained by a {self.door.made} that was made later; step that one, or "
+                    f"{other.door.anew}"
                 )
         _claims.add(self)
 

@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 
 from laconic.contract import Algorithm
 from laconic.drivers.distributed.arrivals import ProcessArrivals
-from laconic.drivers.distributed.giving_up import CLOSED
 from laconic.drivers.distributed.meeting import shows_refusals
 from laconic.drivers.distributed.nodes import Nodes
 from laconic.drivers.distributed.rounds import TOPIC, Processes
@@ -363,7 +362,7 @@ class DistributedOptimizer(OptimizerAround):
         what else communicates raises ClosedError; `traffic` and `state_dict()` still work.
         """
         self.driver.close()
-        self._claim.lost = self._claim.lost or CLOSED
+        self._claim.lost = self._claim.lost or self.driver.channel.door.closed
         self.release_groups()
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from laconic.buffer_pool import new_vector
 from laconic.contract import ModelSpec
+from laconic.drivers.distributed.door import door
 from laconic.kernels.api import (
     CheckedTensors,
     absolute_maximum,
@@ -49,6 +50,8 @@ class FlatParameters:
         """
         given = names_of(model)
         self._optimizer = optimizer
+        self.door = door()
+        """What the user has called."""
         self._n_listed = _n_listed_in(optimizer)
         self._sparse_to_dense = sparse_gradients == "dense"
         self.parameters: list[Tensor] = []
@@ -69,7 +72,7 @@ class FlatParameters:
                 else:
                     self._frozen.append((called, parameter))
         if not any(parameter.numel() for parameter in self.parameters):
-            raise ValueError("inner: no parameter of the optimizer requires a gradient, so there is nothing to train")
+            raise ValueError(f"{self.door.parameters}: no parameter requires a gradient, so there is nothing to train")
         self._refuse_mixed_devices()
         self.spec = ModelSpec(names=tuple(self.names), shapes=tuple(tuple(p.shape) for p in self.parameters))
         self.sizes, self.d = self.spec.sizes, self.spec.d
@@ -89,8 +92,9 @@ class FlatParameters:
         if len(set(devices)) > 1:
             other = next(place for place, device in enumerate(devices) if device != devices[0])
             raise ValueError(
-                f"inner: parameters of mixed devices: {self.names[0]!r} is {devices[0]}, {self.names[other]!r} is "
-                f"{devices[other]}; all must share one, for instance by model.to(device) before the optimizer is made"
+                f"{self.door.parameters}: parameters of mixed devices: {self.names[0]!r} is {devices[0]}, "
+                f"{self.names[other]!r} is {devices[other]}; all must share one, for instance by model.to(device) "
+                "before the optimizer is made"
             )
 
     @property
@@ -208,7 +212,7 @@ class FlatParameters:
         if n_listed != self._n_listed:
             raise RuntimeError(
                 f"the optimizer has {n_listed} parameters and had {self._n_listed} when the ranks "
-                "agreed on what to train; each would train the new ones alone: make a new DistributedOptimizer"
+                f"agreed on what to train; each would train the new ones alone: {self.door.anew}"
             )
 
     def has_gradient(self) -> list[bool]:
@@ -222,8 +226,8 @@ class FlatParameters:
             if parameter.grad is not None:
                 raise RuntimeError(
                     f"parameter {name!r} was frozen when the ranks agreed on what to train, and now has a gradient "
-                    "that each would apply alone; make a new DistributedOptimizer after requires_grad_(True), or make "
-                    "it while all are trainable and freeze later"
+                    f"that each would apply alone; {self.door.anew} after requires_grad_(True), or do so while all "
+                    "are trainable and freeze later"
                 )
         has_gradient: list[bool] = []
         for parameter in self.parameters:

@@ -5,6 +5,7 @@ import inspect
 from torch.optim import ASGD, LBFGS, Optimizer, SparseAdam
 
 from laconic.contract import Algorithm
+from laconic.drivers.distributed.door import door
 from laconic.training.wrapping import OptimizerAround
 
 _EXCHANGING_PACKAGES = {"horovod", "bagua", "byteps", "bluefog", "hivemind", "deepspeed", "fairscale"}
@@ -13,35 +14,36 @@ _EXCHANGING_PACKAGES = {"horovod", "bagua", "byteps", "bluefog", "hivemind", "de
 
 def check_inner(inner: Optimizer, algorithm: Algorithm, local_steps: int) -> None:
     """Raise TypeError or ValueError for an optimizer that a method cannot use in this way."""
+    name = door().optimizer
     if not isinstance(inner, Optimizer):
-        raise TypeError(f"inner={inner!r:.80} must be a torch.optim.Optimizer")
+        raise TypeError(f"{name}={inner!r:.80} must be a torch.optim.Optimizer")
     kind = type(inner)
     package = kind.__module__.split(".")[0]
     if isinstance(inner, OptimizerAround):
-        raise TypeError(f"inner: it is a {kind.__name__} already, which exchanges gradients; wrap an optimizer once")
+        raise TypeError(f"{name}: it is a {kind.__name__} already, which exchanges gradients; wrap an optimizer once")
     if package in _EXCHANGING_PACKAGES or kind.__module__.startswith("torch.distributed.optim"):
         raise TypeError(
-            f"inner: {kind.__module__}.{kind.__name__} sends gradients or parameters itself; give the plain optimizer"
+            f"{name}: {kind.__module__}.{kind.__name__} sends gradients or parameters itself; give the plain optimizer"
         )
     if package == "accelerate":
         raise TypeError(
-            f"inner: {kind.__name__} leaves steps out by itself; wrap the plain optimizer, then prepare: "
+            f"{name}: {kind.__name__} leaves steps out by itself; wrap the plain optimizer, then prepare: "
             "opt = accelerator.prepare(laconic.DistributedOptimizer(inner, ...))"
         )
     if isinstance(inner, SparseAdam):
         raise ValueError(
-            "inner=SparseAdam takes sparse gradients alone, and what an exchange returns is dense; use "
+            f"{name}=SparseAdam takes sparse gradients alone, and what an exchange returns is dense; use "
             "torch.optim.Adam, with sparse=False in the layers or with sparse_gradients='dense'"
         )
     if evaluates_again(inner):
         raise ValueError(
-            f"inner={kind.__name__} evaluates its closure several times a step, and a round exchanges one gradient; "
+            f"{name}={kind.__name__} evaluates its closure several times a step, and a round exchanges one gradient; "
             "use torch.optim.Adam or SGD: they take the closure that is there, opt.step(closure)"
         )
     steps_alike = algorithm.consumes == "gradient" and algorithm.returns == "direction" and local_steps == 1
     if not steps_alike and _keeps_second_weights(inner):
         raise ValueError(
-            f"inner={kind.__name__} keeps second weights beside the parameters, and "
+            f"{name}={kind.__name__} keeps second weights beside the parameters, and "
             + (f"local_steps={local_steps}" if local_steps > 1 else f"{algorithm.name}, which exchanges parameters,")
             + " would leave them behind, other ones on each rank; use it with local_steps=1 and a method that returns "
             "a direction, such as laconic.CompSkip()"

@@ -11,6 +11,7 @@ import torch
 from torch.optim import Optimizer
 
 from laconic.contract import Algorithm
+from laconic.drivers.distributed.door import door
 from laconic.torch_compat import take_step
 
 # What these apply does not grow with the direction, so a factor that is meant for plain SGD says nothing about them.
@@ -58,8 +59,8 @@ class LearningRates:
         self._algorithm = algorithm
         if algorithm.reads_lr and not all("lr" in group for group in inner.param_groups):
             raise ValueError(
-                f"inner: {algorithm.name} reads the learning rate, and {type(inner).__name__} has no 'lr' in its "
-                "parameter groups; use another optimizer or method"
+                f"{door().optimizer}: {algorithm.name} reads the learning rate, and {type(inner).__name__} has no "
+                "'lr' in its parameter groups; use another optimizer or method"
             )
         self.factor = algorithm.lr_factor if choice == "scaled" else 1.0
         """What the parameter groups' rates are multiplied by when they are used."""

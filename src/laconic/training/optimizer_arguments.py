@@ -66,6 +66,14 @@ def check_timeout(timeout_s: float | None) -> None:
         )
 
 
+def check_comparison(check_every: int, replicas: str) -> None:
+    """Raise ValueError for wrong settings of the check of replicas."""
+    if check_every < 0:
+        raise ValueError(f"check_every={check_every} must be at least 0; 0 never compares the replicas")
+    if replicas not in REPLICAS:
+        raise ValueError(f"replicas={replicas!r:.80} must be one of {', '.join(REPLICAS)}")
+
+
 def method_of(algorithm: object) -> Algorithm:
     """Return the method that was given. Raises TypeError for something else."""
     if not isinstance(algorithm, Algorithm):
@@ -90,11 +98,8 @@ def check_arguments(
         raise TypeError(f"model={model!r:.80} must be the torch.nn.Module that the optimizer trains, or None")
     if group is not None and not isinstance(group, dist.ProcessGroup) and group != dist.GroupMember.NON_GROUP_MEMBER:
         raise TypeError(f"group={group!r:.80} must be a process group that torch.distributed.new_group made, or None")
-    if check_every < 0:
-        raise ValueError(f"check_every={check_every} must be at least 0; 0 never compares the replicas")
     check_timeout(timeout_s)
-    if replicas not in REPLICAS:
-        raise ValueError(f"replicas={replicas!r:.80} must be one of {', '.join(REPLICAS)}")
+    check_comparison(check_every, replicas)
     if not dist.is_available() or not dist.is_initialized():
         raise RuntimeError(
             "no process group: call torch.distributed.init_process_group(...) first, or start the script with "

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from laconic.drivers.distributed.door import door
 from laconic.torch_compat import is_flat_shard
 from laconic.training.parameter_names import names_of
 from laconic.training.wrappers import HOLDS_SHARDS, remedy
@@ -23,13 +24,17 @@ def check_parameters(inner: Optimizer, model: nn.Module | None, *, refuse_sparse
         in_group = group.get("param_names") or [f"group{number}.{place}" for place in range(len(group["params"]))]
         for name, parameter in zip(in_group, group["params"], strict=True):
             called = given.get(id(parameter), name)
-            _refuse(f"inner: parameter {called!r}", _not_plain(parameter) or _not_trainable(parameter))
-            _refuse(f"inner: parameter {called!r}", "is listed twice; list it once" if id(parameter) in seen else "")
+            _refuse(f"{door().parameters}: parameter {called!r}", _not_plain(parameter) or _not_trainable(parameter))
+            _refuse(
+                f"{door().parameters}: parameter {called!r}",
+                "is listed twice; list it once" if id(parameter) in seen else "",
+            )
             seen.add(id(parameter))
     if model is not None:
         if given and not seen & given.keys():
             raise ValueError(
-                "model: it has none of the parameters of `inner`; is it a copy, or is the optimizer of another model?"
+                f"model: it has none of the parameters of `{door().optimizer}`; is it a copy, or is the optimizer of "
+                "another model?"
             )
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             _refuse(f"model: {name!r}", "" if id(tensor) in seen else _not_plain(tensor))
@@ -37,7 +42,7 @@ def check_parameters(inner: Optimizer, model: nn.Module | None, *, refuse_sparse
             if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.sparse and id(layer.weight) in seen:
                 raise ValueError(
                     f"model: {given[id(layer.weight)]!r} is of an {type(layer).__name__} with sparse gradients; make "
-                    "it with sparse=False, or pass sparse_gradients='dense'"
+                    f"it with sparse=False{door().or_dense}"
                 )
 
 

@@ -55,7 +55,7 @@ class ReplacedTensors:
                 raise RuntimeError(
                     f"parameter {name!r}: the model has another tensor than the one that the optimizer trains, because "
                     "of load_state_dict(..., assign=True), a layer that was tied again, or .to(); do that before the "
-                    "optimizer is made, or make it and DistributedOptimizer anew"
+                    f"optimizer is made, or make that anew and {self._flat.door.anew}"
                 )
 
     def _refuse_changed(self) -> None:
@@ -63,7 +63,7 @@ class ReplacedTensors:
             if _kind(parameter) != kind:
                 raise RuntimeError(
                     f"parameter {name!r} was {_shown(kind)} when the ranks agreed on the model, and now is "
-                    f"{_shown(_kind(parameter))}; make a new DistributedOptimizer after such a change"
+                    f"{_shown(_kind(parameter))}; {self._flat.door.anew} after such a change"
                 )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from laconic.drivers.distributed.door import door
 from laconic.training.claims import claims
 
 REDUCES = "averages all gradients itself, so that they would be sent twice"
@@ -57,7 +58,7 @@ def refuse_wrappers(parameters: Sequence[Tensor], model: nn.Module | None, group
     if _any_reason(wrappers_of(ids), group):
         gc.collect()  # one that nobody holds reduces nothing
         if reason := _any_reason(wrappers_of(ids), group):
-            raise ValueError(f"inner: its parameters are in a {reason}; {remedy()}")
+            raise ValueError(f"{door().parameters}: its parameters are in a {reason}; {remedy()}")
 
 
 def remedy() -> str:
@@ -92,12 +93,15 @@ def _see(wrapper: nn.Module, name: str, module: nn.Module | None) -> None:
 
     def reason() -> str:
         taken_from = [claim for claim in claims() if claim.holds(module.parameters())]
-        return next(filter(None, (_reason(wrapper, claim.group) for claim in taken_from)), "")
+        found = ((claim.door.made, _reason(wrapper, claim.group)) for claim in taken_from)
+        return next(
+            (f"a {made} trains this module, which would now be in a {text}" for made, text in found if text), ""
+        )
 
     if reason():
         gc.collect()  # an optimizer that nobody holds does not count
         if text := reason():
-            raise RuntimeError(f"a DistributedOptimizer trains this module, which would now be in a {text}; {remedy()}")
+            raise RuntimeError(f"{text}; {remedy()}")
     _known.add(wrapper)
 
 

@@ -5,6 +5,7 @@ from typing import Any, Never, Self
 
 from torch.optim import Optimizer
 
+from laconic.drivers.distributed.door import door
 from laconic.torch_compat import ScaledOptimizer, opaque
 
 
@@ -20,6 +21,8 @@ class OptimizerAround(ScaledOptimizer):
     def __init__(self, inner: Optimizer) -> None:
         """Take `inner`. The initializer of torch would make groups, state and hooks beside those of `inner`."""
         self.inner = inner
+        self.door = door()
+        """What the user has called."""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         """Return what the inner optimizer has by this name."""
@@ -61,7 +64,7 @@ class OptimizerAround(ScaledOptimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Raise RuntimeError: parameters cannot be added after construction."""
-        raise RuntimeError("add_param_group: the ranks have agreed on the parameters; make a new DistributedOptimizer")
+        raise RuntimeError(f"add_param_group: the ranks have agreed on the parameters; {self.door.anew}")
 
     def guard_groups(self) -> None:
         """Let the inner optimizer refuse further groups as well, as long as this one is there."""

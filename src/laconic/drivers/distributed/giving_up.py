@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from laconic.drivers.distributed.device_channel import DeviceChannel
+from laconic.drivers.distributed.door import door
 from laconic.drivers.distributed.engine_errors import is_of_the_network, is_timeout
 from laconic.drivers.distributed.failure_report import FailureReport, How, Note
 from laconic.drivers.distributed.verdict import names_of, verdict
@@ -32,7 +33,6 @@ _PROBE_TAG = 1  # frames travel under tag 0
 _FAREWELL_S = 10.0  # for a server that takes a worker's last frame
 _CLOSING_S = 0.5  # between the ends of a dead rank's connections in two groups
 _CLOSING_POLL_S = 0.02
-CLOSED = "this DistributedOptimizer is closed and takes part in no more rounds; make a new one on every rank"
 _CALL = re.compile(r"\w+\(\)")  # with which a purpose outside of step() begins
 
 
@@ -69,7 +69,9 @@ class GivingUp:
         self._gave_up = ""  # where, if it did
         self.goodbye: tuple[int, Callable[[int], Encoded]] | None = None
         """The server to say goodbye to, and what makes the frame of a number of rounds; None without such a server."""
-        making = "DistributedOptimizer(): for all ranks to make one"
+        self.door = door()
+        """What the user called to make this."""
+        making = f"{self.door.call}: for all ranks to {self.door.each}"
         try:
             self._failure_report = FailureReport(default_store(), ranks, self.rank)
         except RuntimeError as error:
@@ -87,7 +89,7 @@ class GivingUp:
         """Return the error to raise where the group could not be made."""
         if not is_of_the_network(error) and not self._store_is_gone():
             return error
-        note = Note(how="timeout", where="making its DistributedOptimizer", purpose=making, awaited=self._others())
+        note = Note(how="timeout", where=self.door.call.removesuffix("()"), purpose=making, awaited=self._others())
         self._failure_report.write(note)
         found = self._failure_report.collect(note, self._search_s)
         lost = list(found.host) or list(found.silent)
@@ -95,15 +97,15 @@ class GivingUp:
             absent = self._failure_report.absent()
             if absent:
                 return PeerLostError(
-                    f"{self._named(absent)} was waited for (to make its DistributedOptimizer), but did not come within "
-                    f"timeout_s={self.timeout_s:g}; every rank of the group must make one"
+                    f"{self._named(absent)} was waited for ({self.door.purpose}), but did not come within "
+                    f"timeout_s={self.timeout_s:g}; every rank of the group must {self.door.each}"
                 )
         if not lost:
             return PeerLostError(
                 f"no rank is missing, but the ranks did not reach each other ({making}): {error!s:.300}"
             )
         return PeerLostError(
-            f"{self._named(lost)} was waited for ({making}), but has died or hangs since it began to make its own. "
+            f"{self._named(lost)} was waited for ({making}), but has died or hangs since it began to {self.door.each}. "
             "Look at that rank's own output"
         )
 
@@ -173,7 +175,7 @@ class GivingUp:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - only for what is missing: the group that was left
         if name == "group":
-            raise ClosedError(CLOSED)
+            raise ClosedError(self.door.closed)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def end(self) -> None:

@@ -17,6 +17,7 @@ from laconic.contract import Algorithm, ModelSpec, Result
 from laconic.drivers.distributed.agreement import Scalar, Settings, agree
 from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.device_channel import are_distinct, gpu_of
+from laconic.drivers.distributed.door import door
 from laconic.drivers.distributed.meeting import Meeting, refusals_shown
 from laconic.drivers.distributed.nodes import Node, Nodes, check_nodes, node_ranks
 from laconic.drivers.distributed.parts import Kernels, Part
@@ -41,7 +42,6 @@ from laconic.torch_compat import timeout_s_of
 
 TOPIC = "optimizer"
 """Of the meeting at which the ranks agree, and to which a rank that refuses its arguments does not come."""
-_PURPOSE = "to make its DistributedOptimizer"
 _MAX_TRAFFIC_BYTES, _MAX_READY_BYTES = 1 << 20, 64
 _AT_EXIT_PRIORITY = 100  # before Python's own
 
@@ -85,7 +85,7 @@ class Processes:
         meeting = Meeting.of_group(group, TOPIC)
         with refusals_shown(group, TOPIC):
             check_nodes(nodes, algorithm, layout, clients_per_round, meeting.size)
-        ranks = node_ranks(nodes, meeting, _PURPOSE, timeout_s)
+        ranks = node_ranks(nodes, meeting, door().purpose, timeout_s)
         with refusals_shown(group, TOPIC):
             self.layout = choose_layout(layout, algorithm, spec, meeting.size if ranks is None else ranks.n_nodes)
             algorithm.check_size(spec, self.layout.n_workers)
@@ -105,7 +105,7 @@ class Processes:
         }  # fmt: skip
         gpu = gpu_of(parameters.device, group) or ""
         is_ready = kernels is None or kernels.is_done(self.layout)
-        shown = agree(meeting, settings, _PURPOSE, timeout_s, {
+        shown = agree(meeting, settings, door().purpose, timeout_s, {
             "device": parameters.device.type, "gpu": gpu, "kernels are ready": str(is_ready),
         })  # fmt: skip
         if any(each.get("kernels are ready") != "True" for each in shown):
