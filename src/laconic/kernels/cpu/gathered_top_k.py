@@ -8,6 +8,7 @@ Where the buffer is full, all but the k largest so far are dropped, and what is 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,21 +51,35 @@ def gather_top_k(
     if not is_plain or spans is None or any(is_split(length) for length, _ in blocks):
         is_finite = flatten.gather_scaled(tensors, factors, out, plus)
         return is_finite, top_k.top_k_by_block(out, blocks)
-    sizes, integer = np.array(blocks, np.int64), np.int32 if out.dtype == torch.float32 else np.int64
-    mask = integer(np.iinfo(integer).max)
+    integer = np.int32 if out.dtype is torch.float32 else np.int64
+    sizes, n, capacity, mask = _planned(tuple(blocks), integer)
     if guesses.magnitudes.size != len(blocks):
         guesses.magnitudes = np.full(len(blocks), mask, np.int64)  # which nothing reaches
     values = out.numpy()
     more = values[:0] if plus is None else plus.numpy()
-    n = int(sizes[:, 1].sum())
     positions = torch.empty(n + 1, dtype=torch.int64)
-    capacity = 64 + max(_CANDIDATES * int(sizes[:, 1].max()), int(max_candidates(sizes[:, 0], sizes[:, 1]).max()))
     sample, indices, found = np.empty(MAX_SAMPLE, integer), np.empty(capacity, np.int64), np.empty(capacity, integer)
     is_finite = _gather_top_k(
         *spans, np.array(factors), more, values, values.view(integer), mask, sizes, guesses.magnitudes,
         _OCTAVES[integer], positions.numpy(), sample, indices, found,
     )  # fmt: skip
     return bool(is_finite), positions[:n]
+
+
+@lru_cache(maxsize=64)
+def _planned(blocks: tuple[tuple[int, int], ...], integer: Any) -> tuple[Array, int, int, Any]:  # noqa: ANN401
+    """Return what a pass needs to know of its blocks, which are mostly those of the last round.
+
+    Args:
+        blocks: The length of each block, and how many indices to write of it.
+        integer: The type of the elements' bits.
+
+    Returns:
+        The blocks (blocks, 2), the number of all indices, the candidates that buffers hold, and all bits but the sign.
+    """
+    sizes = np.array(blocks, np.int64)
+    n_candidates = max(_CANDIDATES * int(sizes[:, 1].max()), int(max_candidates(sizes[:, 0], sizes[:, 1]).max()))
+    return sizes, int(sizes[:, 1].sum()), 64 + n_candidates, integer(np.iinfo(integer).max)
 
 
 @kernel
