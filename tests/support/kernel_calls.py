@@ -103,6 +103,10 @@ def _calls() -> list[Call]:
     add("set_at", "indexing", tensors=_tensors, indices=_indices, values=lambda: _floats(67))
     add("divide", "finite", vector=_floats, n=3)
     add("add_up", "sums", vectors=lambda: [_floats(), _floats(seed=1), _floats(seed=2)], out=_floats, divisor=3)
+    add("step_along_mean", "steps", values=_floats, divisor=3, lr=0.1,
+        vectors=lambda: [_floats(seed=seed) for seed in range(1, 6)])  # fmt: skip
+    add("gather_step", "steps", tensors=_tensors, gradients=_tensors, factors=(1.0, 2.0, 3.0, 4.0, 5.0), out=_floats,
+        adds=True)  # fmt: skip
     add("all_finite", "finite", vector=_floats)
     add("top_k", "top_k", vector=_floats, k=30)
     add("top_k_by_chunk", "chunks", vector=_floats, size=100, k=7, last_k=3)

@@ -87,9 +87,10 @@ class ASGD(Algorithm):
         return reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
+        if self.lr_scaling == "constant" or not server.staleness:
+            return server.descend_mean(inbox)  # of one gradient
         direction = inbox.sum()
-        if self.lr_scaling == "inverse":
-            direction /= 1 + server.staleness
+        direction /= 1 + server.staleness
         return dense(server.descend(direction), offset=server.offset)
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:

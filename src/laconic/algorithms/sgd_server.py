@@ -12,7 +12,6 @@ The model stays on one server: splitting it is only right for optimizers that up
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from laconic.compressors import dense
 from laconic.contract import Algorithm, Inbox, ModelSpec, Server, Step, Worker, algorithm
 from laconic.wire import Dense
 
@@ -37,7 +36,7 @@ class GlobalReplica(Algorithm):
         return reply.dense()
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
-        return dense(server.descend(inbox.mean()), offset=server.offset)
+        return server.descend_mean(inbox)
 
     def paper_bits(self, spec: ModelSpec, n_workers: int = 10) -> tuple[float, float]:
         return 32.0 * spec.d, 32.0 * spec.d

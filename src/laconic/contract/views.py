@@ -10,6 +10,7 @@ from torch import Tensor
 
 from laconic.contract.arriving import Arriving, Take
 from laconic.contract.memory import Memory, Scratch
+from laconic.contract.messages import Inbox
 from laconic.contract.model_spec import ModelSpec
 from laconic.errors import ContractError, NonFiniteError
 from laconic.random_keys import Role, make_key, shared_key, uniform
@@ -165,6 +166,12 @@ class Server(Side):
     """In mode "arrivals": number of updates since the sender took its model."""
     descend: Callable[[Tensor], Tensor] = field(default=lambda direction: _no_server_model())
     """Steps the server's optimizer along a direction (d,) and returns the new parameters (d,)."""
+    descend_in_one_pass: Callable[[Inbox], Dense | None] = field(default=lambda inbox: None)
+
+    def descend_mean(self, inbox: Inbox) -> Dense:
+        """Step the server's optimizer along `inbox.mean()`, which need not be written; return the new parameters."""
+        made = self.descend_in_one_pass(inbox)
+        return Dense(values=self.descend(inbox.mean()), offset=self.offset) if made is None else made
 
 
 def _no_second_gradient() -> Tensor:

@@ -23,6 +23,7 @@ _REFERENCE_ON_GPUS = (
     "quantized_sums",
     "gathered_codes",
     "distances",
+    "steps",
 )  # files without kernels in Triton
 
 

@@ -198,6 +198,37 @@ def squared_distance(tensors: Sequence[Tensor], others: Sequence[Tensor], *, lim
     return made
 
 
+def step_along_mean(values: Tensor, vectors: Sequence[Tensor], *, divisor: int, lr: float) -> None:
+    """Take a step of plain SGD from `values` (d,) along the sum of `vectors`, (d,) each, divided by `divisor`.
+
+    See `reference/steps.py`.
+    """
+    checks.output("step_along_mean", "values", values, checks.ALL_FLOATS)
+    checks.number("step_along_mean", "number of vectors", len(vectors), 1, checks.MAX_COUNT)
+    checks.number("step_along_mean", "divisor", divisor, 1, checks.MAX_COUNT)
+    for number, vector in enumerate(vectors):
+        checks.vector("step_along_mean", f"vector {number}", vector, (values.dtype,), values.numel(), values.device)
+    fastest("steps", values.device).step_along_mean(values, vectors, divisor=divisor, lr=lr)
+    increment_version(values)
+
+
+def gather_step(
+    tensors: Sequence[Tensor], gradients: Sequence[Tensor], factors: Sequence[float], out: Tensor, *, adds: bool
+) -> float:
+    """Write to `out` (d,) what a step of plain SGD adds to tensors, plus the tensors where `adds`.
+
+    Returns its largest magnitude. See `reference/steps.py`.
+    """
+    checks.output("gather_step", "out", out, checks.ALL_FLOATS, strided=True)
+    checks.number("gather_step", "number of factors", len(factors), len(tensors), len(tensors))
+    for each in (tensors, gradients):
+        checks.tensors("gather_step", each, out.numel())
+    if list(map(Tensor.numel, tensors)) != list(map(Tensor.numel, gradients)):
+        raise ValueError("gather_step: gradients must have as many elements as their tensors, one by one")
+    made: float = fastest("steps", out.device).gather_step(tensors, gradients, factors, out, adds=adds)
+    return made
+
+
 def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
     """Add `values` (k,) to tensors at indices (k,) int64 of the vector that they make."""
     d = checks.tensors("add_into", tensors, written=True)

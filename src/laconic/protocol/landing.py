@@ -23,9 +23,15 @@ class Landing(Protocol):
 class EachWhileLanding:
     """The sums of frames that are served one by one: each of its own alone, from 0."""
 
-    def __init__(self, rank_of: Mapping[int, int], empty: Callable[[], Tensor]) -> None:
-        """`rank_of`: by node, its worker. `empty`: makes a vector (d,) with arbitrary content."""
-        self._rank_of, self._empty = rank_of, empty
+    def __init__(self, rank_of: Mapping[int, int], empty: Callable[[], Tensor], is_wanted: Callable[[], bool]) -> None:
+        """Make sums of frames from now on.
+
+        Args:
+            rank_of: by node, its worker.
+            empty: makes a vector (d,) with arbitrary content.
+            is_wanted: returns whether the next frame's sum will be read.
+        """
+        self._rank_of, self._empty, self._is_wanted = rank_of, empty, is_wanted
         self.sums: dict[int, SumWhileLanding] = {}
         """By worker, of its last frame that came in chunks."""
 
@@ -33,8 +39,11 @@ class EachWhileLanding:
         """See `Landing`."""
         rank = self._rank_of[node]
         if not start:
-            self.sums[rank] = SumWhileLanding({}, {node: rank}, self._empty())
-        self.sums[rank].chunk(node, values, start)
+            self.sums.pop(rank, None)
+            if self._is_wanted():
+                self.sums[rank] = SumWhileLanding({}, {node: rank}, self._empty())
+        if rank in self.sums:
+            self.sums[rank].chunk(node, values, start)
 
 
 @final

@@ -60,6 +60,20 @@ class OwnModel:
         return parameters
 
 
+class OnePassSteps(Protocol):
+    """Steps the server's own model along a mean that is not written."""
+
+    def are_taken(self) -> bool:
+        """Return whether `along_mean` takes such steps now, unless numbers are large."""
+
+    def along_mean(self, vectors: Sequence[Tensor], largest: float) -> Dense | None:
+        """Take a step along the mean of vectors (d,), of which none has a magnitude above `largest`.
+
+        Returns:
+            The packet of the new parameters, finite; None where such a step cannot be taken, and was not.
+        """
+
+
 class ServerSession:
     """The server, or one of several with a slice each."""
 
@@ -116,6 +130,9 @@ class ServerSession:
         if self._model is not None:
             self.view.descend = self._model.descend
         self.magnitudes = Magnitudes(job.algorithm, self.view.memory)
+        self.steps: OnePassSteps | None = None
+        """Takes steps of the server's own model in one pass over the packets; None where it takes them as they come."""
+        self.view.descend_in_one_pass = self._descend_in_one_pass
         self.vote_counter: VoteCounter | None = None
         """Gets the agreement of votes in the rounds in which it is due; None while nobody asks."""
 
@@ -180,11 +197,27 @@ class ServerSession:
         if not self._may_sum_while_landing():
             return None
         rank_of = {node: rank for rank, node in enumerate(self.job.layout.worker_nodes)}
-        return EachWhileLanding(rank_of, partial(self._empty, self.shard.count))
+        return EachWhileLanding(
+            rank_of, partial(self._empty, self.shard.count), lambda: not self._may_step_in_one_pass()
+        )
 
     def _may_sum_while_landing(self) -> bool:
         is_long = self._shard.count * self.job.dtype.itemsize >= LONG_BYTES
-        return is_long and self.job.algorithm.in_round(self.view.round).serves_mean
+        serves_mean = is_long and self.job.algorithm.in_round(self.view.round).serves_mean
+        return serves_mean and not self._may_step_in_one_pass()
+
+    def _may_step_in_one_pass(self) -> bool:
+        return self.steps is not None and self.steps.are_taken()
+
+    def _descend_in_one_pass(self, inbox: Inbox) -> Dense | None:
+        """See `Server.descend_mean`."""
+        vectors, largest = [], 0.0
+        for packet in inbox.values():
+            if type(packet) is not Dense or packet.values.dtype is not self.job.dtype or not packet.values.is_cpu:
+                return None
+            vectors.append(packet.values)
+            largest = max(largest, packet.absolute_maximum)
+        return self.steps.along_mean(vectors, largest) if vectors and self.steps is not None else None
 
     def answer(self) -> Frame:
         """Return the one answer that goes to all workers."""

@@ -66,7 +66,7 @@ class LocalSteps:
         """Return whether the gradient gives the change before this round's exchange: one step of plain SGD."""
         algorithm = self._algorithm
         takes_one = algorithm.consumes == "change" and algorithm.replicas_equal and self.steps_in(round_) == 1
-        return takes_one and self._flat.has_own_dtype and _is_vanilla_sgd(self._inner)
+        return takes_one and self._flat.has_own_dtype and is_vanilla_sgd(self._inner)
 
     def descend(self, support: Tensor | None, direction: Tensor, active: Sequence[bool]) -> bool:
         """Take the inner optimizer's step along a direction, to the bits of torch's SGD, without its many calls.
@@ -80,7 +80,7 @@ class LocalSteps:
             Whether it did: not where the optimizer would do more, or other, than x - lr g.
         """
         inner = self._inner
-        if not self._flat.are_plain or False in active or not _is_vanilla_sgd(inner):
+        if not self._flat.are_plain or False in active or not is_vanilla_sgd(inner):
             return False
         if inner.param_groups[0].get("fused"):
             return False
@@ -156,7 +156,7 @@ class LocalSteps:
         return of_group[self._flat.groups].repeat_interleave(torch.tensor(self._flat.sizes, device=self._flat.device))
 
 
-def _is_vanilla_sgd(inner: Optimizer) -> bool:
+def is_vanilla_sgd(inner: Optimizer) -> bool:
     """Return whether a step is x - lr g and nothing else."""
     if type(inner) is not SGD or has_step_hooks(inner) or step_is_replaced(inner):
         return False

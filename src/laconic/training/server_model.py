@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Self
 
@@ -14,11 +14,13 @@ from laconic.buffer_pool import new_vector
 from laconic.contract import Algorithm, check_vector
 from laconic.drivers.saved_data import check_mapping
 from laconic.kernels.api import absolute_maximum
+from laconic.protocol.server import ServerSession
 from laconic.torch_compat import note_step, step_unobserved
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.clipping import Clipping
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
+from laconic.training.one_pass_steps import MeanSteps
 from laconic.training.state_dict import InnerLoad
 from laconic.training.step_guard import StepGuard
 
@@ -55,6 +57,10 @@ class ServerModel:
         self.shared_vector = self.flat.as_one_vector() if lends else None
         """The model's own memory, (d,), if that is what `descend` returns."""
         self._guard = StepGuard()
+        self.one_pass: MeanSteps | None = None
+        """Takes steps in one pass, if `descend` returns the model's own memory."""
+        if self.shared_vector is not None and clipping is None:
+            self.one_pass = MeanSteps(inner, self.flat, self.shared_vector, active, learning_rates)
 
     @classmethod
     def lending(
@@ -68,12 +74,25 @@ class ServerModel:
         """Return a model that `lends` its memory, for a method whose server steps; None for another."""
         return cls(inner, active, learning_rates, clipping, lends=True) if algorithm.server_steps else None
 
+    def _take_options(self) -> None:
+        """Take over the current options of the user's optimizer."""
+        for source, own in zip(self._inner.param_groups, self.optimizer.param_groups, strict=True):
+            own.update({key: value for key, value in source.items() if key != "params"})
+
+    def step_for(self, servers: Iterable[ServerSession]) -> None:
+        """Step in one pass over the packets of these servers, where that is possible."""
+        for server in servers:
+            server.steps = self.one_pass
+
     def take(self, values: Tensor) -> None:
         """Go on from these parameters (d,), such as weights that a user has loaded."""
+        if self.one_pass is not None:
+            self.one_pass.forget()
         self.flat.set_values(values)
 
     def saved(self) -> dict[str, Any]:
         """Return the parameters and the optimizer's state."""
+        self._take_options()
         return {"values": self.flat.values(), "optimizer": self.optimizer.state_dict()}
 
     def check(self, saved: Mapping[str, Any]) -> None:
@@ -88,6 +107,8 @@ class ServerModel:
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Continue from what `saved` returned."""
+        if self.one_pass is not None:
+            self.one_pass.forget()
         self.flat.set_values(saved["values"])
         if saved["optimizer"] is not None:
             self.optimizer.load_state_dict(saved["optimizer"])
@@ -101,11 +122,12 @@ class ServerModel:
         or NaN, or one whose step would leave inf or NaN in the parameters or in the optimizer's state, it takes no step
         and returns NaN, which aborts the round. Where the model `lends` its memory, the next step changes the result.
         """
+        if self.one_pass is not None:
+            self.one_pass.forget()
         largest = absolute_maximum(direction) if largest is None else largest
         if not math.isfinite(largest):
             return torch.full_like(direction, torch.nan)
-        for source, own in zip(self._inner.param_groups, self.optimizer.param_groups, strict=True):
-            own.update({key: value for key, value in source.items() if key != "params"})
+        self._take_options()
         self.flat.set_gradients(direction.to(self.flat.device), self._active.now)
         if self._clipping is not None:
             self._clipping.clip(self.flat.parameters)

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from laconic.kernels.api import absolute_maximum
 from laconic.training.flat_parameters import FlatParameters
 
-_LARGE = 2.0**60  # its square is finite in float32; an Adam keeps squares
+LARGE = 2.0**60  # its square is finite in float32; an Adam keeps squares
 
 
 class StepGuard:
@@ -35,13 +35,13 @@ class StepGuard:
             Whether it was taken. If not, parameters and state are as before.
         """
         lr = max(float(group.get("lr", 0.0)) for group in optimizer.param_groups)
-        if not self._is_watching and largest * max(1.0, lr) <= _LARGE:
+        if not self._is_watching and largest * max(1.0, lr) <= LARGE:
             take(optimizer)
             return True
         values, state = flat.values(), {key: deepcopy(value) for key, value in optimizer.state.items()}
         take(optimizer)
         after = _largest_of(optimizer, flat)
-        self._is_watching = not after <= _LARGE
+        self._is_watching = not after <= LARGE
         if math.isfinite(after):
             return True
         flat.set_values(values)

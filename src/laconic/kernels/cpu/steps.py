@@ -1,0 +1,123 @@
+"""Steps of plain SGD, compiled: one thread, one pass, the bits of torch's. Reference: `reference/steps.py`."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numba.np.numpy_support import carray
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laconic.kernels.cpu.compile import kernel
+from laconic.kernels.cpu.finite import magnitude_of, patterns_of
+from laconic.kernels.cpu.flatten import are_contiguous_floats, pointer_to, spans_of
+from laconic.kernels.cpu.sums import fused
+from laconic.kernels.reference import steps as reference_steps
+
+Array = NDArray[Any]
+Pattern = Any  # an integer of the patterns' type
+
+_BLOCK = 1 << 11  # elements that are looked at together, in the first-level cache
+
+
+def step_along_mean(values: Tensor, vectors: Sequence[Tensor], *, divisor: int, lr: float) -> None:
+    """See `reference.steps.step_along_mean`."""
+    if not are_contiguous_floats([*vectors, values], values.dtype) or not _rounds_as_torch(values.dtype):
+        reference_steps.step_along_mean(values, vectors, divisor=divisor, lr=lr)
+        return
+    addresses = np.array([vector.data_ptr() for vector in vectors], np.uint64)
+    _step_along_mean(addresses, values.detach().numpy(), float(divisor), -lr)
+
+
+def gather_step(
+    tensors: Sequence[Tensor], gradients: Sequence[Tensor], factors: Sequence[float], out: Tensor, *, adds: bool
+) -> float:
+    """See `reference.steps.gather_step`."""
+    spans, more = spans_of(tensors, out), spans_of(gradients, out)
+    is_plain = spans is not None and more is not None and np.array_equal(spans[1], more[1])
+    if spans is None or more is None or not is_plain or not _rounds_as_torch(out.dtype):
+        return reference_steps.gather_step(tensors, gradients, factors, out, adds=adds)
+    found = _gather_step(*spans, more[0], np.array(factors), out.numpy(), *patterns_of(out), adds)
+    return magnitude_of(found, out.dtype)
+
+
+@functools.cache
+def _rounds_as_torch(dtype: torch.dtype) -> bool:
+    """Return whether torch adds a multiple of a vector as `fused` does: not on processors without that instruction."""
+    random = torch.Generator().manual_seed(0)
+    values, vector = (torch.randn(67, generator=random, dtype=dtype) for _ in range(2))  # with a rest, however wide
+    expected = values.add(vector, alpha=-0.1)
+    _step_along_mean(np.array([vector.data_ptr()], np.uint64), values.numpy(), 1.0, -0.1)
+    return torch.equal(values, expected)
+
+
+@kernel
+def _step_along_mean(addresses: Array, values: Array, divisor: float, factor: float) -> None:
+    """Add the sum of vectors from 0, divided, times a factor. Few vectors are added in registers."""
+    number = values.dtype.type
+    by, alpha, zero, n = number(divisor), number(factor), number(0), addresses.size
+    total = np.empty(_BLOCK if n > 4 else 0, values.dtype)
+    for at in range(0, values.size, _BLOCK):
+        out = values[at : at + _BLOCK]
+        one = carray(pointer_to(addresses[0]), values.shape, values.dtype)[at : at + _BLOCK]
+        second = carray(pointer_to(addresses[min(1, n - 1)]), values.shape, values.dtype)[at : at + _BLOCK]
+        third = carray(pointer_to(addresses[min(2, n - 1)]), values.shape, values.dtype)[at : at + _BLOCK]
+        fourth = carray(pointer_to(addresses[min(3, n - 1)]), values.shape, values.dtype)[at : at + _BLOCK]
+        if n == 1:
+            for i in range(out.size):
+                out[i] = fused((one[i] + zero) / by, alpha, out[i])
+        elif n == 2:
+            for i in range(out.size):
+                out[i] = fused((one[i] + zero + second[i]) / by, alpha, out[i])
+        elif n == 3:
+            for i in range(out.size):
+                out[i] = fused((one[i] + zero + second[i] + third[i]) / by, alpha, out[i])
+        elif n == 4:
+            for i in range(out.size):
+                out[i] = fused((one[i] + zero + second[i] + third[i] + fourth[i]) / by, alpha, out[i])
+        else:
+            part = total[: out.size]
+            for i in range(out.size):
+                part[i] = one[i] + zero + second[i] + third[i] + fourth[i]
+            for number_of in range(4, n):
+                other = carray(pointer_to(addresses[number_of]), values.shape, values.dtype)[at : at + _BLOCK]
+                for i in range(out.size):
+                    part[i] += other[i]
+            for i in range(out.size):
+                out[i] = fused(part[i] / by, alpha, out[i])
+
+
+@kernel
+def _gather_step(
+    addresses: Array,
+    sizes: Array,
+    gradients: Array,
+    factors: Array,
+    out: Array,
+    patterns: Array,
+    mask: Pattern,
+    adds: bool,
+) -> Pattern:
+    """Write what a step adds to tensors, and the tensors too where `adds`. Returns the largest bits without sign."""
+    number, found, at = out.dtype.type, mask ^ mask, 0
+    for i in range(sizes.size):
+        by = number(factors[i])
+        values = carray(pointer_to(addresses[i]), (sizes[i],), out.dtype)
+        gradient = carray(pointer_to(gradients[i]), (sizes[i],), out.dtype)
+        end = at + sizes[i]
+        for start in range(at, end, _BLOCK):
+            stop = min(start + _BLOCK, end)
+            part, bits = out[start:stop], patterns[start:stop]
+            x, g = values[start - at : stop - at], gradient[start - at : stop - at]
+            if adds:
+                for k in range(part.size):
+                    part[k] = fused(g[k], by, x[k]) - x[k] + x[k]
+            else:
+                for k in range(part.size):
+                    part[k] = fused(g[k], by, x[k]) - x[k]
+            for k in range(bits.size):
+                found = max(found, bits[k] & mask)
+        at = end
+    return found

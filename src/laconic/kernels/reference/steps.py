@@ -1,0 +1,50 @@
+"""Steps of plain SGD, to the bits of torch's: the reference, in torch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from laconic.kernels.reference.finite import absolute_maximum
+from laconic.kernels.reference.sums import add_up
+
+
+@torch.no_grad()
+def step_along_mean(values: Tensor, vectors: Sequence[Tensor], *, divisor: int, lr: float) -> None:
+    """Take a step along the sum of vectors from 0, in their order, divided by a number: the mean, mostly.
+
+    Args:
+        values: (d,), changed in place.
+        vectors: At least one; (d,) each, of the type of `values`.
+        divisor: What the sum is divided by.
+        lr: What the quotient is multiplied by before it is subtracted.
+    """
+    mean = torch.empty_like(values)
+    add_up(vectors, mean, divisor=divisor)
+    values.add_(mean, alpha=-lr)
+
+
+@torch.no_grad()
+def gather_step(
+    tensors: Sequence[Tensor], gradients: Sequence[Tensor], factors: Sequence[float], out: Tensor, *, adds: bool
+) -> float:
+    """Write the change that a step makes to tensors: x + factor * gradient, rounded once, less x.
+
+    Args:
+        tensors: Tensors of any shapes, d elements in all; they stay as they are.
+        gradients: As many, of the same sizes.
+        factors: One for each tensor, such as -lr.
+        out: (d,), overwritten.
+        adds: Whether to add x again, which gives what a change that was sent and added gives.
+
+    Returns:
+        The largest magnitude of `out`; NaN if it has one.
+    """
+    parts = torch.split(out, [tensor.numel() for tensor in tensors])
+    for part, tensor, gradient, factor in zip(parts, tensors, gradients, factors, strict=True):
+        before = tensor.reshape(-1).to(out.dtype)
+        torch.add(before, gradient.reshape(-1).to(out.dtype), alpha=factor, out=part)
+        part -= before
+        if adds:
+            part += before
+    return absolute_maximum(out)

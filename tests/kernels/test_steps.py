@@ -1,0 +1,77 @@
+"""Steps of plain SGD: the compiled kernels against the reference and torch's own optimizer, bit for bit."""
+
+import pytest
+import torch
+
+from laconic.kernels import api
+from laconic.kernels.cpu import steps as cpu_steps
+from laconic.kernels.reference import steps as reference_steps
+from support.inputs import over_inputs
+
+SHAPES = [(3, 5), (), (0,), (5000,), (17,)]
+D = 5033
+
+
+def tensors_of(dtype, seed):
+    random = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=random, dtype=dtype) for shape in SHAPES]
+
+
+def as_vector(tensors):
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def stepped_by_torch(tensors, gradients, lr):
+    parameters = [torch.nn.Parameter(tensor.clone()) for tensor in tensors]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    torch.optim.SGD(parameters, lr=lr).step()
+    return as_vector([parameter.detach() for parameter in parameters])
+
+
+@pytest.mark.parametrize("kernels", [reference_steps, cpu_steps], ids=["plain", "cpu"])
+@over_inputs("dtype", [torch.float32, torch.float64])
+@over_inputs("n", [1, 2, 3, 4, 7])
+def test_a_step_along_the_mean_has_the_bits_of_a_mean_and_a_step_of_torch(kernels, n, dtype):
+    vectors = [as_vector(tensors_of(dtype, seed)) for seed in range(1, n + 1)]
+    for vector in vectors:
+        vector[:100] = -0.0
+    values = tensors_of(dtype, 0)
+    values[3][:200] = -0.0
+    mean = torch.zeros(D, dtype=dtype)
+    for vector in vectors:
+        mean = mean + vector
+    gradients = [part.view(shape) for part, shape in zip((mean / n).split([15, 1, 0, 5000, 17]), SHAPES, strict=True)]
+    made, expected = as_vector(values), stepped_by_torch(values, gradients, 0.1)
+    kernels.step_along_mean(made, vectors, divisor=n, lr=0.1)
+    assert torch.equal(made, expected)
+    assert torch.equal(made.signbit(), expected.signbit())
+
+
+@pytest.mark.parametrize("kernels", [reference_steps, cpu_steps], ids=["plain", "cpu"])
+@over_inputs("dtype", [torch.float32, torch.float64])
+def test_the_change_of_a_step_is_what_torch_s_step_changes(kernels, dtype):
+    tensors, gradients = tensors_of(dtype, 0), tensors_of(dtype, 1)
+    start = as_vector(tensors)
+    change = stepped_by_torch(tensors, gradients, 0.1) - start
+    for adds, expected in ((False, change), (True, change + start)):
+        out = torch.full((D,), torch.nan, dtype=dtype)
+        largest = kernels.gather_step(tensors, gradients, [-0.1] * 5, out, adds=adds)
+        assert torch.equal(out, expected)
+        assert largest == float(expected.abs().max())
+    assert torch.equal(as_vector(tensors), start)
+
+
+@over_inputs("kernels", [reference_steps, cpu_steps])
+def test_a_step_that_is_no_number_says_so(kernels):
+    for value in (torch.inf, torch.nan):
+        gradients = tensors_of(torch.float32, 1)
+        gradients[3][4321] = value
+        largest = kernels.gather_step(tensors_of(torch.float32, 0), gradients, [-0.1] * 5, torch.empty(D), adds=True)
+        assert not largest <= torch.finfo(torch.float32).max
+
+
+def test_gradients_of_other_sizes_than_their_tensors_are_refused():
+    tensors, gradients = [torch.ones(3), torch.ones(4)], [torch.ones(4), torch.ones(3)]
+    with pytest.raises(ValueError, match=r"^gather_step: gradients must have"):
+        api.gather_step(tensors, gradients, [1.0, 1.0], torch.empty(7), adds=True)
