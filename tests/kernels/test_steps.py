@@ -46,6 +46,11 @@ def test_a_step_along_the_mean_has_the_bits_of_a_mean_and_a_step_of_torch(kernel
     kernels.step_along_mean(made, vectors, divisor=n, lr=0.1)
     assert torch.equal(made, expected)
     assert torch.equal(made.signbit(), expected.signbit())
+    out = torch.full((D,), torch.nan, dtype=dtype)
+    largest = kernels.gather_mean_step(values, [-0.1] * 5, vectors, out, divisor=n)
+    assert torch.equal(out, expected)
+    assert torch.equal(out.signbit(), expected.signbit())
+    assert largest == float(expected.abs().max())
 
 
 @pytest.mark.parametrize("kernels", [reference_steps, cpu_steps], ids=["plain", "cpu"])

@@ -105,6 +105,8 @@ def _calls() -> list[Call]:
     add("add_up", "sums", vectors=lambda: [_floats(), _floats(seed=1), _floats(seed=2)], out=_floats, divisor=3)
     add("step_along_mean", "steps", values=_floats, divisor=3, lr=0.1,
         vectors=lambda: [_floats(seed=seed) for seed in range(1, 6)])  # fmt: skip
+    add("gather_mean_step", "steps", tensors=_tensors, factors=(1.0, 2.0, 3.0, 4.0, 5.0), out=_floats, divisor=3,
+        vectors=lambda: [_floats(seed=seed) for seed in range(1, 6)])  # fmt: skip
     add("gather_step", "steps", tensors=_tensors, gradients=_tensors, factors=(1.0, 2.0, 3.0, 4.0, 5.0), out=_floats,
         adds=True)  # fmt: skip
     add("all_finite", "finite", vector=_floats)

@@ -2,12 +2,15 @@
 
 import math
 
+import pytest
 import torch
 
 from laconic.algorithms.sgd_server import GlobalReplica
+from laconic.errors import NonFiniteError
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
+from laconic.training.replaced_tensors import HeldModel
 from laconic.training.server_model import ServerModel
 
 SHAPES = [(20, 30), (), (700,)]
@@ -21,7 +24,18 @@ def model_of(options, *, lr="kept", clipping=None, active=(True, True, True)):
     inner = torch.optim.SGD(groups, **{"lr": 0.1, **options})
     chosen = ActiveParameters(FlatParameters(inner).sizes)
     chosen.select(active)
-    return ServerModel(inner, chosen, LearningRates(inner, GlobalReplica(), lr), clipping, lends=True)
+    model = ServerModel(inner, chosen, LearningRates(inner, GlobalReplica(), lr), clipping, lends=True)
+    model.user = inner
+    return model
+
+
+def started(options, **others):
+    """Return a model whose steps may begin before all packets are there, and the user's parameters."""
+    model = model_of(options, **others)
+    user = FlatParameters(model.user)
+    held = HeldModel(user, model, equal=model.shared_vector)
+    model.step_for([], held)
+    return model, user, held
 
 
 def gradients(n, scale=1.0):
@@ -38,13 +52,13 @@ def test_a_step_in_one_pass_has_the_bits_of_a_mean_and_a_step_and_a_bound_on_the
         one, other = model_of({}), model_of({})
         for _ in range(3):
             vectors = gradients(n)
-            packet = one.one_pass.along_mean(vectors, largest_of(vectors))
+            values, largest = one.one_pass.along_mean(vectors, largest_of(vectors))
             total = torch.zeros(D)
             for vector in vectors:
                 total = total + vector
             expected = other.descend(total / n)
-            assert torch.equal(packet.values, expected), n
-            assert float(expected.abs().max()) <= packet.absolute_maximum < 10
+            assert torch.equal(values, expected), n
+            assert float(expected.abs().max()) <= largest < 10
         assert [group["lr"] for group in one.saved()["optimizer"]["param_groups"]] == [0.1, 0.03]
 
 
@@ -53,8 +67,8 @@ def test_weights_that_are_taken_count_in_the_bound():
     vectors = gradients(2)
     model.one_pass.along_mean(vectors, largest_of(vectors))
     model.take(torch.full((D,), 1000.0))
-    packet = model.one_pass.along_mean(vectors, largest_of(vectors))
-    assert 999 < float(packet.values.abs().max()) <= packet.absolute_maximum < 1001
+    values, largest = model.one_pass.along_mean(vectors, largest_of(vectors))
+    assert 999 < float(values.abs().max()) <= largest < 1001
 
 
 def test_other_steps_than_those_of_plain_sgd_with_numbers_of_usual_size_are_taken_as_before():
@@ -73,3 +87,53 @@ def test_other_steps_than_those_of_plain_sgd_with_numbers_of_usual_size_are_take
     assert torch.equal(large.shared_vector, before)
     large.take(torch.full((D,), 1e30))
     assert large.one_pass.along_mean(gradients(2), 5.0) is None
+
+
+def test_a_step_of_chunks_from_the_user_s_parameters_has_the_same_bits():
+    for n in (1, 2, 3, 4, 6):
+        one, user, _ = started({})
+        other = model_of({})
+        with torch.no_grad():
+            user.parameters[0][3, 4] = 7.0  # a weight that the user has loaded
+        other.take(user.values())
+        vectors = gradients(n)
+        values, write = one.one_pass.begin()
+        largest = max(write([vector[start:stop] for vector in vectors], start, stop)
+                      for start, stop in ((0, 256), (256, 700), (700, D)))  # fmt: skip
+        one.one_pass.end(largest)
+        expected = other.descend(sum(vectors[1:], vectors[0] + 0.0) / n)
+        assert torch.equal(values, expected), n
+        assert largest == float(expected.abs().max())
+
+
+def test_a_step_that_does_not_end_leaves_the_model_as_the_user_s_parameters_are():
+    model, user, _ = started({})
+    before = user.values()
+    for use in (
+        lambda: model.saved()["values"],
+        lambda: model.one_pass.take_back(),
+        lambda: model.descend(torch.full((D,), math.nan)),
+        lambda: model.one_pass.along_mean(gradients(2), 1e30),
+        lambda: model.one_pass.begin(),
+    ):
+        values, write = model.one_pass.begin()
+        write([vector[:500] for vector in gradients(2)], 0, 500)
+        assert not torch.equal(values, before)
+        use()
+        assert torch.equal(values, before)
+    values, write = model.one_pass.begin()
+    largest = write([torch.full((D,), math.inf)], 0, D)
+    with pytest.raises(NonFiniteError):
+        model.one_pass.end(largest)
+    model.one_pass.take_back()
+    assert torch.equal(values, before)
+
+
+def test_no_step_begins_where_the_model_may_be_other_than_the_user_s_parameters_or_steps_otherwise():
+    model, _, held = started({})
+    held.forget()
+    assert model.one_pass.begin() is None
+    held.end_step()
+    assert model.one_pass.begin() is not None
+    assert started({"momentum": 0.9})[0].one_pass.begin() is None
+    assert model_of({}).one_pass.begin() is None

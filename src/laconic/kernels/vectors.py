@@ -212,6 +212,24 @@ def step_along_mean(values: Tensor, vectors: Sequence[Tensor], *, divisor: int, 
     increment_version(values)
 
 
+def gather_mean_step(
+    tensors: Sequence[Tensor], factors: Sequence[float], vectors: Sequence[Tensor], out: Tensor, *, divisor: int
+) -> float:
+    """Write tensors plus each its factor times the sum of `vectors`, (d,) each, divided, to `out` (d,).
+
+    Returns its largest magnitude. See `reference/steps.py`.
+    """
+    checks.output("gather_mean_step", "out", out, checks.ALL_FLOATS)
+    checks.number("gather_mean_step", "number of factors", len(factors), len(tensors), len(tensors))
+    checks.number("gather_mean_step", "number of vectors", len(vectors), 1, checks.MAX_COUNT)
+    checks.number("gather_mean_step", "divisor", divisor, 1, checks.MAX_COUNT)
+    for number, vector in enumerate(vectors):
+        checks.vector("gather_mean_step", f"vector {number}", vector, (out.dtype,), out.numel(), out.device)
+    checks.tensors("gather_mean_step", tensors, out.numel())
+    made: float = fastest("steps", out.device).gather_mean_step(tensors, factors, vectors, out, divisor=divisor)
+    return made
+
+
 def gather_step(
     tensors: Sequence[Tensor], gradients: Sequence[Tensor], factors: Sequence[float], out: Tensor, *, adds: bool
 ) -> float:

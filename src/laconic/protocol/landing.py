@@ -1,6 +1,6 @@
 """A sum of dense packets that is made while they come: each chunk is added when it has landed of all of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, final
 
 from torch import Tensor
@@ -56,6 +56,7 @@ class SumWhileLanding:
         senders: Mapping[int, int],
         out: Tensor,
         meanwhile: Callable[[], object] | None = None,
+        write: Callable[[Sequence[Tensor], int, int], float] | None = None,
     ) -> None:
         """Begin a sum.
 
@@ -64,10 +65,12 @@ class SumWhileLanding:
             senders: by node, the workers whose frames come.
             out: where to write the mean of all, (d,).
             meanwhile: is called once when a chunk has landed, while others are under way.
+            write: `write(parts, start, stop)` writes what is made of all parts to `out` in place of their mean, and
+                returns its largest magnitude.
         """
         self._at = {rank: values.data_ptr() for rank, values in own.items()}
         self._own, self._senders, self._out = own, senders, out
-        self._meanwhile = meanwhile
+        self._meanwhile, self._write = meanwhile, self._write_mean if write is None else write
         self._landed: dict[int, dict[int, Tensor]] = {}  # by start and worker: chunks that the others lack
         self._n_added = 0
         self._largest = 0.0
@@ -90,13 +93,16 @@ class SumWhileLanding:
         if len(landed) < len(self._senders) or len({len(each) for each in landed.values()}) > 1:
             return
         parts = {**{rank: values[start:stop] for rank, values in self._own.items()}, **self._landed.pop(start)}
-        largest = add_up([part for _, part in sorted(parts.items())], self._out[start:stop], divisor=len(parts))
+        largest = self._write([part for _, part in sorted(parts.items())], start, stop)
         if self._largest == self._largest and not largest <= self._largest:  # NaN stays
             self._largest = largest
         self._n_added += stop - start
 
+    def _write_mean(self, parts: Sequence[Tensor], start: int, stop: int) -> float:
+        return add_up(parts, self._out[start:stop], divisor=len(parts))
+
     def mean_of(self, packets: Mapping[int, Packet]) -> tuple[Tensor, float] | None:
-        """Return the mean (d,) of these packets and its largest magnitude; None where that is not what was made."""
+        """Return what was made of these packets, (d,), and its largest magnitude; None where it is of others."""
         if self._n_added != self._out.numel() or packets.keys() != self._at.keys():
             return None
         for rank, packet in packets.items():

@@ -18,6 +18,7 @@ from laconic.protocol.job import Job, PlannedExchange
 from laconic.protocol.landing import EachWhileLanding, SumWhileLanding
 from laconic.protocol.layout import Shard
 from laconic.protocol.magnitudes import Magnitudes, within
+from laconic.protocol.one_pass import OnePassSteps, made_step
 from laconic.protocol.round_inputs import Active
 from laconic.telemetry.votes import VoteCounter
 from laconic.torch_compat import version_of
@@ -58,20 +59,6 @@ class OwnModel:
         parameters = self._step(direction, self._inbox.largest_in(direction))
         self._returned.add(storage_of(parameters))
         return parameters
-
-
-class OnePassSteps(Protocol):
-    """Steps the server's own model along a mean that is not written."""
-
-    def are_taken(self) -> bool:
-        """Return whether `along_mean` takes such steps now, unless numbers are large."""
-
-    def along_mean(self, vectors: Sequence[Tensor], largest: float) -> Dense | None:
-        """Take a step along the mean of vectors (d,), of which none has a magnitude above `largest`.
-
-        Returns:
-            The packet of the new parameters, finite; None where such a step cannot be taken, and was not.
-        """
 
 
 class ServerSession:
@@ -131,7 +118,8 @@ class ServerSession:
             self.view.descend = self._model.descend
         self.magnitudes = Magnitudes(job.algorithm, self.view.memory)
         self.steps: OnePassSteps | None = None
-        """Takes steps of the server's own model in one pass over the packets; None where it takes them as they come."""
+        """Takes steps of the server's own model in one pass over the packets; None for a mean and a step."""
+        self._stepped: SumWhileLanding | None = None  # the new parameters, if they were made while packets came
         self.view.descend_in_one_pass = self._descend_in_one_pass
         self.vote_counter: VoteCounter | None = None
         """Gets the agreement of votes in the rounds in which it is due; None while nobody asks."""
@@ -150,7 +138,7 @@ class ServerSession:
             self.magnitudes.begin(round_, lr)
         planned = self._planned = self.job.exchanges_in(round_)[exchange]
         self._shard = self.shard if planned.is_full else planned.shards[0]
-        self._frames, self._borrowed, self.landed = {}, {}, None
+        self._frames, self._borrowed, self.landed, self._stepped = {}, {}, None, None
 
     def take(self, rank: int, data: Encoded | Frame) -> None:
         """Take the frame of worker `rank`. A worker on the server's own node passes a `Frame`.
@@ -189,6 +177,13 @@ class ServerSession:
         }
         if not senders or len(own) < len(self._frames):
             return None
+        begun = None if self.steps is None else self.steps.begin()
+        if begun is not None:
+            vector, write = begun
+            self._stepped = SumWhileLanding(own, senders, vector, write=write)
+            return self._stepped
+        if self._may_step_in_one_pass():
+            return None
         self.landed = SumWhileLanding(own, senders, self._empty(self._shard.count), meanwhile)
         return self.landed
 
@@ -203,21 +198,17 @@ class ServerSession:
 
     def _may_sum_while_landing(self) -> bool:
         is_long = self._shard.count * self.job.dtype.itemsize >= LONG_BYTES
-        serves_mean = is_long and self.job.algorithm.in_round(self.view.round).serves_mean
-        return serves_mean and not self._may_step_in_one_pass()
+        return is_long and self.job.algorithm.in_round(self.view.round).serves_mean
 
     def _may_step_in_one_pass(self) -> bool:
         return self.steps is not None and self.steps.are_taken()
 
     def _descend_in_one_pass(self, inbox: Inbox) -> Dense | None:
         """See `Server.descend_mean`."""
-        vectors, largest = [], 0.0
-        for packet in inbox.values():
-            if type(packet) is not Dense or packet.values.dtype is not self.job.dtype or not packet.values.is_cpu:
-                return None
-            vectors.append(packet.values)
-            largest = max(largest, packet.absolute_maximum)
-        return self.steps.along_mean(vectors, largest) if vectors and self.steps is not None else None
+        if self.steps is None:
+            return None
+        made = made_step(self.steps, self._stepped, inbox, self.job.dtype)
+        return None if made is None else Dense(values=made[0], offset=self.view.offset).measured(made[1])
 
     def answer(self) -> Frame:
         """Return the one answer that goes to all workers."""

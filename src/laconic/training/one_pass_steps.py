@@ -3,23 +3,33 @@
 Bounds on the packets' numbers and on the parameters' show that the result is finite, so that nothing looks for it.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.kernels.api import absolute_maximum, step_along_mean
+from laconic.errors import NonFiniteError
+from laconic.kernels.api import absolute_maximum, gather_mean_step, slice_tensors, step_along_mean
 from laconic.torch_compat import note_step
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
 from laconic.training.local_steps import is_vanilla_sgd
 from laconic.training.step_guard import LARGE
-from laconic.wire import Dense
 
 _ROUNDING = 1 + 2**-20  # of a step, at most
+
+
+class Held(Protocol):
+    """What compares the user's parameters with the model that a server holds."""
+
+    flat: FlatParameters
+    """The user's parameters, which are the model's between two rounds unless the user has loaded others."""
+    is_known: bool
+    """Whether those count then."""
 
 
 @final
@@ -46,13 +56,46 @@ class MeanSteps:
         self._inner, self._flat, self._values = inner, flat, values
         self._active, self._learning_rates = active, learning_rates
         self._largest: float | None = None  # a bound on the magnitudes in `values`, if one is known
+        self.held: Held | None = None
+        """Has the user's parameters, from which a step may begin before all packets are there; else None."""
+        self._is_open = False  # whether `values` may lack the model, which the user's parameters then have
+
+    def begin(self) -> tuple[Tensor, Callable[[Sequence[Tensor], int, int], float]] | None:
+        """See `OnePassSteps`. A step that is taken back leaves what the user's parameters are."""
+        self.take_back()
+        held = self.held
+        if held is None or not (held.is_known and held.flat.are_plain and self.are_taken()):
+            return None
+        lrs, flat = self._learning_rates.by_group(), held.flat
+        self._is_open = True
+
+        def write(parts: Sequence[Tensor], start: int, stop: int) -> float:
+            tensors = slice_tensors(flat.parameters, start, stop)
+            factors = [-lr for lr in _of_slices(lrs, flat, start, stop)]
+            return gather_mean_step(tensors, factors, parts, self._values[start:stop], divisor=len(parts))
+
+        return self._values, write
+
+    def end(self, largest: float) -> None:
+        """See `OnePassSteps`."""
+        if not math.isfinite(largest):
+            raise NonFiniteError
+        self._is_open, self._largest = False, largest
+        note_step(self._inner)  # it never steps itself
+
+    def take_back(self) -> None:
+        """Take a step back that has begun and did not end."""
+        if self._is_open and self.held is not None:
+            self.held.flat.values(out=self._values)
+            self._is_open, self._largest = False, None
 
     def are_taken(self) -> bool:
         """See `OnePassSteps`."""
         return self._active.all_active and is_vanilla_sgd(self._inner) and not any(map(_is_fused, self._groups))
 
-    def along_mean(self, vectors: Sequence[Tensor], largest: float) -> Dense | None:
+    def along_mean(self, vectors: Sequence[Tensor], largest: float) -> tuple[Tensor, float] | None:
         """See `OnePassSteps`."""
+        self.take_back()
         lrs = self._learning_rates.by_group()
         if not self.are_taken() or not largest * max(1.0, *lrs) <= LARGE:
             return None
@@ -68,15 +111,26 @@ class MeanSteps:
             start = stop
         self._largest = (self._largest + max(lrs) * largest) * _ROUNDING
         note_step(self._inner)  # it never steps itself
-        return Dense(values=self._values).measured(self._largest)
+        return self._values, self._largest
 
     def forget(self) -> None:
         """Take note that the model is changed in another way."""
+        self.take_back()
         self._largest = None
 
     @property
     def _groups(self) -> Sequence[Mapping[str, Any]]:
         return self._inner.param_groups
+
+
+def _of_slices(lrs: Sequence[float], flat: FlatParameters, start: int, stop: int) -> list[float]:
+    """Return the learning rate of each parameter that has elements in start .. stop - 1."""
+    found, at = [], 0
+    for group, size in zip(flat.groups, flat.sizes, strict=True):
+        if max(at, start) < min(at + size, stop):
+            found.append(lrs[group])
+        at += size
+    return found
 
 
 def _is_fused(group: Mapping[str, Any]) -> bool:

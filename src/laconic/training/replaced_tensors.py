@@ -78,33 +78,35 @@ class HeldModel:
             held: the copies that must follow them.
             equal: the memory of a copy, (d,), if it has the same values as the user's parameters after each step.
         """
-        self._flat = flat
+        self.flat = flat
+        """The user's parameters."""
         self._held = held
         self._equal = equal
         self.shows: ServerModel | None = None
         """The held model, if the user's gets its values after each step."""
         self._seen = flat.values() if equal is None else equal  # the user's parameters after the last step, (d,)
-        self._is_known = True  # whether they count, if they are others now
+        self.is_known = True
+        """Whether the user's parameters count, if they are others now."""
 
     def take_up(self) -> None:
         """Before a step: take the user's parameters up if they are others than after the last one."""
-        if self._is_known and not self._flat.equals(self._seen):
-            values = self._flat.values()
+        if self.is_known and not self.flat.equals(self._seen):
+            values = self.flat.values()
             for each in self._held:
                 each.take(values)
 
     def end_step(self) -> None:
         """After a step: what the parameters are now is no user's doing."""
-        self._is_known = True
+        self.is_known = True
         if self._equal is None:
-            shown = self._flat if self.shows is None else self.shows.flat
+            shown = self.flat if self.shows is None else self.shows.flat
             shown.values(out=self._seen)
         if self.shows is not None:
-            self._flat.set_values(self._seen)
+            self.flat.set_values(self._seen)
 
     def forget(self) -> None:
         """Let the held model count at the next step, whatever weights are loaded before it: it was loaded itself."""
-        self._is_known = False
+        self.is_known = False
 
 
 def _kind(parameter: Tensor) -> tuple[torch.dtype, torch.device, torch.layout, torch.Size]:

@@ -20,7 +20,7 @@ from laconic.training.active_parameters import ActiveParameters
 from laconic.training.clipping import Clipping
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
-from laconic.training.one_pass_steps import MeanSteps
+from laconic.training.one_pass_steps import Held, MeanSteps
 from laconic.training.state_dict import InnerLoad
 from laconic.training.step_guard import StepGuard
 
@@ -79,10 +79,18 @@ class ServerModel:
         for source, own in zip(self._inner.param_groups, self.optimizer.param_groups, strict=True):
             own.update({key: value for key, value in source.items() if key != "params"})
 
-    def step_for(self, servers: Iterable[ServerSession]) -> None:
-        """Step in one pass over the packets of these servers, where that is possible."""
+    def step_for(self, servers: Iterable[ServerSession], held: Held | None = None) -> None:
+        """Step in one pass over the packets of these servers, where that is possible.
+
+        Args:
+            servers: the servers that this model belongs to.
+            held: has the user's parameters, if those are this model's between two rounds: then a step may begin before
+                all packets are there.
+        """
         for server in servers:
             server.steps = self.one_pass
+        if self.one_pass is not None:
+            self.one_pass.held = held
 
     def take(self, values: Tensor) -> None:
         """Go on from these parameters (d,), such as weights that a user has loaded."""
@@ -92,6 +100,8 @@ class ServerModel:
 
     def saved(self) -> dict[str, Any]:
         """Return the parameters and the optimizer's state."""
+        if self.one_pass is not None:
+            self.one_pass.take_back()
         self._take_options()
         return {"values": self.flat.values(), "optimizer": self.optimizer.state_dict()}
 

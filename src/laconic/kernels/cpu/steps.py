@@ -43,6 +43,18 @@ def gather_step(
     return magnitude_of(found, out.dtype)
 
 
+def gather_mean_step(
+    tensors: Sequence[Tensor], factors: Sequence[float], vectors: Sequence[Tensor], out: Tensor, *, divisor: int
+) -> float:
+    """See `reference.steps.gather_mean_step`."""
+    spans = spans_of(tensors, out)
+    if spans is None or not are_contiguous_floats(vectors, out.dtype) or not _rounds_as_torch(out.dtype):
+        return reference_steps.gather_mean_step(tensors, factors, vectors, out, divisor=divisor)
+    addresses = np.array([vector.data_ptr() for vector in vectors], np.uint64)
+    found = _gather_mean_step(*spans, np.array(factors), addresses, out.numpy(), *patterns_of(out), float(divisor))
+    return magnitude_of(found, out.dtype)
+
+
 @functools.cache
 def _rounds_as_torch(dtype: torch.dtype) -> bool:
     """Return whether torch adds a multiple of a vector as `fused` does: not on processors without that instruction."""
@@ -55,38 +67,72 @@ def _rounds_as_torch(dtype: torch.dtype) -> bool:
 
 @kernel
 def _step_along_mean(addresses: Array, values: Array, divisor: float, factor: float) -> None:
-    """Add the sum of vectors from 0, divided, times a factor. Few vectors are added in registers."""
+    """Add the sum of vectors from 0, divided, times a factor."""
     number = values.dtype.type
     by, alpha, zero, n = number(divisor), number(factor), number(0), addresses.size
-    total = np.empty(_BLOCK if n > 4 else 0, values.dtype)
+    total = np.empty(_BLOCK, values.dtype)
     for at in range(0, values.size, _BLOCK):
         out = values[at : at + _BLOCK]
         one = carray(pointer_to(addresses[0]), values.shape, values.dtype)[at : at + _BLOCK]
-        second = carray(pointer_to(addresses[min(1, n - 1)]), values.shape, values.dtype)[at : at + _BLOCK]
-        third = carray(pointer_to(addresses[min(2, n - 1)]), values.shape, values.dtype)[at : at + _BLOCK]
-        fourth = carray(pointer_to(addresses[min(3, n - 1)]), values.shape, values.dtype)[at : at + _BLOCK]
         if n == 1:
             for i in range(out.size):
                 out[i] = fused((one[i] + zero) / by, alpha, out[i])
-        elif n == 2:
+            continue
+        part = total[: out.size]
+        for i in range(out.size):
+            part[i] = one[i] + zero
+        for number_of in range(1, n):
+            other = carray(pointer_to(addresses[number_of]), values.shape, values.dtype)[at : at + _BLOCK]
             for i in range(out.size):
-                out[i] = fused((one[i] + zero + second[i]) / by, alpha, out[i])
-        elif n == 3:
-            for i in range(out.size):
-                out[i] = fused((one[i] + zero + second[i] + third[i]) / by, alpha, out[i])
-        elif n == 4:
-            for i in range(out.size):
-                out[i] = fused((one[i] + zero + second[i] + third[i] + fourth[i]) / by, alpha, out[i])
-        else:
-            part = total[: out.size]
-            for i in range(out.size):
-                part[i] = one[i] + zero + second[i] + third[i] + fourth[i]
-            for number_of in range(4, n):
-                other = carray(pointer_to(addresses[number_of]), values.shape, values.dtype)[at : at + _BLOCK]
-                for i in range(out.size):
-                    part[i] += other[i]
-            for i in range(out.size):
-                out[i] = fused(part[i] / by, alpha, out[i])
+                part[i] += other[i]
+        for i in range(out.size):
+            out[i] = fused(part[i] / by, alpha, out[i])
+
+
+@kernel
+def _gather_mean_step(
+    tensors: Array, sizes: Array, factors: Array, addresses: Array, out: Array, patterns: Array, mask: Pattern,
+    divisor: float,
+) -> Pattern:  # fmt: skip
+    """Write tensors plus the sum of vectors from 0, divided, times a factor. Up to four are added in registers.
+
+    Returns the largest of the bits, `patterns`, without their sign.
+    """
+    number, found, at, n = out.dtype.type, mask ^ mask, 0, addresses.size
+    by, zero, total = number(divisor), number(0), np.empty(_BLOCK, out.dtype)
+    for k in range(sizes.size):
+        alpha, end = number(factors[k]), at + sizes[k]
+        values = carray(pointer_to(tensors[k]), (sizes[k],), out.dtype)
+        for start in range(at, end, _BLOCK):
+            stop = min(start + _BLOCK, end)
+            part, bits, x = out[start:stop], patterns[start:stop], values[start - at : stop - at]
+            one = carray(pointer_to(addresses[0]), out.shape, out.dtype)[start:stop]
+            two = carray(pointer_to(addresses[min(1, n - 1)]), out.shape, out.dtype)[start:stop]
+            if n == 1:
+                for i in range(part.size):
+                    part[i] = fused((one[i] + zero) / by, alpha, x[i])
+            elif n == 2:
+                for i in range(part.size):
+                    part[i] = fused((one[i] + zero + two[i]) / by, alpha, x[i])
+            elif n == 4:
+                three = carray(pointer_to(addresses[2]), out.shape, out.dtype)[start:stop]
+                four = carray(pointer_to(addresses[3]), out.shape, out.dtype)[start:stop]
+                for i in range(part.size):
+                    part[i] = fused((one[i] + zero + two[i] + three[i] + four[i]) / by, alpha, x[i])
+            else:
+                sums = total[: part.size]
+                for i in range(part.size):
+                    sums[i] = one[i] + zero + two[i]
+                for number_of in range(2, n):
+                    other = carray(pointer_to(addresses[number_of]), out.shape, out.dtype)[start:stop]
+                    for i in range(part.size):
+                        sums[i] += other[i]
+                for i in range(part.size):
+                    part[i] = fused(sums[i] / by, alpha, x[i])
+            for i in range(bits.size):
+                found = max(found, bits[i] & mask)
+        at = end
+    return found
 
 
 @kernel

@@ -25,6 +25,32 @@ def step_along_mean(values: Tensor, vectors: Sequence[Tensor], *, divisor: int, 
 
 
 @torch.no_grad()
+def gather_mean_step(
+    tensors: Sequence[Tensor], factors: Sequence[float], vectors: Sequence[Tensor], out: Tensor, *, divisor: int
+) -> float:
+    """Write where a step along a mean leads from tensors, which stay as they are.
+
+    Args:
+        tensors: Tensors of any shapes, d elements in all.
+        factors: What the mean is multiplied by before it is added to each tensor, such as -lr.
+        vectors: At least one; (d,) each, of the type of `out`. Their sum from 0, in their order, is divided.
+        out: (d,), overwritten.
+        divisor: What the sum is divided by.
+
+    Returns:
+        The largest magnitude of `out`; NaN if it has one.
+    """
+    mean = torch.empty_like(out)
+    add_up(vectors, mean, divisor=divisor)
+    sizes = [tensor.numel() for tensor in tensors]
+    for part, tensor, by, factor in zip(
+        torch.split(out, sizes), tensors, torch.split(mean, sizes), factors, strict=True
+    ):
+        torch.add(tensor.reshape(-1).to(out.dtype), by, alpha=factor, out=part)
+    return absolute_maximum(out)
+
+
+@torch.no_grad()
 def gather_step(
     tensors: Sequence[Tensor], gradients: Sequence[Tensor], factors: Sequence[float], out: Tensor, *, adds: bool
 ) -> float:

@@ -1,0 +1,69 @@
+"""Steps of a server's own model along a mean that is not written: how a server session takes them."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from laconic.contract import Inbox
+from laconic.protocol.landing import SumWhileLanding
+from laconic.wire import Dense
+
+
+class OnePassSteps(Protocol):
+    """Steps the server's own model along a mean that is not written."""
+
+    def are_taken(self) -> bool:
+        """Return whether `along_mean` takes such steps now, unless numbers are large."""
+
+    def begin(self) -> tuple[Tensor, Callable[[Sequence[Tensor], int, int], float]] | None:
+        """Begin a step whose packets are still to come, if it can be taken back; end it by `end` or any other step.
+
+        Returns:
+            The vector (d,) that the new parameters are written to, and `write` as of `SumWhileLanding`.
+        """
+
+    def end(self, largest: float) -> None:
+        """Keep what was written since `begin`. `largest` is its largest magnitude.
+
+        Raises:
+            NonFiniteError: where that is inf or NaN. The step is taken back.
+        """
+
+    def along_mean(self, vectors: Sequence[Tensor], largest: float) -> tuple[Tensor, float] | None:
+        """Take a step along the mean of vectors (d,), of which none has a magnitude above `largest`.
+
+        Returns:
+            The new parameters (d,), finite, and a bound on their magnitudes; None where no such step was taken.
+        """
+
+
+def made_step(
+    steps: OnePassSteps, while_landing: SumWhileLanding | None, inbox: Inbox, dtype: torch.dtype
+) -> tuple[Tensor, float] | None:
+    """Take a step along an inbox's mean, or end the one that was taken while the packets came.
+
+    Args:
+        steps: takes it.
+        while_landing: what was made of the packets while they came, if anything.
+        inbox: the packets.
+        dtype: the model's type.
+
+    Returns:
+        As `OnePassSteps.along_mean`.
+
+    Raises:
+        NonFiniteError: as `OnePassSteps.end`.
+    """
+    made = None if while_landing is None else while_landing.mean_of(dict(inbox))
+    if made is not None:
+        steps.end(made[1])
+        return made
+    vectors, largest = [], 0.0
+    for packet in inbox.values():
+        if type(packet) is not Dense or packet.values.dtype is not dtype or not packet.values.is_cpu:
+            return None
+        vectors.append(packet.values)
+        largest = max(largest, packet.absolute_maximum)
+    return steps.along_mean(vectors, largest) if vectors else None
