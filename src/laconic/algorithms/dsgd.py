@@ -22,7 +22,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from laconic.compressors import COMPRESSORS, Compressor, Identity, dense, warn_of_growing_residual
+from laconic.compressors import COMPRESSORS, Compressor, Identity, warn_of_growing_residual
 from laconic.contract import (
     DENSE,
     Algorithm,
@@ -100,14 +100,14 @@ class DSGD(Algorithm):
         return Mixing.from_text(self.graph, n_workers, round_).neighbors(rank)
 
     def work(self, me: Worker) -> Step:
-        updated = me.updated
         if self.mixing == "choco":
-            return (yield from self._choco(me, updated))
+            return (yield from self._choco(me, me.updated))
         if self.mixing == "difference":
-            return (yield from self._difference(me, updated))
-        mixed = me.scratch()
+            return (yield from self._difference(me, me.updated))
+        sent, mixed = me.dense_updated(), me.scratch()
+        updated = sent.values
         arriving, neighbors = self._mix_while_they_come(me, updated, mixed)
-        reply = yield dense(updated, offset=me.offset)
+        reply = yield sent
         packets = reply.packets
         if (
             neighbors

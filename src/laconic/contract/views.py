@@ -76,6 +76,8 @@ class Worker(Side):
     """The gradient of this worker's mini-batch, (d,)."""
     largest_gradient: float | None = None
     """The largest magnitude in `gradient` as it was read; None where that is not known."""
+    largest_updated: float | None = None
+    """The largest magnitude in `updated` as it was read; None where that is not known."""
     gradient_tensors: Sequence[Tensor] = ()
     """The gradient as one tensor for each parameter tensor, if the algorithm `takes_gradient_tensors`."""
     read_change: Callable[[Tensor | None], Tensor] = field(default=lambda plus: torch.empty(0))
@@ -131,6 +133,11 @@ class Worker(Side):
         """Return a packet of `gradient` as it was read. Where its largest magnitude is known, it is not looked for."""
         packet = Dense(values=self.gradient, offset=self.offset)
         return packet if self.largest_gradient is None else packet.measured(self.largest_gradient)
+
+    def dense_updated(self) -> Dense:
+        """Return a packet of `updated`, which this reads, as `dense_gradient` does of `gradient`."""
+        packet = Dense(values=self.updated, offset=self.offset)
+        return packet if self.largest_updated is None else packet.measured(self.largest_updated)
 
     def change_plus_and_largest(self, other: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return `change_plus`, and the indices (k,) of its largest magnitudes, in one pass where possible."""

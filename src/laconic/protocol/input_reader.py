@@ -53,7 +53,7 @@ class InputReader:
         """
         self._limit, self.exceeds, self._plus = limit, False, None
         me, vector, gradient_at, self._share = self._me, inputs.vector, inputs.gradient_at, None
-        me.largest_gradient = None
+        me.largest_gradient = me.largest_updated = None
         me.read_change_and_largest = self._read_change_and_largest
         me.read_parameters = partial(self._vector, inputs.parameters)
         me.read_parameters_from = partial(self._vector_and_distance, inputs.parameters)
@@ -135,6 +135,11 @@ class InputReader:
 
     def _read_updated(self, parameters: Tensor | VectorSource, *, waits: bool) -> Tensor:
         """Return the change plus the parameters, (d,): not yet written where it `waits` for `write_share`."""
+        if self.unread is not None and not waits:
+            out = self._me.scratch()
+            largest = self.unread.updated_into(out)
+            if largest is not None:
+                return self._take_updated(out, largest)
         consecutive = () if isinstance(parameters, Tensor) else parameters.tensors()
         if self.unread is None or not consecutive:
             return self._me.change_plus(self._vector(parameters))
@@ -143,6 +148,12 @@ class InputReader:
             return self._read_change(plus)
         self._plus = plus
         return self._me.scratch()
+
+    def _take_updated(self, updated: Tensor, largest: float) -> Tensor:
+        self.unread, self._me.largest_updated = None, largest
+        self._me.require(math.isfinite(largest))
+        self.exceeds |= self._limit is not None and not largest <= self._limit
+        return updated
 
     def _read_change(self, plus: Tensor | Sequence[Tensor] | None) -> Tensor:
         """Return the change (d,), plus another vector (d,) if one is given."""

@@ -45,6 +45,12 @@ class VectorSource(Protocol):
     def largest_into(self, out: Tensor) -> float:
         """Write all elements to `out` (d,), and return the largest magnitude; NaN if it has one."""
 
+    def updated_into(self, out: Tensor) -> float | None:
+        """Write a change plus the parameters that it was made from to `out` (d,); return the largest magnitude.
+
+        None where the source does not know them: then nothing is written.
+        """
+
     def scaled(self) -> tuple[Sequence[Tensor], Sequence[float]] | None:
         """Return consecutive tensors and a factor of each, whose products are the vector; None if it is another."""
 
@@ -61,7 +67,7 @@ class SharedVector:
     def __init__(self, source: VectorSource, empty: Callable[[], Tensor]) -> None:
         """`source` is read when a worker asks for the vector; `empty` returns a vector (d,) with any content."""
         self.reads, self.into, self.tensors = source.reads, source.into, source.tensors
-        self.largest_into, self.scaled = source.largest_into, source.scaled
+        self.largest_into, self.scaled, self.updated_into = source.largest_into, source.scaled, source.updated_into
         self._empty = empty
         self._vector: Tensor | None = None
         self._version = 0

@@ -178,6 +178,7 @@ class DistributedOptimizer(OptimizerAround):
             algorithm, inner, local_steps, self.flat, active, self.driver, self._own,
             learning_rates=learning_rates, clipping=clipping,
         )  # fmt: skip
+        self.training.local.owns_model = True
         self.replica_check = ReplicaCheck(
             self.driver, inner, self.flat, replicas=replicas, every=0 if algorithm.is_asynchronous else check_every,
             compares_parameters=algorithm.replicas_equal and not self.serves_only,
@@ -242,8 +243,7 @@ class DistributedOptimizer(OptimizerAround):
         if self.joining is not None and not self.joining.goes_on(has_data=True):
             return None
         loss = None if closure is None else self._evaluate(closure)
-        scaler = self.__dict__  # what GradScaler has set
-        n_aborted = self.driver.aborted_rounds
+        scaler, n_aborted = self.__dict__, self.driver.aborted_rounds  # GradScaler sets attributes
         has_overflow = OVERFLOW in scaler and bool(scaler[OVERFLOW])
         if self.driver.rests:
             self.flat.drop_gradients()

@@ -26,7 +26,7 @@ from laconic.kernels.api import (
 from laconic.protocol.round_inputs import SharedVector
 from laconic.torch_compat import add_to_each
 from laconic.training.parameter_names import names_of
-from laconic.training.vector_sources import ChangeOfStep, ChangeSince, Unscaled, VectorCopy
+from laconic.training.vector_sources import ChangeByStep, ChangeOfStep, ChangeSince, Unscaled, VectorCopy
 
 
 class FlatParameters:
@@ -145,6 +145,10 @@ class FlatParameters:
     def change_of_step(self, learning_rates: Sequence[float]) -> "ChangeOfStep":
         """Return where to read the change by a step of plain SGD, -lr * gradient. `learning_rates`: by group."""
         return ChangeOfStep(self.gradient_tensors(), [-learning_rates[group] for group in self.groups])
+
+    def change_by_step(self, learning_rates: Sequence[float]) -> "ChangeByStep":
+        """Return where to read the same to the bits of a step that is taken, and subtracted."""
+        return ChangeByStep(self._checked, self.gradient_tensors(), [-learning_rates[group] for group in self.groups])
 
     def set_values(self, vector: Tensor) -> None:
         """Overwrite the parameters by `vector` (d,), in place."""

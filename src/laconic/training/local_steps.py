@@ -8,7 +8,8 @@ Conversely, one step of plain SGD changes the parameters by -lr times the gradie
 gets that, and the step is not taken, so that no parameters have to be copied before it and restored after it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from laconic.hyperparameters import is_number
 from laconic.torch_compat import has_step_hooks, note_step, step_is_replaced
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
-from laconic.training.vector_sources import ChangeOfStep, ChangeSince
+from laconic.training.vector_sources import ChangeByStep, ChangeOfStep, ChangeSince
 
 
 def check_local_steps(algorithm: Algorithm, local_steps: int) -> None:
@@ -53,6 +54,8 @@ class LocalSteps:
         self.many = local_steps
         self.are_taken = algorithm.consumes == "change" or local_steps > 1
         """Whether the inner optimizer steps before the exchange."""
+        self.owns_model = False
+        """Whether the model has the parameters of this process's worker, and of no other one."""
         self._inner = inner
         self._algorithm = algorithm
         self._flat = flat
@@ -65,8 +68,11 @@ class LocalSteps:
     def is_known_in(self, round_: int) -> bool:
         """Return whether the gradient gives the change before this round's exchange: one step of plain SGD."""
         algorithm = self._algorithm
-        takes_one = algorithm.consumes == "change" and algorithm.replicas_equal and self.steps_in(round_) == 1
-        return takes_one and self._flat.has_own_dtype and is_vanilla_sgd(self._inner)
+        if algorithm.consumes != "change" or self.steps_in(round_) != 1 or not is_vanilla_sgd(self._inner):
+            return False
+        if algorithm.replicas_equal:
+            return self._flat.has_own_dtype
+        return self.owns_model and self._flat.are_plain and not any(map(is_fused, self._inner.param_groups))
 
     def descend(self, support: Tensor | None, direction: Tensor, active: Sequence[bool]) -> bool:
         """Take the inner optimizer's step along a direction, to the bits of torch's SGD, without its many calls.
@@ -99,8 +105,14 @@ class LocalSteps:
         is_change = self._algorithm.consumes == "change"
         return self._flat.change_since(start, None if is_change else -self._learning_rate(at_zero=1.0))
 
-    def change_of_step(self, loss_scale: Tensor | None = None) -> ChangeOfStep:
-        """Return where to read the change of one step of plain SGD along gradients multiplied by `loss_scale`."""
+    def change_of_step(self, loss_scale: Tensor | None = None) -> ChangeOfStep | ChangeByStep:
+        """Return where to read the change of one step of plain SGD along gradients multiplied by `loss_scale`.
+
+        Where replicas differ, it has the bits that it has in the simulator, which takes the step: without a loss scale.
+        """
+        if not self._algorithm.replicas_equal:
+            assert loss_scale is None, "the gradients were divided by it"
+            return self._flat.change_by_step(self._learning_rates.by_group())
         scale = 1.0 if loss_scale is None else float(loss_scale)
         return self._flat.change_of_step([lr / scale for lr in self._learning_rates.by_group()])
 
@@ -154,6 +166,11 @@ class LocalSteps:
         if len(learning_rates) == 1:
             return of_group[0]
         return of_group[self._flat.groups].repeat_interleave(torch.tensor(self._flat.sizes, device=self._flat.device))
+
+
+def is_fused(group: Mapping[str, Any]) -> bool:
+    """Return whether a step of a parameter group is torch's fused one, which rounds otherwise."""
+    return bool(group.get("fused"))
 
 
 def is_vanilla_sgd(inner: Optimizer) -> bool:

@@ -4,9 +4,9 @@ Bounds on the packets' numbers and on the parameters' show that the result is fi
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any, Protocol, final
+from typing import Protocol, final
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -17,7 +17,7 @@ from laconic.torch_compat import note_step
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
-from laconic.training.local_steps import is_vanilla_sgd
+from laconic.training.local_steps import is_fused, is_vanilla_sgd
 from laconic.training.step_guard import LARGE
 
 _ROUNDING = 1 + 2**-20  # of a step, at most
@@ -91,7 +91,9 @@ class MeanSteps:
 
     def are_taken(self) -> bool:
         """See `OnePassSteps`."""
-        return self._active.all_active and is_vanilla_sgd(self._inner) and not any(map(_is_fused, self._groups))
+        return (
+            self._active.all_active and is_vanilla_sgd(self._inner) and not any(map(is_fused, self._inner.param_groups))
+        )
 
     def along_mean(self, vectors: Sequence[Tensor], largest: float) -> tuple[Tensor, float] | None:
         """See `OnePassSteps`."""
@@ -118,10 +120,6 @@ class MeanSteps:
         self.take_back()
         self._largest = None
 
-    @property
-    def _groups(self) -> Sequence[Mapping[str, Any]]:
-        return self._inner.param_groups
-
 
 def _of_slices(lrs: Sequence[float], flat: FlatParameters, start: int, stop: int) -> list[float]:
     """Return the learning rate of each parameter that has elements in start .. stop - 1."""
@@ -131,7 +129,3 @@ def _of_slices(lrs: Sequence[float], flat: FlatParameters, start: int, stop: int
             found.append(lrs[group])
         at += size
     return found
-
-
-def _is_fused(group: Mapping[str, Any]) -> bool:
-    return bool(group.get("fused"))  # which rounds otherwise

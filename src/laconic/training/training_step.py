@@ -234,12 +234,12 @@ class TrainingStep:
 
     def _step_with_known_change(self) -> None:
         """Run one round with the change of a step that is not taken."""
-        clipped: dict[int, Abort] = {}  # by rank; a round may be repeated, and a gradient is clipped once
+        clipped: dict[int, Abort] = {}  # by rank; a round may be repeated, and a gradient is changed once
 
         def inputs_of(rank: int) -> Inputs:
             self._workers.compute(rank)
             scale, abort = self._loss_scale, self._abort()
-            if self._clipping is not None:
+            if self._clipping is not None or (scale is not None and not self._algorithm.replicas_equal):
                 if rank not in clipped:
                     clipped[rank] = self._prepare_gradients()
                 scale, abort = None, max(clipped[rank], abort)

@@ -3,6 +3,7 @@
 They implement `VectorSource` of `protocol/round_inputs.py`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from laconic.kernels.api import (
     gather_change,
     gather_largest,
     gather_scaled,
+    gather_step,
     slice_tensors,
 )
 
@@ -79,6 +81,10 @@ class _Source(ABC):
         return divide(part, divisor)
 
     def scaled(self) -> tuple[Sequence[Tensor], Sequence[float]] | None:
+        """See `VectorSource`."""
+        return None
+
+    def updated_into(self, out: Tensor) -> float | None:
         """See `VectorSource`."""
         return None
 
@@ -162,14 +168,40 @@ class ChangeOfStep(_Source):
 
     def _factors_of(self, tensors: Sequence[Tensor], place: slice) -> Sequence[float]:
         """Return the factors of the tensors, which are those at these indices, the outer ones perhaps in part."""
-        if len(tensors) == len(self._factors):
-            return self._factors
-        factors, at = [], 0
-        for tensor, factor in zip(self.reads, self._factors, strict=True):
-            if max(at, place.start) < min(at + tensor.numel(), place.stop):
-                factors.append(factor)
-            at += tensor.numel()
-        return factors
+        return (
+            self._factors if len(tensors) == len(self._factors) else factors_between(self.reads, self._factors, place)
+        )
+
+
+class ChangeByStep(_Source):
+    """What a step of plain SGD that is not taken would change: to the bits of taking it, and subtracting."""
+
+    def __init__(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], factors: Sequence[float]) -> None:
+        """`factors`: by tensor, the learning rate times -1."""
+        super().__init__(gradients)
+        self._parameters, self._factors = parameters, factors
+
+    def updated_into(self, out: Tensor) -> float | None:
+        """See `VectorSource`."""
+        return gather_step(self._parameters, self.reads, self._factors, out, adds=True)
+
+    def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Plus) -> bool:
+        parameters, factors = self._parameters, self._factors
+        if place.stop - place.start < sum(map(Tensor.numel, self.reads)):
+            parameters = slice_tensors(parameters, place.start, place.stop)
+            factors = factors_between(self.reads, factors, place)
+        largest = gather_step(parameters, tensors, factors, part, adds=False)
+        return math.isfinite(largest) if plus is None else all_finite(_add(part, plus))
+
+
+def factors_between(tensors: Sequence[Tensor], factors: Sequence[float], place: slice) -> list[float]:
+    """Return the factors of those tensors that have elements at these indices of the vector that all make."""
+    found, at = [], 0
+    for tensor, factor in zip(tensors, factors, strict=True):
+        if max(at, place.start) < min(at + tensor.numel(), place.stop):
+            found.append(factor)
+        at += tensor.numel()
+    return found
 
 
 def _add(part: Tensor, plus: Tensor | Sequence[Tensor]) -> Tensor:
