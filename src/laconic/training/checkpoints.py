@@ -81,10 +81,7 @@ class Checkpoints:
             slices: where the slices of the vector begin that have rounds of their own.
         """
         self._slices = list(slices)
-        self._inner = inner
-        self._driver = driver
-        self._training = training
-        self._flat = flat
+        self._inner, self._driver, self._training, self._flat = inner, driver, training, flat
         self.held: HeldModel | None = None
         """What takes a user's weights up into the model that this rank serves."""
         self._parts: dict[str, Part] = {"driver": driver, "training": training}
