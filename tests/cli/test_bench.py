@@ -118,11 +118,13 @@ def test_rounds_stand_beside_the_bare_loop_and_messages_beside_seconds(tmp_path_
         "8",
         "--repeats",
         "3",
+        "--side-by-side",
+        "2",
     )
     ended, figures = ran(tmp_path_factory, "simulate", *arguments)
     assert_is_complete(figures, "simulate", ["simulation", "workers", "batch"])
     words = words_of(ended)
-    assert "2 workers, 407,050 parameters, one thread" in words
+    assert "2 workers, 407,050 parameters, 2 threads over a bare loop in one" in words
     assert "ring, first call" in words
     rows = {row["simulation"]: row for row in figures["rows"]}
     assert set(rows) == {"sgd", "compskip", "ring, first call", "ring, warm"}
@@ -316,6 +318,7 @@ def test_files_that_do_not_compare_are_refused(tmp_path, after, message):
         (("wire", "--d", "50"), "density=0.01 of d=50 is no element"),
         (("simulate", "--workers", "1"), "--workers 1 must be in 2 .. 4096"),
         (("simulate", "--batch-size", "0"), "--batch-size 0 must be in 1 .. 1000000"),
+        (("simulate", "--algorithms", "dsgd", "--side-by-side", "2"), "--side-by-side 2: the workers of dsgd have"),
         (("simulate", "--ring", "5000"), "--ring 5000 must be in 2 .. 2048"),
         (("scale", "--workers", "0"), "--workers 0 must be in 1 .. 4096"),
         (("scale", "--seconds", "0"), "--seconds 0 must be above 0"),

@@ -29,9 +29,10 @@ def measure_simulation(
     repeats: int,
     *,
     settings: Mapping[str, Mapping[str, str]],
+    side_by_side: int = 1,
     listen: Callable[[str], None] = lambda what: None,
 ) -> Iterator[Measurement]:
-    """Time rounds of each method in turns with a bare loop, on one thread and random images of MNIST's shape.
+    """Time rounds of each method in turns with a bare loop on one thread, on random images of MNIST's shape.
 
     Args:
         methods: The methods.
@@ -39,31 +40,36 @@ def measure_simulation(
         batches: Batch sizes per worker. The cost beyond the gradients does not depend on them.
         repeats: The number of turns.
         settings: Hyper-parameters by method.
+        side_by_side: The number of threads for the gradients of a simulation.
         listen: Gets the name of each case before it is measured.
 
     Yields:
         For each method and batch size, the times over the bare loop's.
 
     Raises:
-        ValueError: A method refuses its hyper-parameters or the number of workers.
+        ValueError: A method refuses its hyper-parameters, the number of workers, or gradients side by side.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         for method, batch in product(methods, batches):
             listen(f"{method}, batches of {batch}")
-            yield _row_of(method, dict(settings.get(method, {})), workers, batch, repeats)
+            yield _row_of(method, dict(settings.get(method, {})), workers, batch, repeats, side_by_side)
     finally:
         torch.set_num_threads(before)
 
 
-def _row_of(method: str, settings: Mapping[str, str], workers: int, batch: int, repeats: int) -> Measurement:
+def _row_of(
+    method: str, settings: Mapping[str, str], workers: int, batch: int, repeats: int, side_by_side: int
+) -> Measurement:
     random = torch.Generator().manual_seed(0)
     inputs = torch.randn(workers, batch, *_INPUT_SHAPE, generator=random)
     labels = torch.randint(_CLASSES, (workers, batch), generator=random)
     bare, model = (build("mlp", _INPUT_SHAPE, _CLASSES, seed=0) for _ in range(2))
     inner = torch.optim.SGD(model.parameters(), lr=_LR)
-    simulation = Simulation(model, inner, make_algorithm(method, settings), workers=workers, lr="kept")
+    simulation = Simulation(
+        model, inner, make_algorithm(method, settings), workers=workers, lr="kept", side_by_side=side_by_side
+    )
 
     def loss_of(model: torch.nn.Module, rank: int) -> Tensor:
         return cross_entropy(model(inputs[rank]), labels[rank])

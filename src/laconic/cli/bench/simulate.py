@@ -39,6 +39,10 @@ class SimulateOptions(OptionGroup):
         (10, 32, 128), "The batch size of each worker, in examples. Can be given several times.",
         within="[1, 1000000]", unit="examples",
     )  # fmt: skip
+    side_by_side: int = option(
+        1, "The number of threads for the gradients of a simulation; the bare loop has one.", within="[1, 4096]",
+        unit="threads",
+    )  # fmt: skip
     ring: int = option(
         1024, "The number of workers of the ring all-reduce whose messages are timed.", within="[2, 2048]",
         unit="workers",
@@ -56,16 +60,19 @@ def bench_simulate(context: typer.Context, options: SimulateOptions) -> None:
     methods = algorithms_in(options.algorithms)
     settings = settings_by_name(methods, options.set)
     workers, sizes, ring, repeats = options.workers, list(options.batch_size), options.ring, options.repeats
+    threads = options.side_by_side
     with json_output(options.json) as file:
         rows = measured(
             context,
             lambda listen: chain(
-                measure_simulation(methods, workers, sizes, repeats, settings=settings, listen=listen),
+                measure_simulation(
+                    methods, workers, sizes, repeats, settings=settings, side_by_side=threads, listen=listen
+                ),
                 measure_events(ring, repeats, listen=listen),
             ),
         )
         rounds = [row for row in rows if row.unit == "times"]
-        file.console.print(_rounds(rounds, workers, repeats))
+        file.console.print(_rounds(rounds, workers, repeats, threads))
         file.console.print(_events([row for row in rows if row.unit == "s"], ring))
         shown = {
             "workers": workers,
@@ -73,15 +80,17 @@ def bench_simulate(context: typer.Context, options: SimulateOptions) -> None:
             "ring": ring,
             "repeats": repeats,
             "set": settings,
+            "side_by_side": threads,
             "threads": 1,
         }
         finish(context, "simulate", shown, rows, file)
 
 
-def _rounds(rows: Sequence["Measurement"], workers: int, repeats: int) -> FittingTable:
+def _rounds(rows: Sequence["Measurement"], workers: int, repeats: int, side_by_side: int) -> FittingTable:
     d = rows[0].details["parameters"] if rows else 0
+    threads = "one thread" if side_by_side == 1 else f"{side_by_side} threads over a bare loop in one"
     table = bench_table(
-        f"simulate: {workers} workers, {d:,} parameters, one thread, median of {repeats}",
+        f"simulate: {workers} workers, {d:,} parameters, {threads}, median of {repeats}",
         "times: time of a round over that of a bare loop with the same gradients, measured in turns. *: more than the "
         "bar. extra: time of a worker's round beyond its gradient",
         ["method"], ["batch", "round", "bare", "extra", "rounds/s", "times", "quartiles", "bar"],
