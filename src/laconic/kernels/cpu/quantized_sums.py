@@ -113,6 +113,13 @@ def _fetch(typing: Any, address: Any) -> Codegen:  # noqa: ANN401
 
 
 @kernel
+def _uncounted(array: Array) -> Array:
+    """Return an array's memory as another one: for its slices no references are counted, which costs as a tile does."""
+    seen: Array = carray(pointer_to(uint64(array.ctypes.data)), array.shape, array.dtype)
+    return seen
+
+
+@kernel
 def _sum_tiles(
     addresses: Array, lows: Array, highs: Array, size: int, edges: Array, numbers: Array, bits: int, max_code: Any,  # noqa: ANN401
     minus: Any, codes: Array, total: Array, keys: Array, mask: Any, factor: Any, divisor: Any, start: int, stop: int,  # noqa: ANN401
@@ -132,6 +139,8 @@ def _sum_tiles(
         start: First element, a multiple of CHUNK. The other arguments are those of `stochastic_rounding._dequantize`.
         stop: Index behind the last element.
     """
+    lows, highs, edges, numbers = _uncounted(lows), _uncounted(highs), _uncounted(edges), _uncounted(numbers)
+    codes, total, keys = _uncounted(codes), _uncounted(total), _uncounted(keys)
     one, n_bytes = numbers[2], (total.size * bits + 7) // 8
     low_key, high_key = mask, ~mask
     for tile in range(start, stop, codes.size):
