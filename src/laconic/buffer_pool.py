@@ -13,6 +13,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from threading import RLock
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor
 _SMALLEST_POOLED = 1 << 11
 _HUGE_BYTES = 1 << 20  # from so many on, a vector lies in huge pages
 _SLAB_BYTES = 1 << 25  # so that vectors do not begin in a huge page each
+_RETAINED_BYTES = (1 << 25) - (1 << 16)  # about the largest block after which glibc retains more of what is freed
 _PATIENCE = 256  # a buffer unused for so many borrowings is dropped when a new one is allocated
 
 
@@ -67,6 +69,15 @@ def new_vector(count: int, dtype: torch.dtype, device: torch.device | None = Non
     return BUFFER_POOL.borrow(n_bytes).view(dtype)
 
 
+@cache
+def _retain_freed_memory() -> None:
+    """Let the C library retain what is freed, up to 64 MiB, as it does once it has freed a large block.
+
+    Otherwise it takes new pages from the system for many a gradient or temporary of this size.
+    """
+    torch.empty(_RETAINED_BYTES, dtype=torch.uint8)
+
+
 class _Slab:
     """Memory in huge pages, from which vectors are taken one behind the other. It is freed when all of them are."""
 
@@ -94,6 +105,8 @@ class VectorPool:
         self.dtype = dtype
         self.device = device
         self._slab: _Slab | None = None  # that new vectors are taken from
+        if count * dtype.itemsize >= LONG_BYTES:
+            _retain_freed_memory()
         self.free: defaultdict[torch.dtype, list[Tensor]] = defaultdict(list)
         """Vectors that are not in use, by type."""
 

@@ -19,7 +19,6 @@ from laconic.torch_compat import has_gradient_hooks
 Gradients = Sequence[Tensor | None]
 """The gradients of all parameters; None for one that the loss does not depend on."""
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-_RETAINED_BYTES = (1 << 25) - (1 << 16)  # about the largest block after which glibc retains more of what is freed
 _CHANGED = "modified by an inplace operation"  # as autograd says it
 
 
@@ -89,8 +88,6 @@ class SideBySide:
         self._threads = ThreadPoolExecutor(n - 1, thread_name_prefix="laconic-backward")
         self._begun: dict[int, _Begun] = {}  # by rank, in rank order
         self._coming: Iterator[int] = iter(())
-        # Otherwise the C library takes new pages from the system for nearly every gradient that a thread computes.
-        torch.empty(_RETAINED_BYTES, dtype=torch.uint8)
 
     def take(self, rank: int, present: Callable[[], Sequence[int]]) -> tuple[Forward, Gradients]:
         """Return what the passes of a worker have left, its gradients last.
