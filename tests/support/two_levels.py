@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import laconic
 from laconic.ddp.carriable import why_not
+from laconic.drivers.distributed import shared_memory
 from laconic.random_keys import make_key
 from support import ddp_models, small_model
 from support.deadlines import PATIENCE_S
@@ -56,6 +57,15 @@ def trained(rank: int, name: str, rounds: int, **settings: Any) -> tuple[Tensor,
             set_gradients(net, gradient(rank, round_))
             opt.step()
         return small_model.values(net), opt.traffic
+
+
+def trained_without_shared_memory(rank: int, name: str, rounds: int, **settings: Any) -> tuple[Tensor, laconic.Traffic]:
+    """The same where the other rank of a node is on another host, as far as it can see."""
+    folder, shared_memory.FOLDER = shared_memory.FOLDER, "/nowhere" if rank % 2 else shared_memory.FOLDER
+    try:
+        return trained(rank, name, rounds, **settings)
+    finally:
+        shared_memory.FOLDER = folder
 
 
 def expected(name: str, rounds: int, **settings: Any) -> tuple[Tensor, laconic.Traffic]:

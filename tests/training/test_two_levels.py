@@ -1,8 +1,11 @@
 """Ranks on one node average their gradients, and the method exchanges between nodes."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from laconic.drivers.distributed import shared_memory
 from laconic.drivers.distributed.nodes import on_hosts
 from laconic.protocol.ring_allreduce import ring_bytes
 from support import small_model, two_levels
@@ -36,12 +39,16 @@ def of():
     return lambda name: [found[name] for found in by_rank]
 
 
-def run_all(rank, cases):
-    return [two_levels.trained(rank, name, ROUNDS, **settings) for name, settings in cases]
+def run_all(rank, cases, train=two_levels.trained):
+    return [train(rank, name, ROUNDS, **settings) for name, settings in cases]
 
 
-def compared(cases):
-    by_rank = run_ranks(run_all, 4, list(cases.values()))
+def run_all_without_shared_memory(rank, cases):
+    return run_all(rank, cases, two_levels.trained_without_shared_memory)
+
+
+def compared(cases, run=run_all):
+    by_rank = run_ranks(run, 4, list(cases.values()))
     for case, (name, settings), *found in zip(cases, cases.values(), *by_rank, strict=True):
         values, traffic = two_levels.expected(name, ROUNDS, **settings)
         for rank, (own, _) in enumerate(found):
@@ -55,9 +62,40 @@ def test_two_nodes_do_what_two_workers_with_the_mean_gradients_do():
     by_rank = compared(CASES)
     d, n_tensors = small_model.N_PARAMETERS, 4
     leading, following = (by_rank[rank][0][1].inside for rank in (0, 1))
+    who_uses_what = ring_bytes(n_tensors + 1, 2, 4)
+    assert following.wire_bytes == ROUNDS * (who_uses_what + 4 * d)  # its gradient, in memory
+    assert leading.wire_bytes == ROUNDS * (who_uses_what + 4 * 8 + 4 * d)  # the result
+    leading, following = (by_rank[rank][list(CASES).index("local steps")][1].inside for rank in (0, 1))
+    n_results = ROUNDS // 2
+    assert following.wire_bytes == ROUNDS * (who_uses_what + 4 * d)
+    assert leading.wire_bytes == ROUNDS * (who_uses_what + 4 * d) + n_results * (4 * 8 + 4 * d)
+
+
+def test_ranks_that_cannot_share_memory_send_each_other_the_same_numbers():
+    by_rank = compared({case: CASES[case] for case in ("a server", "local steps")}, run_all_without_shared_memory)
+    d, n_tensors = small_model.N_PARAMETERS, 4
+    leading, following = (by_rank[rank][0][1].inside for rank in (0, 1))
     mean = ring_bytes(d + n_tensors + 1, 2, 4)
     assert following.wire_bytes == ROUNDS * mean
     assert leading.wire_bytes == ROUNDS * (mean + 4 * 8 + 4 * d)
+
+
+def test_shared_memory_is_not_made_where_it_does_not_fit(monkeypatch, tmp_path):
+    monkeypatch.setattr(shared_memory, "FOLDER", str(tmp_path))
+    assert shared_memory.make_file(1 << 60) is None
+    assert not [*tmp_path.iterdir()]
+    monkeypatch.setattr(shared_memory, "FOLDER", str(tmp_path / "nowhere"))
+    assert shared_memory.make_file(1 << 10) is None
+
+
+def test_another_file_of_the_same_name_is_not_taken_for_shared_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr(shared_memory, "FOLDER", str(tmp_path))
+    path, n_bytes = shared_memory.make_file(1 << 10), 1 << 10
+    assert shared_memory.open_file(path, n_bytes) is not None
+    assert shared_memory.open_file(path, n_bytes + 1) is None
+    Path(path).write_bytes(bytes(n_bytes))
+    assert shared_memory.open_file(path, n_bytes) is None
+    assert shared_memory.open_file(str(tmp_path / "missing"), n_bytes) is None
 
 
 @pytest.mark.slow

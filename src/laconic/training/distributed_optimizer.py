@@ -170,7 +170,6 @@ class DistributedOptimizer(OptimizerAround):
         )
         is_compared = len(training_ranks) > 1 and not self.serves_only
         self._initial = InitialGradient(channel, training_ranks) if is_compared else None
-        self._node_mean = NodeMean.of(self.flat, self.driver)
         self.joining: Joining | None = None
         self._needs_closure = not self.serves_only and (algorithm.second_gradient or self.driver.may_wait)
         self._own = OwnWorker(self.flat, self.driver)
@@ -179,6 +178,7 @@ class DistributedOptimizer(OptimizerAround):
             learning_rates=learning_rates, clipping=clipping,
         )  # fmt: skip
         self.training.local.owns_model = True
+        self._node_mean = NodeMean.of(self.flat, self.driver, steps_locally=self.training.local.are_taken)
         self.replica_check = ReplicaCheck(
             self.driver, inner, self.flat, replicas=replicas, every=0 if algorithm.is_asynchronous else check_every,
             compares_parameters=algorithm.replicas_equal and not self.serves_only,

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Self
 
-from laconic.buffer_pool import new_vector
+from torch import Tensor
+
 from laconic.drivers.distributed.nodes import Node
 from laconic.drivers.distributed.rounds import Processes
 from laconic.training.flat_parameters import FlatParameters
@@ -18,12 +19,18 @@ class NodeMean:
         self._flat, self._node, self._driver = flat, node, driver
 
     @classmethod
-    def of(cls, flat: FlatParameters, driver: Processes) -> Self | None:
-        """Return what averages inside the driver's node; None if each rank is a worker."""
-        return None if driver.node is None else cls(flat, driver.node, driver)
+    def of(cls, flat: FlatParameters, driver: Processes, *, steps_locally: bool) -> Self | None:
+        """Return what averages inside the driver's node; None if each rank is a worker. Collective over a node.
+
+        `steps_locally` says whether each rank takes steps with the mean; else only the leading one needs it.
+        """
+        if driver.node is None:
+            return None
+        driver.node.open_memory(flat.d, flat.dtype, flat.device, everywhere=steps_locally)
+        return cls(flat, driver.node, driver)
 
     def take(self, has_gradient: Sequence[bool], *, has_overflow: bool) -> tuple[list[bool], bool]:
-        """Overwrite the gradients by their mean. A parameter that only others have used counts as zero here.
+        """Overwrite the gradients by their mean where it is needed. One that only others have used counts as zero here.
 
         Args:
             has_gradient: by parameter, whether this rank has used it.
@@ -36,23 +43,24 @@ class NodeMean:
             PeerLostError: a rank of the node is missing.
         """
         flat, node, seconds = self._flat, self._node, self._driver.seconds
-        used = [float(has) for has in has_gradient]
-        total = new_vector(flat.d + len(used) + 1, flat.dtype, flat.device)  # the mean, who uses what, and the overflow
+        tail = [*map(float, has_gradient), math.nan if has_overflow else 0.0]  # who uses what
         source = flat.gradient_source()
-        total[flat.d :] = total.new_tensor([*used, math.nan if has_overflow else 0.0])
         seconds.phase("compute")
 
-        def write(start: int, stop: int) -> None:
-            if start < flat.d:
-                source.into(total, start, min(stop, flat.d), divisor=node.n_ranks)
+        def write(out: Tensor, start: int, stop: int) -> None:
+            if start < stop:
+                source.into(out, start, stop, divisor=node.n_ranks)
 
         try:
-            node.add_up(total, f"for the gradients of its node, round {self._driver.rounds}", write)
+            mean, sums = node.sum_of(
+                write, flat.d, tail, self._driver.job, f"for the gradients of its node, round {self._driver.rounds}"
+            )
         except BaseException as error:
             self._driver.give_up(error)
             raise
         seconds.phase("wait")
-        *users, overflow = total[flat.d :].tolist()
+        *users, overflow = sums
         of_node = [n > 0 for n in users]
-        flat.set_gradients(total[: flat.d], of_node)
+        if mean is not None:
+            flat.set_gradients(mean, of_node)
         return of_node, math.isnan(overflow)

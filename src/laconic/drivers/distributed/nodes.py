@@ -2,9 +2,12 @@
 
 | between | what travels | over |
 |---|---|---|
-| the ranks of a node, before each step | the mean of their gradients | a group of the node's ranks |
+| the ranks of a node, before each step | the mean of their gradients | memory that they share, or a group of them |
 | the nodes, in a round | the method's packets, one worker a node | a group of the leading ranks |
-| the ranks of a node, after a round | what the worker applies | a group of the node's ranks |
+| the ranks of a node, after a round | what the worker applies | the same |
+
+Where the ranks of a node are on one host, they hand vectors over in memory (`shared_memory.py`), and small messages of
+their group say when. A rank writes into a vector that another has read before a message that both have had.
 
 Settings, checks and totals go over the group of all ranks, as without nodes.
 """
@@ -22,6 +25,7 @@ from laconic.contract import Algorithm, Result
 from laconic.drivers.distributed.agreement import agree
 from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.meeting import Meeting
+from laconic.drivers.distributed.shared_memory import SharedMemory
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import is_number
 from laconic.protocol.abort import Abort
@@ -34,6 +38,8 @@ from laconic.wire import Dense, Sparse
 
 Nodes = Literal["auto"] | int | None
 """The argument `nodes`: "auto" for the ranks of one host name, their number, or None for no nodes."""
+
+Write = Callable[[Tensor, int, int], object]
 
 _NOTHING, _DENSE, _SPARSE, _SUPPORTED = range(4)  # what a node's other ranks get
 
@@ -139,6 +145,9 @@ class Node:
         self.sent = Count()
         """What this rank has sent to others of its node."""
         self.inside = Channel([group[rank] for rank in own], timeout_s, max_count)
+        self._memory: SharedMemory | None = None
+        self._everywhere = True
+        self._n_sets, self._n_sums = 1, 0
         self.between: Channel | None = None
         """The connection of the leading ranks; None on the others."""
         if rank == own[0]:
@@ -149,10 +158,71 @@ class Node:
         """The connections of this rank besides that of all ranks."""
         return [self.inside] if self.between is None else [self.inside, self.between]
 
-    def add_up(self, vector: Tensor, purpose: str, write: Callable[[int, int], object] | None = None) -> None:
-        """Add up `vector` (d,) over the ranks of the node, in place; `write` as for `Channel`. Collective over them."""
-        self.inside.all_reduce(vector, purpose, write)
-        self._count(ring_bytes(vector.numel(), self.n_ranks, vector.itemsize))
+    def open_memory(self, count: int, dtype: torch.dtype, device: torch.device, *, everywhere: bool) -> None:
+        """Let the ranks of the node hand vectors over in memory from now on, if they can. Collective over them.
+
+        Args:
+            count: length of the longest vector.
+            dtype: their type.
+            device: where they are.
+            everywhere: whether each rank needs the sums, and not the leading one alone.
+
+        Raises:
+            PeerLostError: a rank of the node is missing.
+        """
+        self._everywhere = everywhere
+        self._n_sets = 2 if everywhere else 1  # a rank may be a sum ahead of one that still reads
+        if device.type == "cpu":
+            self._memory = SharedMemory.of(self.inside, self._n_sets * self.n_ranks + 1, count, dtype)
+
+    def sum_of(
+        self, write: Write, count: int, tail: Sequence[float], like: Job, purpose: str
+    ) -> tuple[Tensor | None, list[float]]:
+        """Return the sums over the ranks of the node of a vector (count,) and of `tail`. Collective over them.
+
+        Args:
+            write: `write(out, start, stop)` writes these elements of this rank's vector to the same ones of `out`.
+            count: length of the vector.
+            tail: more numbers.
+            like: the job of the vector, which has its type and device, and where it is in the longest one.
+            purpose: as for `Transport.swap`.
+
+        Returns:
+            The sum of the vectors, None on a rank that does not need it; and those of the other numbers.
+
+        Raises:
+            PeerLostError: a rank of the node is missing.
+        """
+        own = torch.tensor(tail, dtype=like.dtype, device=like.device)
+        if self._memory is None:
+            total = new_vector(count + len(tail), like.dtype, like.device)
+            total[count:] = own
+            self.inside.all_reduce(total, purpose, lambda start, stop: write(total, start, min(stop, count)))
+            self._count(ring_bytes(total.numel(), self.n_ranks, total.itemsize))
+            return total[:count], total[count:].tolist()
+        leads, rank = self.between is not None, self.inside.rank
+        vectors = [vector[like.spec.offset :][:count] for vector in self._vectors_of_ranks(self._memory)]
+        if leads and not self._everywhere:
+            vectors[rank] = new_vector(count, like.dtype)  # nobody else reads it
+        write(vectors[rank], 0, count)
+        self.inside.all_reduce(own, purpose)  # and now all have written
+        self._count(ring_bytes(own.numel(), self.n_ranks, own.itemsize))
+        n_readers = self.n_ranks - 1 if self._everywhere else 1 - leads
+        self._count(n_readers * count * own.itemsize)
+        if not self._everywhere:
+            return (_added(vectors[0], vectors[1:]) if leads else None), own.tolist()
+        total = torch.add(*vectors[:2], out=new_vector(count, like.dtype))
+        return _added(total, vectors[2:]), own.tolist()
+
+    def _vectors_of_ranks(self, memory: SharedMemory) -> list[Tensor]:
+        """Return the vectors that the ranks write for the next sum."""
+        start = self._n_sums % self._n_sets * self.n_ranks
+        self._n_sums += 1
+        return [memory.vector(start + number) for number in range(self.n_ranks)]
+
+    def _result_at(self, memory: SharedMemory, job: Job, count: int) -> Tensor:
+        """Return where the leading rank leaves the values (count,) of a result."""
+        return memory.vector(self._n_sets * self.n_ranks)[job.spec.offset :][:count]
 
     def share(self, results: Sequence[RoundResult] | None, jobs: Sequence[Job], round_: int) -> list[RoundResult]:
         """Return what the leading rank gives, on all ranks of the node. Collective over them.
@@ -173,7 +243,14 @@ class Node:
 
     def _show(self, result: RoundResult, job: Job, round_: int) -> None:
         kind, *parts = _parts_of(result.results.get(self.number), result.supports.get(self.number))
-        about = torch.tensor([result.aborted, kind, *(part.numel() for part in parts)])
+        if self._memory is not None and parts:
+            values = parts.pop(0)
+            self._result_at(self._memory, job, values.numel()).copy_(values)
+            self._count((self.n_ranks - 1) * values.numel() * job.dtype.itemsize)
+            sizes = [values.numel(), *(part.numel() for part in parts)]
+        else:
+            sizes = [part.numel() for part in parts]
+        about = torch.tensor([result.aborted, kind, *sizes])
         self._broadcast(torch.nn.functional.pad(about, (0, 4 - about.numel())), round_)
         for part in parts:
             of_type = job.dtype if part.is_floating_point() else torch.int64
@@ -186,7 +263,10 @@ class Node:
         if kind == _NOTHING:
             return RoundResult(aborted=Abort(aborted), results={})
         values = new_vector(n_values, job.dtype, job.device)
-        self._broadcast(values, round_)
+        if self._memory is None:
+            self._broadcast(values, round_)
+        else:
+            values.copy_(self._result_at(self._memory, job, n_values))
         if kind == _DENSE:
             return RoundResult(aborted=Abort(aborted), results={self.number: values})
         indices = torch.empty(n_indices, dtype=torch.int64, device=job.device)
@@ -211,3 +291,10 @@ def _parts_of(found: Result | None, support: Tensor | None) -> tuple[Any, ...]:
     if isinstance(found, Sparse):
         return _SPARSE, found.values.dense(), found.indices
     return (_DENSE, found) if support is None else (_SUPPORTED, found, support)
+
+
+def _added(total: Tensor, vectors: Sequence[Tensor]) -> Tensor:
+    """Return the sum, in which the vectors (d,) are added in their order."""
+    for each in vectors:
+        total += each
+    return total

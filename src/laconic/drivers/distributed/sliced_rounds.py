@@ -4,11 +4,11 @@ All that a rank sends is sent by that thread, so that no collective begins in a 
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.buffer_pool import new_vector
 from laconic.contract import Algorithm, ModelSpec
 from laconic.drivers.distributed.agreement import Settings
 from laconic.drivers.distributed.nodes import Node, Nodes
@@ -19,7 +19,7 @@ from laconic.drivers.transport import Scheduler, carry_out
 from laconic.protocol.abort import Abort
 from laconic.protocol.exchanges import RankSessions, abandon_round
 from laconic.protocol.participation import Participation
-from laconic.protocol.round_inputs import Active, Inputs
+from laconic.protocol.round_inputs import Active, Inputs, VectorSource
 from laconic.protocol.round_result import RoundResult
 from laconic.protocol.server import Descend
 from laconic.protocol.slices import SlicedRank
@@ -54,6 +54,8 @@ class SlicedProcesses(Processes):
             algorithm, parameters=parameters, spec=spec, group=group, layout=layout, seed=seed, timeout_s=timeout_s,
             nodes=nodes, shards=shards, active=active, agreed={**agreed, "slices": str(self._bounds)}, kernels=kernels,
         )  # fmt: skip
+        if self.node is not None:
+            self.node.open_memory(self.job.d, self.job.dtype, self.job.device, everywhere=False)
         self.scheduler = Scheduler(self.channel)
         self._aborted: dict[int, Abort] = {}  # by slice, of those that have run in this round
 
@@ -96,12 +98,13 @@ class SlicedProcesses(Processes):
         """Return the inputs of slice `number` with the mean over the ranks of this node. Collective over them."""
         job, vector = self.sliced.slices[number].job, inputs.vector
         assert not isinstance(vector, Tensor), "it is read from the buckets"
-        total = new_vector(job.d + 1, job.dtype, job.device)  # and whether a rank aborts the round
-        vector.into(total, 0, job.d, divisor=node.n_ranks)
-        total[job.d] = inputs.abort.mark
-        node.add_up(total, f"for the gradients of its node, round {self.rounds}")
+        mean, (mark,) = node.sum_of(
+            partial(_write_share, vector, node.n_ranks), job.d, [inputs.abort.mark], job,
+            f"for the gradients of its node, round {self.rounds}",
+        )  # fmt: skip
         self.seconds.phase("wait")
-        return Inputs(vector=total[: job.d], parameters=inputs.parameters, abort=Abort.of_sum(float(total[job.d])))
+        given = vector if mean is None else mean
+        return Inputs(vector=given, parameters=inputs.parameters, abort=Abort.of_sum(mark))
 
     def end_round(self) -> list[RoundResult]:
         """End a round whose slices have all run, in the thread. Returns the results of the slices, in order."""
@@ -134,3 +137,8 @@ class SlicedProcesses(Processes):
         """Leave the group when the thread has carried out what was started. Not collective."""
         super().close()
         self.scheduler.close()
+
+
+def _write_share(vector: VectorSource, n_ranks: int, out: Tensor, start: int, stop: int) -> None:
+    if start < stop:
+        vector.into(out, start, stop, divisor=n_ranks)
