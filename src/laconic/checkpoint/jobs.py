@@ -1,11 +1,12 @@
 """What is saved and loaded: a `DistributedOptimizer` or an attached method over ranks, or a `Simulation`."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
 from laconic.ddp import Handle
+from laconic.drivers.distributed.meeting import refused_by
 from laconic.drivers.distributed.state_exchange import show
 from laconic.drivers.gathered import Schema
 from laconic.training.distributed_optimizer import DistributedOptimizer
@@ -17,6 +18,7 @@ INNER = "inner"
 _PURPOSE = "for a checkpoint"
 _MAX_BYTES = 1 << 18
 
+T = TypeVar("T")
 State = Mapping[str, Any]
 """Of one rank: the inner optimizer's state as "inner", the method's as "laconic"."""
 
@@ -115,6 +117,32 @@ class InOneProcess:
         others = {rank: {**state[KEY], INNER: state[INNER]} for rank, state in states.items() if rank}
         part = {**states[0][KEY], **({OTHERS: others} if others else {})}
         self._simulation.load_state_dict({**states[0][INNER], KEY: part})
+
+
+def agreed_arguments(job: Job, purpose: str, check: Callable[[], T]) -> T:
+    """Return what a check of this rank's arguments returns, when no rank has refused its own. Collective.
+
+    Args:
+        job: the job, which all ranks have.
+        purpose: for the errors of the others, such as "to save a checkpoint".
+        check: raises for a wrong argument.
+
+    Raises:
+        SetupError: another rank refuses its arguments; it has the rank's error.
+    """
+    found: list[T] = []
+    error: Exception | None = None
+    try:
+        found.append(check())
+    except Exception as refused:
+        error = refused
+    shown = job.gather("" if error is None else f"{type(error).__name__}: {error!s:.1000}", str)
+    if error is not None:
+        raise error
+    for rank, text in enumerate(shown):
+        if text:
+            raise refused_by(f"rank {rank}", purpose, text)
+    return found[0]
 
 
 def job_of(opt: object) -> Job:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from laconic.checkpoint.folders import MANIFEST, Manifest, path_of, saved_in
-from laconic.checkpoint.jobs import Job, job_of
+from laconic.checkpoint.jobs import Job, agreed_arguments, job_of
 from laconic.checkpoint.random_states import random_states, set_random_states
 from laconic.checkpoint.saving import check_objects, model_of
 from laconic.ddp import Handle
@@ -64,13 +64,17 @@ def load(
     Raises:
         CheckpointError: no checkpoint in the folder is complete, or it is of another model, method or version of
             laconic, or has other objects. Nothing has changed then, on any rank.
-        TypeError: an argument is of another type.
+        TypeError: an argument is of another type. The ranks whose arguments are right raise SetupError, at once.
         PeerLostError: a rank is missing.
     """
     job = job_of(opt)
-    found = model_of(job, model)
-    check_objects(objects)
-    read = _newest_read(job, path_of(folder))
+
+    def checked() -> tuple[Path, nn.Module]:
+        check_objects(objects)
+        return path_of(folder), model_of(job, model)
+
+    path, found = agreed_arguments(job, "to load a checkpoint", checked)
+    read = _newest_read(job, path)
     if read is None:
         return None
     _Load(job, found, objects or {}, read, random_state=random_state).run()

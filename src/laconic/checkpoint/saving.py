@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from laconic.checkpoint.folders import Writing, path_of, remove_older
-from laconic.checkpoint.jobs import Job, job_of
+from laconic.checkpoint.jobs import Job, agreed_arguments, job_of
 from laconic.checkpoint.parts import Part, file_of
 from laconic.checkpoint.random_states import random_states
 from laconic.ddp import Handle
@@ -57,19 +57,24 @@ def save(
 
     Raises:
         TypeError: something in the state is neither a tensor nor plain data, or an argument is of another type.
-        ValueError: for `keep` or `step`, or ranks save at different steps.
+        ValueError: for `keep` or `step`, or ranks save at different steps. A rank whose arguments are right raises
+            SetupError, at once, if those of another one are not.
         RuntimeError: a rank cannot be saved now.
         OSError: a rank cannot write, such as on a full disk. All ranks raise it. What was saved before is as it was.
         PeerLostError: a rank is missing.
     """
-    job, path = job_of(opt), path_of(folder)
-    step, keep = plain_number(step, "step", int), plain_number(keep, "keep", int)
-    if step < 0 or keep < 1:
-        raise OptionError(
-            Named("step", step), ", ", Named("keep", keep), ": a step is 0 or more, and 1 or more are kept"
-        )
-    found = model_of(job, model)
-    check_objects(objects)
+    job = job_of(opt)
+
+    def checked() -> tuple[Path, nn.Module]:
+        if plain_number(step, "step", int) < 0 or plain_number(keep, "keep", int) < 1:
+            raise OptionError(
+                Named("step", step), ", ", Named("keep", keep), ": a step is 0 or more, and 1 or more are kept"
+            )
+        check_objects(objects)
+        check_extra(extra)
+        return path_of(folder), model_of(job, model)
+
+    path, found = agreed_arguments(job, "to save a checkpoint", checked)
 
     def state() -> dict[str, Any]:
         return {
@@ -79,7 +84,7 @@ def save(
             "extra": dict(extra or {}), "random": random_states() if random_state else None,
         }  # fmt: skip
 
-    return _Save(job, path, step, keep).run(state)
+    return _Save(job, path, int(step), int(keep)).run(state)
 
 
 class _Save:
@@ -162,8 +167,16 @@ def model_of(job: Job, model: nn.Module | None) -> nn.Module:
     return found
 
 
+def check_extra(extra: Mapping[str, Any] | None) -> None:
+    """Raise TypeError for what has no names."""
+    if not isinstance(extra or {}, Mapping):
+        raise TypeError(f"checkpoint: extra is a {type(extra).__name__}; it must be a dictionary, by name")
+
+
 def check_objects(objects: Mapping[str, Any] | None) -> None:
     """Raise TypeError for an object that cannot save and load a state of its own."""
+    if not isinstance(objects or {}, Mapping):
+        raise TypeError(f"checkpoint: objects is a {type(objects).__name__}; it must be a dictionary, by name")
     for name, each in (objects or {}).items():
         if not (callable(getattr(each, "state_dict", None)) and callable(getattr(each, "load_state_dict", None))):
             raise TypeError(

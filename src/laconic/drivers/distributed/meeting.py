@@ -184,10 +184,7 @@ class Meeting:
         shown = read_gathered([text or _ABSENT for text in texts], Either(endings, {"value": schema}), purpose)
         for rank, content in enumerate(shown):
             if "refused" in content:
-                raise SetupError(
-                    f"{self._named([rank])} refused its own arguments ({purpose}), so this rank stops too: "
-                    f"{content['refused']:.{_MAX_REFUSAL}}"
-                )
+                raise refused_by(self._named([rank]), purpose, content["refused"])
         for rank, content in enumerate(shown):
             if "gave up" in content:
                 raise PeerLostError(
@@ -207,6 +204,11 @@ class Meeting:
 
     def _end_key(self, number: int) -> str:
         return f"{self._keys}/{number}/refused"
+
+
+def refused_by(named: str, purpose: str, text: str) -> SetupError:
+    """Return the error of a rank that stops because another one has refused its own arguments."""
+    return SetupError(f"{named} refused its own arguments ({purpose}), so this rank stops too: {text:.{_MAX_REFUSAL}}")
 
 
 @contextlib.contextmanager
