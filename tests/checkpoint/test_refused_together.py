@@ -40,7 +40,7 @@ def refused(rank, folder):
 
 
 @pytest.mark.slow
-def test_the_other_ranks_are_told_at_once_of_a_wrong_argument_and_whose_it_is(tmp_path):
+def test_the_other_ranks_end_at_once_with_a_wrong_argument_and_whose_it_is(tmp_path):
     right, wrong = run_ranks(refused, 2, str(tmp_path))
     for found in (right, wrong):
         assert found.pop("empty")

@@ -51,11 +51,13 @@ def over_nodes(net: nn.Module, method: laconic.Algorithm, **settings: Any) -> la
 
 def trained(rank: int, name: str, rounds: int, **settings: Any) -> tuple[Tensor, laconic.Traffic]:
     """The parameters and the traffic of a rank that trains over nodes."""
-    net = small_model.net()
+    net, seen = small_model.net(), []
     with over_nodes(net, with_test_settings(name), **settings) as opt:
+        laconic.observe(opt, seen.append)
         for round_ in range(rounds):
             set_gradients(net, gradient(rank, round_))
             opt.step()
+        assert sum((stats.inside for stats in seen), laconic.Count()) == opt.traffic.inside, name
         return small_model.values(net), opt.traffic
 
 

@@ -36,6 +36,7 @@ def test_the_counters_are_those_of_the_job():
         found = samples(endpoint.port)
     assert found['laconic_rounds_total{run="a"}'] == 3
     assert found['laconic_aborted_rounds_total{run="a"}'] == 0
+    assert found['laconic_inside_wire_bytes_total{run="a"}'] == 0
     for direction, count in (("up", job.traffic.up), ("down", job.traffic.down)):
         labels = f'{{direction="{direction}",exchange="update",run="a"}}'
         assert found[f"laconic_wire_bytes_total{labels}"] == count.wire_bytes > 0

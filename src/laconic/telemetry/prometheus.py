@@ -17,6 +17,7 @@ _METRICS: dict[str, tuple[str, str, tuple[str, ...]]] = {  # name: kind, help, l
     "wire_bytes": ("Counter", "bytes that crossed a link, headers included", _LEG),
     "payload_bits": ("Counter", "bits of packets, without headers", _LEG),
     "skips": ("Counter", "packets that were left out", _LEG),
+    "inside_wire_bytes": ("Counter", "bytes that this rank sent to others of its node", ()),
     "phase_seconds": ("Counter", "seconds by phase of a step", _PHASE),
     "residual_norm": ("Gauge", "norm of the residuals of this process's workers", ()),
     "vote_agreement": ("Gauge", "how far the workers' votes agree", ()),
@@ -86,6 +87,7 @@ class PrometheusEndpoint:
         for direction, counts in (("up", stats.up), ("down", stats.down)):
             for exchange, count in counts.items():
                 self._count_one(direction, exchange, count)
+        self._of("inside_wire_bytes").inc(stats.inside.wire_bytes)
         for phase, start_s, end_s in stats.phases:
             self._of("phase_seconds", phase).inc(max(0.0, end_s - start_s))
         if stats.residual_norm is not None:

@@ -1,7 +1,7 @@
 """One event a round, for whoever observes a job: its phases, its traffic, and whether it was aborted."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from laconic.telemetry.meter import Count, Meter, sum_by_exchange
@@ -26,6 +26,8 @@ class RoundStats:
     """Norm of all workers' residuals after the round, if it was asked for."""
     votes: Votes | None = None
     """How far the workers' votes agreed, if it was asked for and this process serves."""
+    inside: Count = field(default_factory=Count)
+    """What this rank has sent to others of its node; nothing where each rank is a worker."""
 
     def values(self) -> dict[str, float]:
         """Return the round's numbers by the names that a log shows them under; phases in seconds, added up by name."""
@@ -39,6 +41,8 @@ class RoundStats:
             values[f"round/{name}_s"] = values.get(f"round/{name}_s", 0.0) + end_s - start_s
         if self.residual_norm is not None:
             values["round/residual_norm"] = self.residual_norm
+        if self.inside.messages:
+            values["round/inside_wire_bytes"] = self.inside.wire_bytes
         if self.votes is not None:
             values["round/vote_agreement"] = self.votes.agreement
         return values
@@ -59,12 +63,17 @@ class Recorder:
     def __init__(
         self, meters: Sequence[Meter], seconds: Seconds | None = None,
         residual_norm: Callable[[], float] | None = None, voting: Sequence[Voting] = (),
+        inside: Callable[[], Count] = Count,
     ) -> None:  # fmt: skip
-        """Record what the workers' `meters` count and this rank's `seconds`, and the votes at the servers `voting`."""
+        """Record what the workers' `meters` count and this rank's `seconds`, and the votes at the servers `voting`.
+
+        `inside` returns what this rank has sent inside its node so far.
+        """
         self.observers: list[Observer] = []
         self._meters, self._seconds, self._residual_norm = meters, seconds, residual_norm
         self._norm_every: int | None = None
         self._voting, self._vote_counter = voting, VoteCounter()
+        self._inside, self._inside_before = inside, inside()
         self._before = self._counts()
 
     def observe(
@@ -79,7 +88,7 @@ class Recorder:
             every: The number of rounds from one of these to the next. The observer that wants the most has its way.
         """
         if not self.observers:
-            self._before = self._counts()
+            self._before, self._inside_before = self._counts(), self._inside()
             if self._seconds is not None:
                 self._seconds.phases = []
         self.observers.append(observer)
@@ -110,12 +119,13 @@ class Recorder:
             phases, self._seconds.phases = self._seconds.phases or [], []
         before, self._before = self._before, self._counts()
         up, down = (_difference(self._before[place], before[place]) for place in (0, 1))
+        inside_before, self._inside_before = self._inside_before, self._inside()
         wants_norm = self._norm_every is not None and round_ % self._norm_every == 0
         norm = self._residual_norm() if wants_norm and self._residual_norm is not None else None
         votes = self._vote_counter.taken()
         stats = RoundStats(
             round=round_, aborted=aborted, phases=phases, up=up, down=down, residual_norm=norm,
-            votes=None if aborted else votes,
+            votes=None if aborted else votes, inside=self._inside_before - inside_before,
         )  # fmt: skip
         for observer in self.observers:
             observer(stats)

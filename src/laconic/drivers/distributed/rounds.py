@@ -146,6 +146,7 @@ class Processes:
             self.seconds,
             partial(residual_norm, [part.worker.me.memory for part in parts if part.worker is not None]),
             voting=self._counting_votes(),
+            **({} if self.node is None else {"inside": partial(getattr, self.node, "sent")}),
         )
         if are_distinct([each.get("gpu") or None for each in shown]):
             self.send_from(self.job.device, "nccl")
