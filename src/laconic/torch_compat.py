@@ -293,6 +293,8 @@ def report_overflow(optimizer: Optimizer, found: bool) -> None:
     while frame is not None:
         scaler = frame.f_locals.get("self")
         if scaler is not None and issubclass(type(scaler), torch.amp.GradScaler):
+            if not scaler.is_enabled():  # then it keeps nothing
+                return
             checks = scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"]
             for check in checks.values():
                 check.fill_(float(found))

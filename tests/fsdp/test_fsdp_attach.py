@@ -13,7 +13,7 @@ from support.methods import with_test_settings
 from support.ranks import run_ranks
 
 pytestmark = pytest.mark.slow
-NAMES = ["sgd", "ec-sgd", "signsgd-mv", "csgd", "compskip", "dist-ef"]
+NAMES = ["sgd", "ec-sgd", "signsgd-mv", "csgd", "compskip", "dist-ef", "ssgd-mv"]
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,14 @@ def test_each_shard_is_trained_as_by_two_workers_with_the_means_of_their_nodes(o
 
 def test_training_goes_on_bit_for_bit_from_the_state_of_each_rank(of):
     by_rank = of("saved_and_loaded")
-    for name in ("ec-sgd", "compskip", "dist-ef"):
+    for name in ("ec-sgd", "compskip", "dist-ef", "ssgd-mv"):
         assert_equal(*(values for found in by_rank for values in found[name][:2]))
         assert [found[name][2] for found in by_rank] == 4 * [[each for each, _ in Net().named_parameters()]], name
+
+
+def test_a_state_between_two_exchanges_is_gone_on_with(of):
+    for found in of("saved_and_loaded"):
+        assert_equal(*found["diloco"][:2])
 
 
 def test_the_state_of_another_shard_and_a_file_of_all_ranks_are_refused(of):
@@ -63,6 +68,20 @@ def test_an_inf_in_one_shard_of_one_node_leaves_no_trace_on_any_rank(of):
             assert seen[1]["same memory"]
             assert found[name]["count"] == 1
         assert_equal(*(found[name]["values"] for found in by_rank))
+
+
+def test_an_inf_leaves_the_models_alike_where_the_step_exchanges(of):
+    by_rank = of("one_inf_by_step")
+    for name in by_rank[0]:
+        assert_equal(*(found[name]["values"] for found in by_rank))
+        assert {found[name]["count"] for found in by_rank} == {1}, name
+
+
+def test_steps_are_those_of_full_models_whose_nodes_average_their_gradients(of):
+    by_rank = of("local_steps")
+    for name in by_rank[0]:
+        assert_equal(*(found[name][0] for found in by_rank))
+        torch.testing.assert_close(*by_rank[0][name], rtol=1e-5, atol=1e-7)
 
 
 def test_unsharded_offloaded_and_half_precision_models_are_trained_alike_on_all_nodes(of):
@@ -115,8 +134,9 @@ def test_a_detached_model_gets_the_plain_mean_and_takes_another_method(of):
 
 def test_a_grad_scaler_skips_together_and_leaves_memories_unscaled(of):
     by_rank = of("scaled")
-    assert_equal(*(values for found in by_rank for values in (found[0], found[2])))
-    assert len({found[1] for found in by_rank}) == 1
+    for name in by_rank[0]:
+        assert_equal(*(values for found in by_rank for values in (found[name][0], found[name][2])))
+        assert len({found[name][1] for found in by_rank}) == 1
 
 
 def test_mistakes_are_named_on_all_ranks(of):

@@ -14,10 +14,13 @@ import laconic
 import laconic.checkpoint
 import laconic.fsdp
 from support import small_model
+from support.deadlines import PATIENCE_S
 from support.fsdp_refusals import refusals
-from support.fsdp_tasks import attached, full_values, mesh, methods_as_twins, sgd, sharded, trained
+from support.fsdp_tasks import Net, attached, full_values, mesh, methods_as_twins, sgd, sharded, trained
 from support.methods import with_test_settings
 from support.optimizers import Branches
+
+WITH_MEMORY = ("ec-sgd", "signsgd-mv", "compskip", "dropsign", "powersgd", "dist-ef", "sparse")
 
 
 def reloaded(state: Any) -> Any:
@@ -31,11 +34,12 @@ def reloaded(state: Any) -> Any:
 def saved_and_loaded(rank: int, over: DeviceMesh) -> dict[str, Any]:
     """Six steps at once, and three with a state that three others have left, by method; and a foreign state."""
     found: dict[str, Any] = {}
-    for name in ("ec-sgd", "compskip", "dist-ef"):
+    for name in ("ec-sgd", "compskip", "dist-ef", "diloco", "ssgd-mv"):
         method = with_test_settings(name)
+        settings = {"local_steps": 2} if name == "diloco" else {}  # so that it is saved between two exchanges
         net = sharded(over)
         optimizer = sgd(net)
-        handle = attached(net, method, over, optimizer=optimizer)
+        handle = attached(net, method, over, optimizer=optimizer, **settings)
         trained(net, optimizer, rank, range(3))
         states = copy.deepcopy([net.state_dict(), optimizer.state_dict()])
         own = reloaded(handle.state_dict())
@@ -45,7 +49,7 @@ def saved_and_loaded(rank: int, over: DeviceMesh) -> dict[str, Any]:
         again.load_state_dict(states[0])
         optimizer = sgd(again)
         optimizer.load_state_dict(states[1])
-        handle = attached(again, method, over, optimizer=optimizer)
+        handle = attached(again, method, over, optimizer=optimizer, **settings)
         handle.load_state_dict(own)
         found[name] = [values, trained(again, optimizer, rank, range(3, 6)), list(own["parameters"])]
         if name == "ec-sgd":
@@ -73,10 +77,11 @@ def _of_the_other_shard(rank: int, handle: laconic.fsdp.Handle) -> list[str]:
 def one_inf_in_one_shard(rank: int, over: DeviceMesh) -> dict[str, Any]:
     """Four steps; in the second one rank's gradient has an inf, in the only element of a parameter of shard 0."""
     found = {}
-    for name in ("ec-sgd", "signsgd-mv", "compskip"):
+    for name in WITH_MEMORY:
         net = sharded(over)
         optimizer = sgd(net)
-        handle = attached(net, with_test_settings(name), over)
+        method = with_test_settings(name)
+        handle = attached(net, method, over, optimizer=optimizer if method.reads_lr else None)
         seen = []
         for round_ in range(4):
             optimizer.zero_grad()
@@ -91,10 +96,51 @@ def one_inf_in_one_shard(rank: int, over: DeviceMesh) -> dict[str, Any]:
                 "aborted": handle.aborted, "all NaN": all(bool(each.isnan().all()) for each in gradients),
                 "same memory": str(before) == str(after),
             })  # fmt: skip
-            if not handle.aborted:
+            if not handle.aborted or method.reads_lr:
                 optimizer.step()
         found[name] = {"seen": seen, "values": full_values(net), "count": handle.traffic.aborted_rounds}
         handle.detach()
+    return found
+
+
+def one_inf_by_step(rank: int, over: DeviceMesh) -> dict[str, Any]:
+    """The same of methods that the optimizer's step exchanges."""
+    found = {}
+    for name, settings in {"ssgd-mv": {}, "diloco": {"local_steps": 2}, "sgd": {"local_steps": 2}}.items():
+        net = sharded(over)
+        optimizer = sgd(net)
+        handle = attached(net, with_test_settings(name), over, optimizer=optimizer, clip_norm=1.0, **settings)
+        for round_ in range(4):
+            optimizer.zero_grad()
+            loss = small_model.loss(net, rank, round_)
+            if (rank, round_) == (3, 1):
+                loss = loss + net.factor.sum() * torch.inf
+            loss.backward()
+            optimizer.step()
+        found[name] = {"values": full_values(net), "count": handle.traffic.aborted_rounds}
+        handle.detach()
+    return found
+
+
+def local_steps(rank: int, over: DeviceMesh) -> dict[str, list[Tensor]]:
+    """The parameters after local steps of a sharded model, and of full ones whose nodes average their gradients."""
+    found = {}
+    for name in ("diloco", "sgd", "signsgd-mv"):
+        method, settings = with_test_settings(name), {"local_steps": 1 if name == "signsgd-mv" else 3}
+        net = sharded(over)
+        optimizer = sgd(net)
+        handle = attached(net, method, over, optimizer=optimizer, clip_norm=0.3, **settings)
+        values = trained(net, optimizer, rank, range(6))
+        handle.detach()
+        plain = Net()
+        with laconic.DistributedOptimizer(
+            sgd(plain), method, model=plain, nodes=2, timeout_s=PATIENCE_S, lr="kept", clip_norm=0.3, **settings
+        ) as opt:
+            for round_ in range(6):
+                opt.zero_grad()
+                small_model.loss(plain, rank, round_).backward()
+                opt.step()
+        found[name] = [values, small_model.values(plain)]
     return found
 
 
@@ -215,30 +261,32 @@ def detached_and_replaced(rank: int, over: DeviceMesh) -> dict[str, Any]:
     return found
 
 
-def scaled(rank: int, over: DeviceMesh) -> list[Any]:
+def scaled(rank: int, over: DeviceMesh) -> dict[str, list[Any]]:
     """Training with a GradScaler, and without one; in its second step one rank meets inf."""
-    found: list[Any] = []
-    for is_scaled in (True, False):
-        net = sharded(over)
-        optimizer = sgd(net)
-        scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=2, enabled=is_scaled)
-        handle = attached(net, laconic.ECSGD(), over, grad_scaler=scaler, optimizer=None if is_scaled else optimizer)
-        for round_ in range(5):
-            optimizer.zero_grad()
-            loss = small_model.loss(net, rank, round_) * (torch.inf if (rank, round_) == (2, 1) else 1.0)
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
-        found += [full_values(net), scaler.get_scale()]
-        handle.detach()
+    found: dict[str, list[Any]] = {"ec-sgd": [], "diloco": []}
+    for name in found:
+        for is_scaled in (True, False):
+            net = sharded(over)
+            optimizer = sgd(net)
+            scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=2, enabled=is_scaled)
+            given = None if is_scaled and name == "ec-sgd" else optimizer
+            handle = attached(net, with_test_settings(name), over, grad_scaler=scaler, optimizer=given)
+            for round_ in range(5):
+                optimizer.zero_grad()
+                loss = small_model.loss(net, rank, round_) * (torch.inf if (rank, round_) == (2, 1) else 1.0)
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+            found[name] += [full_values(net), scaler.get_scale()]
+            handle.detach()
     return found
 
 
 _TASKS = {
     task.__name__: task
     for task in (
-        saved_and_loaded, one_inf_in_one_shard, kinds_of_shards, accumulated, two_passes, clipped, unlike_use,
-        detached_and_replaced, scaled,
+        saved_and_loaded, one_inf_in_one_shard, one_inf_by_step, local_steps, kinds_of_shards, accumulated, two_passes,
+        clipped, unlike_use, detached_and_replaced, scaled,
     )
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 
 import laconic
 import laconic.fsdp
+from laconic.ddp.carriable import why_not
 from support import small_model
 from support.deadlines import PATIENCE_S
 from support.methods import with_test_settings
@@ -117,7 +118,7 @@ def methods_as_twins(rank: int, over: DeviceMesh, names: list[str], rounds: int)
         method = with_test_settings(name)
         net = sharded(over)
         optimizer = sgd(net)
-        handle = attached(net, method, over, **({"optimizer": optimizer} if method.reads_lr else {}))
+        handle = attached(net, method, over, **({"optimizer": optimizer} if why_not(method) else {}))
         values = trained(net, optimizer, rank, range(rounds))
         found[name] = {"values": values, "traffic": handle.traffic, "total": handle.total_traffic()}
         handle.detach()

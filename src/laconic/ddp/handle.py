@@ -14,7 +14,7 @@ from laconic.ddp.hook_carrier import HookCarrier
 from laconic.ddp.idle_carrier import IdleCarrier
 from laconic.ddp.modes import check_modes
 from laconic.ddp.settings import Settings
-from laconic.ddp.step_carrier import StepCarrier
+from laconic.ddp.step_carrier import OptimizerCarrier, StepCarrier
 from laconic.ddp.trampoline import Trampoline
 from laconic.drivers.distributed.door import ATTACH, entered
 from laconic.drivers.distributed.meeting import refusals_shown
@@ -283,7 +283,7 @@ def say_when(carrier: Carrier, called: str = "") -> None:
 def _when(carrier: Carrier) -> str:
     if isinstance(carrier, IdleCarrier):
         return "exchanges nothing"
-    if isinstance(carrier, StepCarrier):
+    if isinstance(carrier, OptimizerCarrier):
         return "exchanges in the optimizer's step"
     if not carrier.overlap:
         return "exchanges at the end of the backward pass"

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from laconic.contract import Algorithm
-from laconic.ddp.replaced_step import ReplacedStep
+from laconic.ddp.replaced_step import Closure, ReplacedStep
 from laconic.ddp.settings import Settings
 from laconic.ddp.trampoline import Trampoline
 from laconic.drivers.distributed.rounds import Processes
@@ -34,30 +35,17 @@ class LocalGradients:
         return future
 
 
-class StepCarrier:
-    """The rounds of a method in the steps of a user's optimizer."""
+class OptimizerCarrier:
+    """The rounds of a method in the steps of a user's optimizer, whoever has left it gradients."""
 
     overlap = False
     n_slices = 1
 
-    def __init__(
-        self, ddp: DistributedDataParallel, trampoline: Trampoline, algorithm: Algorithm, settings: Settings
-    ) -> None:
-        """Make the ranks agree, and replace the optimizer's step. Collective."""
-        assert settings.optimizer is not None
-        self._ddp, self._optimizer, self.algorithm = ddp, settings.optimizer, algorithm
-        hand_over(ddp)
-        try:
-            self.wrapped = DistributedOptimizer(
-                settings.optimizer, algorithm, model=ddp.module, group=ddp.process_group, buffers="local", lr="kept",
-                **settings.of_step(),
-            )  # fmt: skip
-        except BaseException:
-            take_back(ddp)
-            raise
-        self._step = ReplacedStep(settings.optimizer, self._exchange)
-        let_scale(settings.optimizer, True)
-        trampoline.rounds = LocalGradients()
+    def __init__(self, optimizer: Optimizer, wrapped: DistributedOptimizer) -> None:
+        """Replace the optimizer's step by one of `wrapped`, which steps it in turn."""
+        self._optimizer, self.wrapped, self.algorithm = optimizer, wrapped, wrapped.algorithm
+        self._step = ReplacedStep(optimizer, self._exchange)
+        let_scale(optimizer, True)
         self._n_aborted = 0
 
     @property
@@ -79,18 +67,21 @@ class StepCarrier:
         """Whether the last round was aborted."""
         return self._n_aborted < self.driver.aborted_rounds
 
-    def _exchange(self, closure: Callable[[], Any] | None, step: Callable[..., Any]) -> Any:  # noqa: ANN401
+    def _exchange(self, closure: Closure, step: Callable[..., Any]) -> Any:  # noqa: ANN401
         """Take a step of all ranks, with what GradScaler has set in the user's optimizer."""
         inner, outer = vars(self._optimizer), vars(self.wrapped)
         given = {name: inner.pop(name) for name in (LOSS_SCALE, OVERFLOW) if name in inner}
         self._n_aborted = self.driver.aborted_rounds
         outer.update(given)
         try:
-            return self.wrapped.step(closure)
+            return self._take_step(closure)
         finally:
-            for name in given:
-                del outer[name]
+            for name in (LOSS_SCALE, OVERFLOW):
+                outer.pop(name, None)
             inner.update(given)
+
+    def _take_step(self, closure: Closure) -> Any:  # noqa: ANN401
+        return self.wrapped.step(closure)
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -102,4 +93,30 @@ class StepCarrier:
         self.wrapped.close()
         self._step.restore()
         let_scale(self._optimizer, False)
+
+
+class StepCarrier(OptimizerCarrier):
+    """The same, where DistributedDataParallel leaves each rank its own gradients."""
+
+    def __init__(
+        self, ddp: DistributedDataParallel, trampoline: Trampoline, algorithm: Algorithm, settings: Settings
+    ) -> None:
+        """Make the ranks agree, and replace the optimizer's step. Collective."""
+        assert settings.optimizer is not None
+        self._ddp = ddp
+        hand_over(ddp)
+        try:
+            wrapped = DistributedOptimizer(
+                settings.optimizer, algorithm, model=ddp.module, group=ddp.process_group, buffers="local", lr="kept",
+                **settings.of_step(),
+            )  # fmt: skip
+        except BaseException:
+            take_back(ddp)
+            raise
+        super().__init__(settings.optimizer, wrapped)
+        trampoline.rounds = LocalGradients()
+
+    def close(self) -> None:
+        """Leave the group, and give the optimizer its own step again. Not collective."""
+        super().close()
         take_back(self._ddp)

@@ -18,6 +18,7 @@ def attach(
     layout: str = "auto",
     seed: int = 0,
     timeout_s: float | None = None,
+    local_steps: int = 1,
     grad_scaler: torch.amp.GradScaler | None = None,
     clip_norm: float | None = None,
     clip_value: float | None = None,
@@ -36,11 +37,12 @@ def attach(
         method: what exchanges the gradients between nodes.
         mesh: of all ranks, in two dimensions: one is that of `fully_shard`, and the other one goes over the nodes. None
             where one process is alone.
-        optimizer: the user's optimizer. Methods that read the learning rate need it, and it skips the steps of aborted
-            rounds.
+        optimizer: the user's optimizer, which skips the steps of aborted rounds. Methods that read the learning rate
+            need it, and so do those that send changes or return parameters: they are exchanged in its step.
         layout: "auto", "allreduce", "rank0", "sharded", "allgather" or "peers"; each node is one rank of it.
         seed: seed of all random draws of the method.
         timeout_s: how long another rank is waited for, seconds; None for as long as the process group waits.
+        local_steps: steps of the optimizer, which it needs, per exchange.
         grad_scaler: what multiplies the loss, if a float16 script has it: memories then hold gradients as they are
             without it, however the scale changes.
         clip_norm: the largest norm of the direction, over all shards. None for no bound.
@@ -54,7 +56,7 @@ def attach(
         PeerLostError: if a rank is missing.
     """
     settings = Settings(
-        optimizer=optimizer, layout=layout, seed=seed, timeout_s=timeout_s, overlap=None, local_steps=1,
+        optimizer=optimizer, layout=layout, seed=seed, timeout_s=timeout_s, overlap=None, local_steps=local_steps,
         grad_scaler=grad_scaler, clip_norm=clip_norm, clip_value=clip_value, nodes=None,
     )  # fmt: skip
     return Handle(model, mesh, method, settings)

@@ -14,6 +14,7 @@ from laconic.ddp.settings import Settings
 from laconic.drivers.distributed.agreement import agree
 from laconic.drivers.distributed.meeting import Meeting, refusals_shown
 from laconic.fsdp.shard_carrier import ShardCarrier
+from laconic.fsdp.shard_step_carrier import ShardStepCarrier
 from laconic.fsdp.sharded_model import ShardedModel, check_not_empty, sharded_model
 from laconic.fsdp.trampoline import ShardTrampoline
 from laconic.protocol.layout import has_dedicated_server
@@ -66,7 +67,7 @@ class Handle(of_ddp.Handle):
         return module if isinstance(module, nn.Module) else None
 
 
-def _agreed(sharded: ShardedModel, method: Algorithm, settings: Settings) -> ShardCarrier:
+def _agreed(sharded: ShardedModel, method: Algorithm, settings: Settings) -> ShardCarrier | ShardStepCarrier:
     """Return what carries the method, when all ranks of all nodes have it. Collective."""
     meeting = Meeting.of_group(None, _TOPIC)
     timeout_s = timeout_s_of(None) if settings.timeout_s is None else settings.timeout_s
@@ -76,7 +77,8 @@ def _agreed(sharded: ShardedModel, method: Algorithm, settings: Settings) -> Sha
         **sharded.settings(),
     }, _PURPOSE, timeout_s)  # fmt: skip
     with refusals_shown(None, _TOPIC):
-        carrier = ShardCarrier(sharded, method, settings)
+        kind = ShardStepCarrier if _goes_by_step(method, settings) else ShardCarrier
+        carrier: ShardCarrier | ShardStepCarrier = kind(sharded, method, settings)
     try:
         meeting.gather(None, _PURPOSE, NoneType, _MAX_READY_BYTES, timeout_s)
     except BaseException:
@@ -88,12 +90,24 @@ def _agreed(sharded: ShardedModel, method: Algorithm, settings: Settings) -> Sha
 def _check_carriable(algorithm: Algorithm, settings: Settings) -> None:
     """Raise ValueError for a method that cannot be attached to a sharded model."""
     settings.check()
-    if reason := why_not(algorithm, knows_lr=True):
+    reasons = {
+        "its server takes each gradient as it arrives, and no rank waits for another": algorithm.is_asynchronous,
+        "its server holds the model and steps it": algorithm.server_steps,
+        "it evaluates each mini-batch at two points": algorithm.second_gradient,
+    }
+    if reason := next((reason for reason, holds in reasons.items() if holds), ""):
         raise ValueError(
-            f"method: laconic.fsdp cannot carry {algorithm.name}: {reason}; take one that turns gradients into a "
-            "direction, such as ec-sgd, or laconic.DistributedOptimizer with the plain module"
+            f"method: {algorithm.name} does not go with fully_shard: {reason}; take another method, such as ec-sgd, or "
+            "laconic.DistributedOptimizer with the plain module"
         )
-    if algorithm.reads_lr and settings.optimizer is None:
-        raise ValueError(f"method: {algorithm.name} reads the learning rate; pass optimizer=, which has it")
+    if settings.optimizer is None and settings.local_steps != 1:
+        raise ValueError(f"local_steps={settings.local_steps} are steps of an optimizer; pass optimizer=")
+    if settings.optimizer is None and (reason := why_not(algorithm)):
+        raise ValueError(f"method: a backward pass alone cannot carry {algorithm.name}: {reason}; pass optimizer=")
     if has_dedicated_server(settings.layout, by_arrival=False):
         raise ValueError(f'layout="{settings.layout}": its last rank trains nothing; use "rank0" or "auto"')
+
+
+def _goes_by_step(algorithm: Algorithm, settings: Settings) -> bool:
+    """Return whether the optimizer's step exchanges, and not the backward pass."""
+    return settings.local_steps != 1 or bool(why_not(algorithm, knows_lr=True))

@@ -18,11 +18,8 @@ class LocalShards:
         self.tensors = [nn.Parameter(local_tensor(parameter).detach()) for parameter in parameters]
         """By parameter, what this rank has of it. One may have no element."""
 
-    def take_gradients(self) -> dict[int, Tensor]:
-        """Take the gradients of now: each tensor's `.grad` is its part of them.
-
-        Returns:
-            by place, new gradients of zeros for parameters that have none.
+    def take_gradients(self) -> None:
+        """Take the gradients of now: each tensor's `.grad` is its part of them, or None.
 
         Raises:
             RuntimeError: a parameter was thawed, or all were replaced.
@@ -32,21 +29,21 @@ class LocalShards:
                 "a parameter was frozen when the method was attached, and is trained now, so that nodes would train it "
                 "apart; attach anew: handle.detach(), then laconic.fsdp.attach"
             )
-        absent: dict[int, Tensor] = {}
-        for place, (parameter, tensor) in enumerate(zip(self._parameters, self.tensors, strict=True)):
+        for parameter, tensor in zip(self._parameters, self.tensors, strict=True):
             local = local_tensor(parameter)
             if local.data_ptr() != tensor.data_ptr():  # FSDP has moved it
                 tensor.data = local
-            if parameter.grad is None:
-                absent[place] = torch.zeros_like(parameter)
-            else:
-                tensor.grad = local_tensor(parameter.grad)
-        if len(absent) == len(self.tensors):
+            tensor.grad = None if parameter.grad is None else local_tensor(parameter.grad)
+        if all(tensor.grad is None for tensor in self.tensors):
             raise RuntimeError(
-                "no parameter has a gradient after a backward pass that reduced some: they were replaced since the "
-                "method was attached; attach it after what replaces them"
+                "no parameter has a gradient: there was no backward pass, or they were replaced since the method was "
+                "attached; attach it after what replaces them"
             )
-        return absent
+
+    def absent(self) -> dict[int, Tensor]:
+        """Return, by place, new gradients of zeros for parameters that have none."""
+        pairs = enumerate(zip(self._parameters, self.tensors, strict=True))
+        return {place: torch.zeros_like(parameter) for place, (parameter, tensor) in pairs if tensor.grad is None}
 
     def gradients(self, absent: dict[int, Tensor]) -> list[Tensor]:
         """Return what this rank has of each gradient, with those of zeros."""
@@ -61,7 +58,20 @@ class LocalShards:
             if active[place]:
                 self._parameters[place].grad = gradient
 
+    def give_all(self) -> None:
+        """Let every parameter have the gradient of its tensor."""
+        for parameter, tensor in zip(self._parameters, self.tensors, strict=True):
+            parameter.grad = None if tensor.grad is None else _as_shard(tensor.grad, parameter)
+
     def drop_gradients(self) -> None:
         """Hold the gradients no longer; the parameters have them."""
         for tensor in self.tensors:
             tensor.grad = None
+
+
+def _as_shard(tensor: Tensor, parameter: DTensor) -> DTensor:
+    """Return this rank's part as a tensor that is sharded as a parameter is."""
+    return DTensor.from_local(
+        tensor, parameter.device_mesh, parameter.placements, run_check=False, shape=parameter.shape,
+        stride=parameter.stride(),
+    )  # fmt: skip

@@ -3,7 +3,6 @@
 from functools import partial
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from laconic.contract import Algorithm
 from laconic.ddp.backward_carrier import BackwardCarrier, Trained
@@ -13,7 +12,7 @@ from laconic.drivers.distributed.shards import Shards
 from laconic.fsdp.local_shards import LocalShards
 from laconic.fsdp.shard_rounds import ShardRounds
 from laconic.fsdp.sharded_model import ShardedModel
-from laconic.torch_compat import local_tensor, timeout_s_of
+from laconic.torch_compat import timeout_s_of
 
 _ADVICE = (
     "let model.set_requires_gradient_sync(False) stand before all passes but the last, and do not let gradients that "
@@ -36,8 +35,7 @@ class ShardCarrier(BackwardCarrier[ShardRounds]):
                 slices=lambda flat: [range(len(flat.parameters))], rounds=partial(ShardRounds, local),
                 watch=lambda: StepWatch(None, algorithm, model.parameters, _ADVICE),
             )  # fmt: skip
-            for tensor in model.fixed:
-                self.driver.channel.share(local_tensor(tensor) if isinstance(tensor, DTensor) else tensor)
+            model.share_fixed(self.driver.channel)
         except BaseException:
             shards.channel.close()
             raise

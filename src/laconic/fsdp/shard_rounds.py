@@ -37,7 +37,8 @@ class ShardRounds(SliceRounds):
         local = self._local
         for stream in streams:
             torch.cuda.current_stream(stream.device).wait_stream(stream)
-        absent = local.take_gradients()
+        local.take_gradients()
+        absent = local.absent()
         try:
             now = self._begin()
             if streams:

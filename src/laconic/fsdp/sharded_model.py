@@ -11,6 +11,8 @@ from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.distributed.tensor import DTensor, Shard
 
 from laconic.ddp.finding import module_in
+from laconic.drivers.distributed.channel import Channel
+from laconic.torch_compat import local_tensor
 from laconic.training.parameter_names import names_of
 
 _MESH = 'mesh = init_device_mesh(device, (nodes, ranks_of_a_node), mesh_dim_names=("replicate", "shard"))'
@@ -39,6 +41,11 @@ class ShardedModel:
         """The modules that `fully_shard` was called with."""
         assert isinstance(self.module, nn.Module)
         return (module for module in self.module.modules() if isinstance(module, FSDPModule))
+
+    def share_fixed(self, channel: Channel) -> None:
+        """Overwrite frozen parameters and buffers by those of the lowest node. Collective over the nodes."""
+        for tensor in self.fixed:
+            channel.share(local_tensor(tensor) if isinstance(tensor, DTensor) else tensor)
 
     def settings(self) -> dict[str, str | int]:
         """Return what must be equal on all ranks."""

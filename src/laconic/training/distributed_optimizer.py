@@ -55,6 +55,7 @@ class DistributedOptimizer(OptimizerAround):
     automatic: Automatic | None = None
     """What chooses the method, and what it has chosen; None if a method was given."""
     undecided: Undecided | None = None
+    _in_step: Callable[..., Processes] = Processes
 
     @shows_refusals(TOPIC)
     @may_choose
@@ -136,7 +137,7 @@ class DistributedOptimizer(OptimizerAround):
         self.server_model = ServerModel.lending(algorithm, inner, active, learning_rates, clipping)
         parameters = self.flat.values_by_torch()
         fixed = fixed_tensors(inner, model)
-        self.driver: Processes = (ProcessArrivals if algorithm.is_asynchronous else Processes)(
+        self.driver: Processes = (ProcessArrivals if algorithm.is_asynchronous else self._in_step)(
             algorithm, parameters=parameters, spec=self.flat.spec, group=group, layout=layout, seed=seed, active=active,
             timeout_s=timeout_s, descend=self.server_model.descend if self.server_model else None,
             clients_per_round=clients_per_round, nodes=nodes,
