@@ -292,9 +292,7 @@ def report_overflow(optimizer: Optimizer, found: bool) -> None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         scaler = frame.f_locals.get("self")
-        if scaler is not None and issubclass(type(scaler), torch.amp.GradScaler):
-            if not scaler.is_enabled():  # then it keeps nothing
-                return
+        if scaler is not None and issubclass(type(scaler), torch.amp.GradScaler) and scaler.is_enabled():
             checks = scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"]
             for check in checks.values():
                 check.fill_(float(found))
@@ -387,11 +385,8 @@ def reduce_hooks_of(module: torch.nn.Module) -> list[Any]:
     """
     # torch has a method to set one, but none that returns it. Since 2.7; a list of groups since 2.12.
     state = module._get_fsdp_state()  # type: ignore[operator]
-    if hasattr(state, "_fsdp_param_groups"):
-        groups = state._fsdp_param_groups
-    else:
-        groups = [] if state._fsdp_param_group is None else [state._fsdp_param_group]
-    return [group._all_reduce_hook for group in groups]
+    groups = state._fsdp_param_groups if hasattr(state, "_fsdp_param_groups") else [state._fsdp_param_group]
+    return [group._all_reduce_hook for group in groups if group is not None]
 
 
 def local_tensor(shard: Tensor) -> Tensor:

@@ -27,9 +27,9 @@ class ShardOptimizer(Optimizer):
         place_of = {id(parameter): place for place, parameter in enumerate(model.parameters)}
         groups = []
         for group in optimizer.param_groups:
-            places = [place_of[id(each)] for each in group["params"] if id(each) in place_of]
-            names = [model.names[place] for place in places]
-            groups.append({**group, "params": [local.tensors[place] for place in places], "param_names": names})
+            trained = [place_of[id(each)] for each in group["params"] if id(each) in place_of]
+            names = [model.names[place] for place in trained]
+            groups.append({**group, "params": [local.tensors[place] for place in trained], "param_names": names})
         super().__init__(groups, {})
 
     def take_options(self) -> None:
