@@ -64,6 +64,10 @@ class CSGD(Algorithm):
                 )
 
     @property
+    def serves_mean(self) -> bool:
+        return True
+
+    @property
     def separable(self) -> bool:
         return self.partitions or (self.compressor.separable and self.server_compressor.separable)
 

@@ -146,7 +146,7 @@ class Algorithm(ABC):
 
     @property
     def serves_mean(self) -> bool:
-        """Whether `serve` reads nothing but the mean of dense packets, so that it can be made while they come.
+        """Whether `serve` reads nothing but the mean of packets, so that it can be made while long ones come.
 
         Also where it reads the sum of one packet: as in mode "arrivals".
         """

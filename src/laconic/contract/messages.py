@@ -10,6 +10,8 @@ from torch import Tensor
 from laconic.torch_compat import version_of
 from laconic.wire import Dense, Ends, Packet, Signs
 
+MadeMean = tuple[Tensor, float] | tuple[Tensor, None, Ends]
+
 
 class Inbox(Mapping[int, Packet]):
     """The packets that reached the server, by worker: always in rank order, not in order of arrival."""
@@ -21,7 +23,7 @@ class Inbox(Mapping[int, Packet]):
         empty: Callable[[], Tensor],
         skipped: frozenset[int] = frozenset(),
         vote_buffer: Callable[[], Tensor] | None = None,
-        made_mean: Callable[[Mapping[int, Packet]], tuple[Tensor, float] | None] | None = None,
+        made_mean: Callable[[Mapping[int, Packet]], MadeMean | None] | None = None,
     ) -> None:
         """Make the inbox of one exchange. A worker in neither `packets` nor `skipped` was not delivered.
 
@@ -31,7 +33,7 @@ class Inbox(Mapping[int, Packet]):
             empty: makes a vector of the server's slice with arbitrary content, valid for this round.
             skipped: the workers that sent the control frame SKIP.
             vote_buffer: makes an int8 vector of the same length with arbitrary content.
-            made_mean: returns the mean of these packets, (d,), and its largest magnitude, if it is there already.
+            made_mean: returns the mean of these packets, (d,), and its largest magnitude or its ends, if it is there.
         """
         self._packets = dict(sorted(packets.items()))
         self.n_workers = n_workers
@@ -164,6 +166,8 @@ class Reply:
     """Makes a vector (count,) with arbitrary content."""
     packets: Mapping[int, Packet] = field(default_factory=dict)
     """Without a server: the neighbors' packets, in rank order."""
+    take_made: Callable[[Packet], Tensor | None] | None = None
+    """Returns the dense form (d,) of a packet, once, if it was made while the packet came."""
     home: tuple[torch.dtype, torch.device] | None = None
     """Type and device of what `empty` makes, where it is known without making one."""
 
@@ -180,6 +184,9 @@ class Reply:
             part = parts[0]
             if type(part) is Dense and self.home == (part.values.dtype, part.values.device):
                 return part.values  # it already has a vector
+            made = None if self.take_made is None else self.take_made(part)
+            if made is not None:
+                return made
             full = self.empty()
             if type(part) is Dense:
                 return part.dense().to(full)  # to the device and dtype of the model

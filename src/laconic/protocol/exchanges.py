@@ -13,6 +13,7 @@ from laconic.protocol.abort import Abort
 from laconic.protocol.frames import Answer, read_frame
 from laconic.protocol.job import Job, PlannedExchange
 from laconic.protocol.landing import Landing, SumWhileLanding
+from laconic.protocol.landing_codes import MeanOfCodes, answer_of_codes
 from laconic.protocol.layout import Shard
 from laconic.protocol.legs import Answering
 from laconic.protocol.participation import Participation
@@ -250,7 +251,7 @@ class _Swapping:
         self.n_frames = self.n_bytes = 0  # to and from others, and their bytes
         self.frames: dict[int, Answer] = {}  # the answers: by server, or by the neighbor's rank where nobody answers
         self.reply: Frame | None = None
-        self.landing: SumWhileLanding | None = None
+        self.landing: SumWhileLanding | MeanOfCodes | None = None
         self.meanwhile: Callable[[], object] | None = None
 
     def uploads(self, lr: float) -> Swap:
@@ -296,6 +297,7 @@ class _Swapping:
             self.meanwhile()
         self.phase("wait")
         rank, server, ends, name = self.rank, self.server, self.ends, self.planned.exchange.name
+        worker = self.worker
         if server is not None:
             if rank.job.layout.has_server:  # otherwise all workers must decide alike
                 server.view.link_bytes_per_s = link_bytes_per_s
@@ -314,7 +316,7 @@ class _Swapping:
             self.phase("decode")
         return Swap(
             outgoing=down, expected=(*ends.answerers,), purpose=f"for its answer of round {self.place[0]}",
-            take=self._take_answer,
+            take=self._take_answer, landing=None if worker is None else answer_of_codes(worker, self.planned, server),
         )  # fmt: skip
 
     def _take_answer(self, node: int, data: Encoded) -> None:

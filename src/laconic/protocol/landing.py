@@ -10,12 +10,13 @@ from laconic.wire import Dense, Packet
 
 
 class Landing(Protocol):
-    """What is told of chunks of a long dense frame as they land."""
+    """What is told of chunks of a long frame as they land."""
 
     def chunk(self, node: int, values: Tensor, start: int) -> None:
         """Take the values (n,) from `start` on of this node's frame. They are not checked yet: only scratch may change.
 
-        They stay where they are until the round ends.
+        They stay where they are until the round ends. Of a frame that is not dense they are all bytes of its payload,
+        uint8, of which `start` have come.
         """
 
 

@@ -16,13 +16,14 @@ from laconic.protocol.frame_sizes import as_received
 from laconic.protocol.frames import check_own, read_frame
 from laconic.protocol.job import Job, PlannedExchange
 from laconic.protocol.landing import EachWhileLanding, SumWhileLanding
+from laconic.protocol.landing_codes import MeanOfCodes
 from laconic.protocol.layout import Shard
 from laconic.protocol.magnitudes import Magnitudes, within
 from laconic.protocol.one_pass import OnePassSteps, made_step
 from laconic.protocol.round_inputs import Active
 from laconic.telemetry.votes import VoteCounter
 from laconic.torch_compat import version_of
-from laconic.wire import LONG_BYTES, Dense, Encoded, Frame, Header, Packet
+from laconic.wire import LONG_BYTES, Dense, Encoded, Frame, Header, Packet, QuantizedValues
 
 
 class Descend(Protocol):
@@ -111,7 +112,7 @@ class ServerSession:
         """The number of workers that take part in a round, by which a method divides what they send."""
         self.shown: set[int] = set()
         """The storages of answers of this round that this rank's own worker reads, and may not keep."""
-        self.landed: SumWhileLanding | None = None
+        self.landed: SumWhileLanding | MeanOfCodes | None = None
         """The mean of this exchange's frames, if it was made while they came."""
         self._model = None if descend is None else OwnModel(descend)
         if self._model is not None:
@@ -159,7 +160,7 @@ class ServerSession:
 
     def sum_while_landing(
         self, senders: Mapping[int, int], meanwhile: Callable[[], object] | None = None
-    ) -> SumWhileLanding | None:
+    ) -> SumWhileLanding | MeanOfCodes | None:
         """Begin to make the answer's mean while frames come, if the method reads that alone and they are long.
 
         Args:
@@ -168,6 +169,11 @@ class ServerSession:
         """
         if not self._may_sum_while_landing():
             return None
+        codes = {rank: frame.packet for rank, frame in self._frames.items() if type(frame.packet) is QuantizedValues}
+        if codes and senders and len(codes) == len(self._frames):
+            out = self._empty(self._shard.count)
+            self.landed = MeanOfCodes(codes, senders, out, self.job.spec.stop, meanwhile)
+            return self.landed
         own = {
             rank: frame.packet.values
             for rank, frame in self._frames.items()

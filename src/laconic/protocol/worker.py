@@ -79,8 +79,8 @@ class WorkerSession:
         """Returns whether a result can be applied to the parameters (d,), where they have a shorter type than (d,)."""
         self._step: Step | None = None
         self._active = active
-        self._shape = torch.Size((job.d,))
-        self._home = job.dtype, job.device
+        self._shape, self._home = torch.Size((job.d,)), (job.dtype, job.device)
+        self.take_made: Callable[[Packet], Tensor | None] | None = None  # of the next answer, see `Reply`
         self._waits_at_lr_0 = job.algorithm.replicas_equal
         self._has_own_formula = type(job.algorithm).paper_bits_of is not Algorithm.paper_bits_of
         self._sparse_results = sparse_results
@@ -328,13 +328,9 @@ class WorkerSession:
         self._resume((packet,))
 
     def _resume(
-        self,
-        parts: tuple[Packet, ...],
-        *,
-        delivered: bool = True,
-        packets: Mapping[int, Packet] | None = None,
+        self, parts: tuple[Packet, ...], *, delivered: bool = True, packets: Mapping[int, Packet] | None = None,
         shared: Shared | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Continue with the answer, unless the round is aborted."""
         planned = self.planned[self.exchange]
         count, offset = planned.exchange.count, planned.exchange.offset
@@ -345,7 +341,9 @@ class WorkerSession:
             return
         if self.magnitudes.are_watched:
             self.magnitudes.saw(parts if packets is None else packets.values())
-        given: dict[str, Any] = {"delivered": delivered, "parts": parts, "home": self._home}
+        given: dict[str, Any] = {
+            "delivered": delivered, "parts": parts, "home": self._home, "take_made": self.take_made,
+        }  # fmt: skip
         if shared is not None:
             self._advance(SharedReply(**given, count=count, offset=offset, empty=shared.empty, shared=shared))
             return

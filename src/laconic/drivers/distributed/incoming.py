@@ -119,7 +119,8 @@ class IncomingFrame:
     def land(self, deadline: float, chunk: Callable[[Tensor, int], object] | None = None) -> bool:
         """Wait for its next message until time.monotonic() is `deadline`. Returns whether that is the last one.
 
-        `chunk` gets the values (n,) of each chunk of a dense frame, not checked yet, and the number of those before.
+        `chunk` gets the values (n,) of each chunk of a dense frame, not checked yet, and the number of those before; of
+        other frames the payload (n,) uint8, and how many of its bytes have come.
         """
         number = self._n_landed
         self._works[number].wait(left_until(deadline))
@@ -132,6 +133,8 @@ class IncomingFrame:
             if chunk is not None and self._reader.absolute_maximum is not None:
                 values = landed.view(self._reader.dtype)
                 chunk(values, self._starts[number] // values.itemsize)
+            elif chunk is not None:
+                chunk(self._buffer[HEADER_BYTES : self.n_bytes], start + landed.numel() - HEADER_BYTES)
         return is_last
 
     def read(self) -> Tensor | LandedFrame:

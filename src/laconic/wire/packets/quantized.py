@@ -36,6 +36,7 @@ from laconic.wire.packets.blocks import (
 from laconic.wire.packets.packet import Ends, Packet, PayloadPart, check_range, scaled_values
 
 _FIELDS = struct.Struct("<IIBBH")
+_ENTROPY_AT = 9
 MAX_BITS = 8
 
 
@@ -166,6 +167,28 @@ class QuantizedValues(Packet):
     def payload(self) -> list[PayloadPart]:
         fields = _FIELDS.pack(self.offset, self.count, self.bits, int(self.entropy), 0) + write_blocks(self.lengths)
         return [fields, self.lows.contiguous(), self.highs.contiguous(), self.stream[0]]
+
+    @classmethod
+    def read_ahead(cls, payload: Tensor, dtype: torch.dtype, max_count: int, n_landed: int) -> tuple[Self, int] | None:
+        """Return a packet whose codes are still coming, and how many have come; nothing of it is checked.
+
+        Args:
+            payload: (n,) uint8, as for `read`, of which only the first bytes have come.
+            dtype: Type of the ends.
+            max_count: As for `read`.
+            n_landed: Number of the bytes that have come.
+
+        Returns:
+            None while the fields before the codes are not there, and for an entropy code, which is read as a whole.
+
+        Raises:
+            WireError: `read` would refuse it.
+        """
+        if n_landed < _FIELDS.size or payload[_ENTROPY_AT]:
+            return None
+        packet = cls.read(payload, dtype, max_count)
+        n_bytes = n_landed - (payload.numel() - packet.packed.numel())
+        return None if n_bytes < 0 else (packet, min(packet.count, 8 * n_bytes // packet.bits))
 
     @classmethod
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
