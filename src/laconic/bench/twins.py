@@ -15,7 +15,6 @@ from laconic.kernels import api
 BAR = 1.3
 """How many times as long as the kernel its twin must take (`docs/kernels.md`)."""
 _SAMPLE_S = 2e-3  # a sample of a short call is a mean over several
-_DENSITY = 0.01
 _KEY = 12345
 _SHARE = int(0.3 * (1 << 32))
 
@@ -92,7 +91,7 @@ def cpu_seconds_of(function: Callable[[], object]) -> float:
 
 def call_of(what: str, vector: Tensor) -> Callable[[], object]:
     """Return a call for a float32 vector (d,), by its name in `CALLS`."""
-    return _OWN[what](vector) if what in _OWN else cases((_DENSITY,))[what].prepare(vector)["laconic"]
+    return _OWN[what](vector) if what in _OWN else cases(())[what].prepare(vector)["laconic"]
 
 
 def _put(vector: Tensor) -> Callable[[], object]:
@@ -165,6 +164,5 @@ CALLS = (
     ("reductions.run_ends", "least and largest"),
     ("reductions.run_squares", "norm"),
     ("level_sums", "fractional, 4 bits"),
-    ("top_k._reaching", f"top-k, {_DENSITY:g}"),
 )
 """Each LLVM kernel, and calls that spend their time there: names in `cases`, or in `_OWN`."""

@@ -20,6 +20,7 @@ from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.cpu.block_edges import edge_of
 from laconic.kernels.cpu.compile import inlined, kernel
 from laconic.kernels.cpu.llvm.reductions import RUN, run_ends, run_squares
+from laconic.kernels.cpu.short_norms import SHORT, short_maxima, short_norms, short_ranges
 from laconic.kernels.cpu.threads import in_chunks
 
 Array = NDArray[Any]
@@ -37,11 +38,12 @@ def ranges(values: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
     """See `reference.stochastic_rounding.ranges`."""
     blocks = BlockLengths.of(lengths)
     if blocks.size == 1:
-        return _copied(values), _copied(values)
+        copied = _copied(values)
+        return copied, copied
     keys, mask = bits_of(values)
     segments = _segments(blocks)
     size, edges = segments.size, segments.edges
-    lows, highs = np.empty((2, segments.n), keys.dtype)
+    lows, highs = _new_numbers(segments.n, keys.dtype), _new_numbers(segments.n, keys.dtype)
     in_chunks(segments.n, lambda start, stop: _ranges(keys, size, edges, mask, lows, highs, start, stop), keys.size)
     if segments.firsts.size:
         lows, highs = np.minimum.reduceat(lows, segments.firsts), np.maximum.reduceat(highs, segments.firsts)
@@ -60,8 +62,9 @@ def ends_of_keys(found: Sequence[tuple[Any, Any]], dtype: torch.dtype) -> tuple[
 
 
 def _as_ends(keys: Array, dtype: torch.dtype) -> Tensor:
-    """Return the numbers (n,) that keys (n,) stand for; see `_ranges`."""
-    return torch.from_numpy(keys ^ ((keys >> (8 * keys.itemsize - 1)) & MASKS[dtype])).view(dtype)
+    """Return the numbers (n,) that keys (n,) stand for, in their memory; see `_ranges`."""
+    _in_order(keys, MASKS[dtype])
+    return torch.from_numpy(keys).view(dtype)
 
 
 def absolute_maxima(values: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -81,6 +84,11 @@ def norms(values: Tensor, lengths: Sequence[int]) -> Tensor:
     segments = _segments(blocks)
     size, edges, firsts = segments.size, segments.edges, segments.firsts
     floats = keys.view(FLOATS[values.dtype])
+    if 0 < size < SHORT and values.dtype == torch.float32:
+        roots = new_vector(segments.n, values.dtype)
+        out = roots.numpy()
+        in_chunks(segments.n, lambda start, stop: short_norms(floats, size, out, start, stop), keys.size)
+        return roots
     factors = np.ones(len(lengths), floats.dtype)
     if values.dtype == torch.float64:  # whose squares might overflow or underflow; float32 is squared in float64
         largest = _absolute_maxima(keys, mask, segments).view(floats.dtype)
@@ -105,9 +113,15 @@ def _copied(values: Tensor) -> Tensor:
 
 def _absolute_maxima(keys: Array, mask: Any, segments: "_Segments") -> Array:  # noqa: ANN401 - a scalar of keys' type
     """Return the absolute maximum of each block, as bits."""
-    found, size, edges = np.empty(segments.n, keys.dtype), segments.size, segments.edges
+    found, size, edges = _new_numbers(segments.n, keys.dtype), segments.size, segments.edges
     in_chunks(segments.n, lambda start, stop: _segment_maxima(keys, size, edges, mask, found, start, stop), keys.size)
     return np.maximum.reduceat(found, segments.firsts) if segments.firsts.size else found
+
+
+def _new_numbers(count: int, dtype: Any) -> Array:  # noqa: ANN401 - numpy's type of integers
+    """Return integers (count,) with arbitrary content, in memory that is used again."""
+    made: Array = new_vector(count, torch.int32 if dtype == np.int32 else torch.int64).numpy()
+    return made
 
 
 def bits_of(values: Tensor) -> tuple[Array, Any]:
@@ -158,6 +172,9 @@ def _ranges(
         start: First segment.
         stop: Index behind the last segment.
     """
+    if 0 < size < SHORT:
+        short_ranges(keys, size, mask, lows, highs, start, stop)
+        return
     zero = mask - mask
     begin = edge_of(start, size, edges, keys.size)
     for segment in range(start, stop):
@@ -172,6 +189,13 @@ def _ranges(
             low = min(low, key)
             high = max(high, key)
         lows[segment], highs[segment], begin = low, high, end
+
+
+@kernel
+def _in_order(keys: Array, mask: Any) -> None:  # noqa: ANN401
+    """Turn bits of floats into integers in the order of the floats, or back."""
+    for i in range(keys.size):
+        keys[i] ^= mask if keys[i] < mask - mask else mask - mask
 
 
 @inlined
@@ -208,6 +232,9 @@ def _segment_maxima(
     keys: Array, size: int, edges: Array, mask: Any, found: Array, start: int, stop: int  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Write the absolute maximum of segments start .. stop - 1, as bits."""
+    if 0 < size < SHORT:
+        short_maxima(keys, size, mask, found, start, stop)
+        return
     begin = edge_of(start, size, edges, keys.size)
     for segment in range(start, stop):
         end = edge_of(segment + 1, size, edges, keys.size)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from laconic.kernels.cpu.code_tiles import TILE, code_buffer, pack_tile, unpack_tile
 from laconic.kernels.cpu.compile import kernel
+from laconic.kernels.cpu.hashing import hash32
 from laconic.kernels.cpu.threads import in_chunks
 from laconic.kernels.reference.hashing import key_words
 from laconic.kernels.reference.powers_of_two import EXPONENT_BITS
@@ -121,11 +122,7 @@ def _powers_32(
 def _draw_32(part: Array, base: Any, low: Any, high: Any, within: Array, codes: Array) -> None:  # noqa: ANN401
     """Write codes of sign and exponent, the exponent raised by 1 with the mantissa as probability."""
     for i in range(part.size):
-        x = uint32(uint32(base + within[i]) ^ low)
-        x = uint32(uint32(x ^ uint32(x >> uint32(16))) * uint32(0x7FEB352D))
-        x = uint32(x ^ uint32(x >> uint32(15)))
-        x = uint32(uint32(x + high) * uint32(0x846CA68B))
-        x = uint32(x ^ uint32(x >> uint32(16)))
+        x = hash32(uint32(base + within[i]), low, high)
         sign_exponent = uint32(part[i] >> uint32(23))
         exponent = uint32(sign_exponent & uint32(255))
         rises = (x < uint32(part[i] << uint32(9))) & (exponent < uint32(254))
@@ -190,11 +187,7 @@ def _powers_64(
     for tile in range(start, stop, TILE):
         part = patterns[tile : min(tile + TILE, stop)]
         for i in range(part.size):
-            x = uint32(uint32(offset + tile + i) ^ low)
-            x = uint32(uint32(x ^ uint32(x >> uint32(16))) * uint32(0x7FEB352D))
-            x = uint32(x ^ uint32(x >> uint32(15)))
-            x = uint32(uint32(x + high) * uint32(0x846CA68B))
-            x = uint32(x ^ uint32(x >> uint32(16)))
+            x = hash32(uint32(offset + tile + i), low, high)
             exponent = (part[i] >> uint64(52)) & uint64(2047)
             up = (uint64(x) << uint64(32)) < (part[i] << uint64(12)) and exponent < uint64(2046)
             codes[i] = uint16((part[i] >> uint64(52)) + uint64(up))

@@ -60,25 +60,26 @@ def sum_levels(
     *, divisor: int = 1,
 ) -> None:  # fmt: skip
     """See `reference.quantized_sums.sum_levels`."""
-    bits, lows = level_bits(steps), [torch.zeros_like(each) for each in scales]
-    if _write(packed, lows, scales, lengths, bits, steps, 1 << (bits - 1), out, divisor) is None:
+    bits = level_bits(steps)
+    if _write(packed, None, scales, lengths, bits, steps, 1 << (bits - 1), out, divisor) is None:
         reference_quantized_sums.by_adding(add_levels, packed, zip(scales, strict=True), (lengths, steps), out, divisor)
 
 
 def _write(
-    packed: Sequence[Tensor], lows: Sequence[Tensor], highs: Sequence[Tensor], lengths: Sequence[int], bits: int,
+    packed: Sequence[Tensor], lows: Sequence[Tensor] | None, highs: Sequence[Tensor], lengths: Sequence[int], bits: int,
     max_code: int, minus: int, out: Tensor, divisor: int,
 ) -> tuple[Tensor, Tensor] | None:  # fmt: skip
-    """Write the sum in one pass, and return its ends.
+    """Write the sum in one pass, and return its ends. Without `lows`, all low ends are 0.
 
     Returns None, and does nothing, for short blocks and other types than the sum's.
     """
     blocks = BlockLengths.of(lengths)
-    if blocks.are_short or any(ends.dtype != out.dtype for ends in (*lows, *highs)) or not out.is_contiguous():
+    if blocks.are_short or any(ends.dtype != out.dtype for ends in (*(lows or ()), *highs)) or not out.is_contiguous():
         return None
     streams = [each.contiguous() for each in packed]
     addresses = np.array([each.data_ptr() for each in streams], np.uint64)
-    lows_, highs_ = (np.stack([each.numpy() for each in ends]) for ends in (lows, highs))
+    highs_ = np.stack([each.numpy() for each in highs])
+    lows_ = np.zeros_like(highs_) if lows is None else np.stack([each.numpy() for each in lows])
     total, numbers = out.numpy(), constants(out.dtype, max_code)
     keys, mask = bits_of(out)
     is_exact = math.frexp(divisor)[0] == 0.5  # the inverse of a power of two: a product has the bits of the quotient

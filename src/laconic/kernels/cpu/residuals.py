@@ -25,12 +25,15 @@ from laconic.kernels.cpu.flatten import is_long
 from laconic.kernels.cpu.llvm.residuals import BEYOND, correct_run, correct_run_past_caches, scaled_run
 from laconic.kernels.cpu.llvm.vectors import Words
 from laconic.kernels.cpu.mask_streams import bit_buffer, padded, trimmed, words_of
+from laconic.kernels.cpu.short_blocks import repeat
+from laconic.kernels.cpu.short_norms import short_means
 from laconic.kernels.cpu.threads import in_chunks
 from laconic.kernels.reference import residuals as reference_residuals
 
 Array = NDArray[Any]
 
 TILE = 1 << 14  # elements; a chunk of threads is several of them
+_SHORT_TILE = 1 << 10  # the same, with a scale for each element
 
 
 def correct(vector: Tensor, residual: Tensor, *, divisor: int = 1, decay: float = 1.0) -> None:
@@ -146,7 +149,8 @@ def _write(packed: Tensor, scales: Tensor, lengths: Sequence[int], out: Tensor, 
     blocks = BlockLengths.of(lengths)
     words, sizes, elements = padded(packed, out.numel()), _array(scales), out.detach().numpy()
     size, edges, sign = blocks.size, blocks.sparse_edges, 1 if add else None
-    in_chunks(len(elements), lambda start, stop: _scaled(words, sizes, size, edges, elements, sign, start, stop))
+    scaled = _scaled_short if blocks.are_short else _scaled
+    in_chunks(len(elements), lambda start, stop: scaled(words, sizes, size, edges, elements, sign, start, stop))
 
 
 @kernel
@@ -262,10 +266,8 @@ def join_sums(size: int, edges: Array, count: int, sums: Array, carried: Array, 
 @kernel
 def _short_means(vector: Array, size: int, edges: Array, means: Array, start: int, stop: int) -> None:
     """Write the mean magnitudes of blocks start .. stop - 1."""
-    if size == 1:
-        part, out = vector[start:stop], means[start:stop]
-        for i in range(out.size):
-            out[i] = abs(part[i])
+    if size > 0:
+        short_means(vector, size, means, start, stop)
         return
     begin = edge_of(start, size, edges, vector.size)
     for block in range(start, stop):
@@ -282,38 +284,53 @@ def _scaled(
 ) -> None:  # fmt: skip
     """Write or add the scales of elements start .. stop - 1 with their signs.
 
-    The last tile comes first: a pass that ended there has left it in the caches. Arguments as for `_tiles`, and sign: 1
-    to add, None to overwrite.
+    Arguments as for `_tiles`, and sign: 1 to add, None to overwrite.
     """
-    sizes, few, word = np.empty(64, out.dtype), np.empty(64, out.dtype), np.empty(1, np.uint64)
-    for tile in range(start, stop, TILE):
-        last = min(tile + TILE, stop)
-        block, at = block_at(tile, size, edges), tile
+    sizes = np.empty(64, out.dtype)
+    at, block = start, block_at(start, size, edges)
+    while at < stop:
         end = edge_of(block + 1, size, edges, out.size)
-        while at < last:
-            n = ((last if size == 1 else min(end, last)) - at) // 64
-            if n > 0 and size == 1:  # each element has a scale of its own
-                scaled_run(words, out, scales, at, at, n, sign)
-                block += 64 * n
-                end = block + 1
-            elif n > 0:
-                scaled_run(words, out, scales[block], at, 0, n, sign)
-            else:
-                n, i, until = 1, at, min(at + 64, last)
-                while i < until:
-                    if i == end:
-                        block += 1
-                        end = edge_of(block + 1, size, edges, out.size)
-                    for j in range(i, min(end, until)):
-                        sizes[j - at] = scales[block]
-                    i = min(end, until)
-                if until - at == 64:
-                    scaled_run(words, out, sizes, at, 0, 1, sign)
-                else:
-                    few[: until - at], word[0] = out[at:until], words[at >> 6]
-                    scaled_run(word, few, sizes, 0, 0, 1, sign)
-                    out[at:until] = few[: until - at]
+        n = (min(end, stop) - at) // 64
+        if n > 0:
+            scaled_run(words, out, scales[block], at, 0, n, sign)
             at += 64 * n
-            if at >= end and at < last:
-                block += 1
-                end = edge_of(block + 1, size, edges, out.size)
+        else:  # a block ends among the next 64 elements, or the vector does
+            last = min(at + 64, stop)
+            until = block_at(last - 1, size, edges) + 1
+            repeat(scales[block:until], block, size, edges, out.size, at, last, sizes)
+            _scaled_each(words, sizes, out, at, last, sign)
+            at, block = last, until - 1
+        if at == edge_of(block + 1, size, edges, out.size):
+            block += 1
+
+
+@kernel
+def _scaled_short(
+    words: Words, scales: Array, size: int, edges: Array, out: Array, sign: Any, start: int, stop: int,  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Do the same for short blocks: a scale for each element of a tile, then all signs of it."""
+    sizes = np.empty(_SHORT_TILE, out.dtype)
+    block = block_at(start, size, edges)
+    for tile in range(start, stop, _SHORT_TILE):
+        last = min(tile + _SHORT_TILE, stop)
+        until = block_at(last - 1, size, edges) + 1
+        if size == 1:
+            _scaled_each(words, scales[tile:last], out, tile, last, sign)
+        else:
+            repeat(scales[block:until], block, size, edges, out.size, tile, last, sizes)
+            _scaled_each(words, sizes, out, tile, last, sign)
+        block = until if edge_of(until, size, edges, out.size) == last else until - 1
+
+
+@kernel
+def _scaled_each(words: Words, sizes: Array, out: Array, at: int, last: int, sign: Any) -> None:  # noqa: ANN401
+    """Write or add a scale of its own for each of the elements at .. last - 1, where `at` is a multiple of 64."""
+    n = (last - at) // 64
+    scaled_run(words, out, sizes, at, 0, n, sign)
+    at += 64 * n
+    if at < last:
+        few, few_sizes, word = np.zeros(64, out.dtype), np.zeros(64, out.dtype), np.empty(1, np.uint64)
+        few[: last - at], few_sizes[: last - at] = out[at:last], sizes[64 * n : 64 * n + last - at]
+        word[0] = words[at >> 6]
+        scaled_run(word, few, few_sizes, 0, 0, 1, sign)
+        out[at:last] = few[: last - at]

@@ -48,7 +48,7 @@ def quantize_levels(
 ) -> Tensor:
     """See `reference.stochastic_rounding.quantize_levels`."""
     bits = level_bits(steps)
-    lows = np.zeros(len(lengths), FLOATS[values.dtype])
+    lows = np.zeros(_n_lows(lengths), FLOATS[values.dtype])
     return _quantized(values, lows, scales, lengths, bits, steps, 1 << (bits - 1), offset, key)
 
 
@@ -90,6 +90,11 @@ def _quantized(
     return packed
 
 
+def _n_lows(lengths: Sequence[int]) -> int:
+    """Return how many zeros stand for the low ends of levels: loops over short blocks need none."""
+    return 0 if BlockLengths.of(lengths).are_short else len(lengths)
+
+
 def _array(ends: Tensor, dtype: torch.dtype) -> Array:
     """Return the ends of blocks as an array of the given type."""
     made: Array = (ends if ends.dtype == dtype else ends.to(dtype)).contiguous().numpy()
@@ -119,13 +124,13 @@ def add_dequantized(
 def levels_dense(packed: Tensor, scales: Tensor, lengths: Sequence[int], steps: int) -> Tensor:
     """See `reference.stochastic_rounding.levels_dense`."""
     bits = level_bits(steps)
-    return _dense(packed, torch.zeros_like(scales), scales, lengths, bits, steps, 1 << (bits - 1))
+    return _dense(packed, scales.new_zeros(_n_lows(lengths)), scales, lengths, bits, steps, 1 << (bits - 1))
 
 
 def put_levels(packed: Tensor, scales: Tensor, lengths: Sequence[int], steps: int, out: Tensor) -> None:
     """See `reference.stochastic_rounding.put_levels`."""
     bits = level_bits(steps)
-    _put(packed, torch.zeros_like(scales), scales, lengths, bits, steps, 1 << (bits - 1), out)
+    _put(packed, scales.new_zeros(_n_lows(lengths)), scales, lengths, bits, steps, 1 << (bits - 1), out)
 
 
 def add_levels(
@@ -134,7 +139,7 @@ def add_levels(
     """See `reference.stochastic_rounding.add_levels`."""
     bits = level_bits(steps)
     minus = 1 << (bits - 1)
-    _add(packed, torch.zeros_like(scales), scales, lengths, bits, steps, minus, total, subtract=subtract)
+    _add(packed, scales.new_zeros(_n_lows(lengths)), scales, lengths, bits, steps, minus, total, subtract=subtract)
 
 
 def _dense(

@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from llvmlite import ir
 from numba import uint64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.kernels.cpu.compile import kernel
-from laconic.kernels.cpu.llvm.vectors import LANES, WORD, Block, Codegen, intrinsic, lowest, splat, types
+from laconic.kernels.cpu.compile import inlined, kernel
+from laconic.kernels.cpu.llvm.vectors import lowest
 from laconic.kernels.cpu.threads import in_chunks, is_split
 
 Keys = NDArray[Any]  # int32 for float32, int64 for float64
@@ -214,24 +213,13 @@ def kth_largest(keys: Keys, mask: Any, k: int) -> tuple[Any, int]:  # noqa: ANN4
     return low, wanted
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _reaching(typing: Any, keys: Any, at: Any, mask: Any, threshold: Any) -> Codegen:  # noqa: ANN401
+@inlined
+def _reaching(keys: Keys, at: int, mask: Any, threshold: Any) -> Any:  # noqa: ANN401 - numba's own scalars
     """Return a uint64 whose bit k is (keys[at + k] & mask) >= threshold, for 64 elements."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        keys, at, *scalars = args
-        block = Block(context, builder, signature.args, at)
-        mask, threshold = (splat(builder, scalar, block.LANES) for scalar in scalars)
-        word = ir.Constant(WORD, 0)
-        for lane in range(0, LANES, block.LANES):
-            block.lane = lane
-            # lanes: 16 magnitudes >= threshold -> 16 bits of the word
-            reached = builder.icmp_signed(">=", builder.and_(block.read(keys, 0), mask), threshold)
-            bits = builder.zext(builder.bitcast(reached, ir.IntType(block.LANES)), WORD)
-            word = builder.or_(word, builder.shl(bits, ir.Constant(WORD, lane)))
-        return word
-
-    return types.uint64(keys, types.intp, keys.dtype, keys.dtype), codegen
+    word = uint64(0)
+    for k in range(64):
+        word |= uint64((keys[at + k] & mask) >= threshold) << uint64(k)
+    return word
 
 
 @kernel

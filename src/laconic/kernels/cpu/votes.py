@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.cpu.compile import inlined, kernel
+from laconic.kernels.cpu.hashing import hash32
 from laconic.kernels.cpu.llvm.vectors import lowest
 from laconic.kernels.reference.hashing import key_words
 
@@ -235,13 +236,7 @@ def _emit(bits: Any, word: Any, base: int, counts: Any, n: Any, voted: Numbers, 
 def _hash_at(positions: Numbers, low: int, high: int, hashes: Ranks) -> None:
     below, above = uint32(low), uint32(high)
     for i in range(positions.size):
-        x = uint32(positions[i]) ^ below
-        x ^= x >> uint32(16)
-        x = uint32(x * uint32(0x7FEB352D))
-        x ^= x >> uint32(15)
-        x = uint32(x + above)
-        x = uint32(x * uint32(0x846CA68B))
-        hashes[i] = np.int32(x ^ (x >> uint32(16)))
+        hashes[i] = np.int32(hash32(uint32(positions[i]), below, above))
 
 
 @kernel

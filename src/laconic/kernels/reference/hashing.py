@@ -6,6 +6,9 @@ Shapes: d parameters, k selected, b packed bytes. `wire/FORMAT.md`, section 3.2,
 import torch
 from torch import Tensor
 
+FACTOR_1, FACTOR_2 = 0x7FEB352D, 0x846CA68B
+"""The factors of `hash32`."""
+
 _LOW_16_BITS = 0xFFFF
 _ALL = 1 << 32
 _ALL_64 = (1 << 64) - 1
@@ -65,10 +68,10 @@ def _hashed(x: Tensor, key: int) -> Tensor:
     low, high = key_words(key)
     x.bitwise_xor_(_signed(low))
     x.bitwise_xor_((x >> 16).bitwise_and_(_LOW_16_BITS))
-    x.mul_(_signed(0x7FEB352D))
+    x.mul_(_signed(FACTOR_1))
     x.bitwise_xor_((x >> 15).bitwise_and_(0x1FFFF))
     x.add_(_signed(high))
-    x.mul_(_signed(0x846CA68B))
+    x.mul_(_signed(FACTOR_2))
     return x.bitwise_xor_((x >> 16).bitwise_and_(_LOW_16_BITS))
 
 

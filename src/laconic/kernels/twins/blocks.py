@@ -10,12 +10,12 @@ from numba import float64, int32, uint8, uint32
 
 from laconic.kernels.cpu.block_edges import block_at, edge_of
 from laconic.kernels.cpu.code_tiles import TILE, pack_tile
+from laconic.kernels.cpu.hashing import hash32
 from laconic.kernels.cpu.llvm.level_sums import ROWS, SPAN
 from laconic.kernels.cpu.llvm.reductions import LANES, RUN
 from laconic.kernels.cpu.stochastic_rounding import factor_of
 from laconic.kernels.cpu.threads import CHUNK
 from laconic.kernels.reference.stochastic_rounding import FRACTION_BITS
-from laconic.kernels.twins.words import hashed
 
 # ruff: noqa: ANN401 - numba's own arrays and scalars
 
@@ -96,7 +96,7 @@ def quantize(
                 place = place if place > none else none
                 place = place if place < top else top
                 sampled = uint32(
-                    hashed(uint32(coordinate + uint32(i)), low_key, high_key) >> uint32(32 - FRACTION_BITS)
+                    hash32(uint32(coordinate + uint32(i)), low_key, high_key) >> uint32(32 - FRACTION_BITS)
                 )
                 level = uint32(uint32(uint32(int32(place)) + sampled) >> uint32(FRACTION_BITS))
                 made[i] = level | (minus if (value < none) & (level != uint32(0)) else uint32(0))

@@ -13,8 +13,8 @@ from numba.np.numpy_support import carray
 from laconic.kernels.cpu.code_tiles import TILE, pack_tile
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.flatten import pointer_to
+from laconic.kernels.cpu.hashing import hash32
 from laconic.kernels.cpu.llvm.vectors import ALL, NONE, append, compress, population
-from laconic.kernels.twins.words import hashed
 
 # ruff: noqa: ANN401 - numba's own arrays and scalars
 
@@ -47,7 +47,7 @@ def error_feedback_step(
                 new = factor * old[k] + gradient[k]
                 corrected = (factor * new + gradient[k]) + share * before[k]
                 moved[k] = new
-                is_chosen = hashed(uint32(coordinate + uint32(k)), low, high) <= limit
+                is_chosen = hash32(uint32(coordinate + uint32(k)), low, high) <= limit
                 sent = -size if corrected < none else size
                 after[k] = corrected - (sent if is_chosen else none)
                 below[k], chosen[k] = uint8(corrected < none), uint8(is_chosen)
@@ -74,7 +74,7 @@ def error_feedback_total(
         votes, coordinate = total[base : base + TILE], uint32(draw[0] + base)
         for k in range(before.size):
             corrected = share * before[k] + factor * (number(votes[k]) / by)
-            is_chosen = hashed(uint32(coordinate + uint32(k)), low, high) <= limit
+            is_chosen = hash32(uint32(coordinate + uint32(k)), low, high) <= limit
             sent = -size if corrected < none else size
             after[k] = corrected - (sent if is_chosen else none)
             below[k], chosen[k] = uint8(corrected < none), uint8(is_chosen)

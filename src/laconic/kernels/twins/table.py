@@ -10,7 +10,6 @@ from laconic.kernels.cpu import (
     fractional,
     scaled_answers,
     stochastic_rounding,
-    top_k,
 )
 from laconic.kernels.cpu import error_feedback as cpu_error_feedback
 from laconic.kernels.cpu import residuals as cpu_residuals
@@ -34,7 +33,6 @@ TWINS: Mapping[str, Mapping[Any, Callable[..., Any]]] = {
     "reductions.run_ends": {block_norms._ranges: blocks.ranges},
     "reductions.run_squares": {block_norms._squares: blocks.squares},
     "level_sums": {fractional._spans: blocks.spans, fractional._level_chunks: blocks.level_chunks},
-    "top_k._reaching": {top_k._reaching: words.reaching},
 }
 """Plain functions by the lanes, or by the kernel around them, that they stand for."""
 

@@ -22,10 +22,10 @@ from laconic.kernels.cpu.llvm.vectors import (
     splat,
     types,
 )
+from laconic.kernels.reference.hashing import FACTOR_1, FACTOR_2
 from laconic.kernels.reference.stochastic_rounding import FRACTION_BITS
 
 SEGMENT = 1 << 16  # coordinates that differ in the lower 16 bits only
-_FACTOR_1, _FACTOR_2 = 0x7FEB352D, 0x846CA68B  # factors of hash32
 
 
 def _grid_positions(builder: Any, values: Any, scale: tuple[Any, ...], words: Any) -> Any:  # noqa: ANN401
@@ -66,7 +66,7 @@ class _Hashes:
         self._high = splat(builder, high, n_lanes)
         # constant table: row k, lane i is (k ^ i) * factor modulo 2**32
         rows = ir.VectorType(U32, GROUP)
-        table = [ir.Constant(rows, [(k ^ i) * _FACTOR_1 & 0xFFFFFFFF for i in range(GROUP)]) for k in range(GROUP)]
+        table = [ir.Constant(rows, [(k ^ i) * FACTOR_1 & 0xFFFFFFFF for i in range(GROUP)]) for k in range(GROUP)]
         table = cgutils.global_constant(builder.module, "laconic.hashes", ir.Constant(ir.ArrayType(rows, GROUP), table))
         # k of the class's docstring; its low five bits choose the table's row, the others stay in self._mixed
         mixed = builder.xor(low, builder.lshr(builder.xor(coordinate, low), ir.Constant(U32, 16)))
@@ -78,7 +78,7 @@ class _Hashes:
         """Return lanes of the hashes of the 32 coordinates from `coordinate` on, which is a multiple of 32."""
         builder = self._builder
         # the product's common part, one multiplication for 32 coordinates
-        product = builder.mul(builder.xor(coordinate, self._mixed), ir.Constant(U32, _FACTOR_1))
+        product = builder.mul(builder.xor(coordinate, self._mixed), ir.Constant(U32, FACTOR_1))
         product = splat(builder, product, self._n_lanes)
         lanes = product.type
         found = []
@@ -87,7 +87,7 @@ class _Hashes:
             x = builder.load(builder.gep(self._row, [ir.Constant(U32, lane)]), align=4)
             x = builder.add(product, x)
             x = builder.add(builder.xor(x, builder.lshr(x, same(lanes, 15))), self._high)
-            x = builder.mul(x, same(lanes, _FACTOR_2))
+            x = builder.mul(x, same(lanes, FACTOR_2))
             found.append(builder.xor(x, builder.lshr(x, same(lanes, 16))))
         return found
 
@@ -108,8 +108,9 @@ class _Groups:
         self._values, self._n, self._coordinate, low, high, *scale, self._minus, self._width, self._codes = args
         self._n_lanes = register_lanes(context)  # so that comparing and selecting become one instruction
         self._hashes = _Hashes(builder, self._coordinate, low, high, self._n_lanes)
-        self._scale = tuple(splat(builder, scalar, self._n_lanes) for scalar in scale)
         self._real = context.get_data_type(real)
+        # scalars -> lanes, once; addresses of one number for each element stay scalars
+        self._scale = [each if each.type == self._n.type else splat(builder, each, self._n_lanes) for each in scale]
 
     def write(self) -> None:
         """Emit four loops, hashes with and without the table times codes with and without a sign, and choose one."""
@@ -192,14 +193,13 @@ class _Groups:
         """Return the codes of one register of elements from `at` on, lanes of 32 bits."""
         builder, words = self._builder, hashed.type
         # memory -> lanes of floats, and which are below zero; with signed codes their magnitudes
-        size = 4 if isinstance(self._real, ir.FloatType) else 8
-        lanes = ir.VectorType(self._real, self._n_lanes)
-        address = builder.add(self._values, builder.mul(at, ir.Constant(at.type, size)))
-        values = builder.load(builder.inttoptr(address, lanes.as_pointer()), align=size)
+        values = self._loaded(self._values, at)
+        lanes = values.type
+        scale = tuple(self._loaded(each, at) if each.type == self._n.type else each for each in self._scale)
         negative = builder.fcmp_ordered("<", values, same(lanes, 0.0))
         sizes = values if minus is None else builder.select(negative, builder.fneg(values), values)
         # lanes: fixed-point place + random fraction (the top bits of the hash), rounded down -> codes
-        place = _grid_positions(builder, sizes, self._scale, words)
+        place = _grid_positions(builder, sizes, scale, words)
         sampled = builder.lshr(hashed, same(words, 32 - FRACTION_BITS))
         levels = builder.lshr(builder.add(place, sampled), same(words, FRACTION_BITS))
         if minus is None:
@@ -207,6 +207,14 @@ class _Groups:
         # lanes: the sign bit of levels below zero; level 0 never has it
         signed = builder.and_(negative, builder.icmp_unsigned("!=", levels, same(words, 0)))
         return builder.or_(levels, builder.select(signed, minus, same(words, 0)))
+
+    def _loaded(self, address: Any, at: Any) -> Any:  # noqa: ANN401
+        """Return one register of floats from element `at` on."""
+        builder, size = self._builder, 4 if isinstance(self._real, ir.FloatType) else 8
+        # address + at * size -> lanes of floats
+        place = builder.add(address, builder.mul(at, ir.Constant(at.type, size)))
+        pointer = builder.inttoptr(place, ir.VectorType(self._real, self._n_lanes).as_pointer())
+        return builder.load(pointer, align=size)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -219,13 +227,13 @@ def draw_groups(
     From a first coordinate that is a multiple of 32 on, no group may be beyond the next multiple of SEGMENT.
 
     Args:
-        elements: Address of the elements, floats of the type of the three scale values.
+        elements: Address of the elements, floats of the type of `top`.
         n: Number of groups.
         coordinate: uint32, number of the first coordinate.
         low: uint32, the low half of the mixed key.
         high: uint32, the high half of the mixed key.
-        raised: 0 - low end of the block.
-        step: Codes per unit of the values, in units of 2**-FRACTION_BITS of a code.
+        raised: 0 - low end of the block; or the address of one such number for each element.
+        step: Codes per unit of the values, in units of 2**-FRACTION_BITS of a code; or an address, as for `raised`.
         top: The last code, in the same units.
         minus: uint32, the bit of a code that marks values below zero; 0 for codes without a sign.
         width: Bits of a code in memory: 1, 2, 4, 8 or 16.
@@ -233,8 +241,9 @@ def draw_groups(
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        _Groups(context, builder, raised, args).write()
+        _Groups(context, builder, top, args).write()
         return context.get_dummy_value()
 
     place, u32 = types.intp, types.uint32
-    return types.none(place, place, u32, u32, u32, raised, raised, raised, u32, place, place), codegen
+    kinds = [place if isinstance(each, types.Integer) else top for each in (raised, step)]
+    return types.none(place, place, u32, u32, u32, *kinds, top, u32, place, place), codegen

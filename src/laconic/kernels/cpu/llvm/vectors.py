@@ -21,6 +21,7 @@ from numba.core import cgutils as numba_cgutils
 from numpy.typing import NDArray
 
 from laconic.kernels.cpu.compile import inlined
+from laconic.kernels.reference.hashing import FACTOR_1, FACTOR_2
 
 intrinsic: Any = extending.intrinsic  # numba's own types say that a caller gives its first argument too
 types: Any = numba_types
@@ -177,9 +178,9 @@ def hashes(builder: Any, coordinates: Any, low: Any, high: Any) -> Any:  # noqa:
 
     # lanes: the two rounds of hash32 over coordinates, modulo 2**32
     x = folded(builder.xor(coordinates, low), 16)
-    x = folded(builder.mul(x, same(lanes, 0x7FEB352D)), 15)
+    x = folded(builder.mul(x, same(lanes, FACTOR_1)), 15)
     x = builder.add(x, high)
-    return folded(builder.mul(x, same(lanes, 0x846CA68B)), 16)
+    return folded(builder.mul(x, same(lanes, FACTOR_2)), 16)
 
 
 def hash_within(builder: Any, coordinates: Any, low: Any, high: Any, limit: Any) -> Any:  # noqa: ANN401
