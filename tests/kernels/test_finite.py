@@ -2,6 +2,7 @@
 
 import torch
 
+from laconic.kernels import api as kernels
 from laconic.kernels.api import all_finite, divide
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.reference import finite as reference_finite
@@ -55,6 +56,24 @@ def test_one_wrong_value_beside_extremes_is_seen(at, wrong, dtype):
     vector[at] = wrong
     assert not all_finite(vector)
     assert not reference_finite.all_finite(vector)
+
+
+@over_inputs("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@over_inputs("at", [0, 3, 40])
+def test_one_wrong_number_of_a_block_is_seen(at, dtype):
+    lows, highs = torch.linspace(-1, 1, 41).to(dtype), torch.linspace(-1, 2, 41).to(dtype)
+    for by in (kernels, reference_finite):
+        assert by.are_ranges(lows, highs)
+        assert by.are_sizes(highs.abs())
+        for wrong in (torch.nan, torch.inf, -torch.inf):
+            for ends in ((lows.clone(), highs), (lows, highs.clone())):
+                ends[0 if ends[1] is highs else 1][at] = wrong
+                assert not by.are_ranges(*ends)
+            assert not by.are_sizes(torch.full_like(lows, 1).index_fill_(0, torch.tensor([at]), wrong))
+        assert not by.are_sizes(torch.full_like(lows, 1).index_fill_(0, torch.tensor([at]), -1e-3))
+        assert not by.are_ranges(lows.index_fill(0, torch.tensor([at]), 3), highs)
+        assert by.are_sizes(torch.tensor([-0.0], dtype=dtype))
+        assert by.are_ranges(lows[:0], highs[:0])
 
 
 def test_other_vectors_are_looked_through_by_torch():

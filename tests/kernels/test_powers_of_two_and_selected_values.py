@@ -7,6 +7,7 @@ from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.reference import powers_of_two as reference_powers_of_two
 from laconic.kernels.reference import selected_values as reference_selected_values
 from laconic.kernels.reference import signs as reference_signs
+from laconic.kernels.reference import stochastic_rounding as reference_stochastic_rounding
 from support.inputs import over_inputs
 
 if not compiled.numba_available():
@@ -62,6 +63,33 @@ def test_both_see_what_is_not_finite_wherever_it_is(place, bad, dtype):
         packed, finite = by.power_codes(vector, 0, KEY)
         assert not finite
         assert not by.powers_finite(packed, 2999, dtype)
+
+
+@over_inputs("dtype", DTYPES)
+@over_inputs("mantissa_bits", [0, 1, 7, 8, 13, 22])
+@over_inputs("count", [0, 7, 1024, 1025, 3000])
+def test_both_shorten_mantissas_alike_and_read_them_alike(count, mantissa_bits, dtype):
+    vector = values(count, dtype)
+    codes, again = (by.short_codes(vector, mantissa_bits) for by in (reference_powers_of_two, cpu_powers_of_two))
+    same(codes[0], again[0])
+    same(codes[1], again[1])
+    assert codes[2] is again[2] is True
+    outs, totals = [torch.empty(count, dtype=dtype) for _ in range(2)], [values(count, dtype) for _ in range(2)]
+    for by, out, total in zip((reference_powers_of_two, cpu_powers_of_two), outs, totals, strict=True):
+        by.put_powers(codes[0], out, codes[1], mantissa_bits)
+        by.add_powers(codes[0], total, codes[1], mantissa_bits, subtract=True)
+    same(outs[0], reference_stochastic_rounding.shortened(vector, mantissa_bits))
+    same(*outs)
+    same(*totals)
+
+
+@over_inputs("dtype", DTYPES)
+def test_what_is_not_finite_is_seen_among_short_mantissas(dtype):
+    vector = torch.ones(1500, dtype=dtype)
+    vector[1499] = torch.nan
+    for by in (reference_powers_of_two, cpu_powers_of_two):
+        assert not by.short_codes(vector, 7)[2]
+        assert by.short_codes(vector[:1499], 7)[2]
 
 
 @over_inputs("threshold", [1, 1 << 28, round(0.75 * WORD), WORD - 1, WORD])

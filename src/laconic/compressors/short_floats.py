@@ -10,7 +10,7 @@ from torch import Tensor
 from laconic.compressors.compressor import Compressor, as_values
 from laconic.contract import Accept, ModelSpec
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import power_codes, powers_and_fractions, shortened
+from laconic.kernels.api import power_codes, powers_and_fractions
 from laconic.wire import ShortFloats, short_bits
 
 
@@ -71,8 +71,7 @@ class Clipped(Compressor):
     mantissa_bits: int = hyperparameter(7, "bits of the mantissa that are sent", within="[0, 22]", unit="bits")
 
     def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> ShortFloats:
-        values = shortened(as_values(vector), self.mantissa_bits)
-        return ShortFloats.of(values, self.mantissa_bits, offset)
+        return ShortFloats.of(as_values(vector), self.mantissa_bits, offset)
 
     def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
         return Accept(ShortFloats, mantissa_bits=self.mantissa_bits)

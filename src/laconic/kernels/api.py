@@ -29,6 +29,7 @@ from laconic.kernels.packed import (
     put_selected,
     put_signs,
     selected_bits,
+    short_codes,
     slice_bits,
     take_selected,
     unpack_codes,
@@ -39,7 +40,7 @@ from laconic.kernels.reference.fractional import MEAN_TOLERANCE
 from laconic.kernels.reference.gathered_top_k import Guesses
 from laconic.kernels.reference.hashing import keep_mask
 from laconic.kernels.reference.low_rank import orthonormal, outer_sum
-from laconic.kernels.reference.powers_of_two import EXPONENT_BITS, INTEGERS, MANTISSA_BITS, exponent_codes
+from laconic.kernels.reference.powers_of_two import EXPONENT_BITS
 from laconic.kernels.reference.signs import ALL_SELECTED
 from laconic.kernels.reference.stochastic_rounding import (
     FRACTION_BITS,
@@ -48,7 +49,6 @@ from laconic.kernels.reference.stochastic_rounding import (
     per_block,
     per_element,
     powers_and_fractions,
-    shortened,
 )
 from laconic.kernels.residuals import (
     add_scaled_signs,
@@ -107,6 +107,8 @@ from laconic.kernels.vectors import (
     add_up,
     add_up_rings,
     all_finite,
+    are_ranges,
+    are_sizes,
     clear_at,
     divide,
     equals,
@@ -130,8 +132,6 @@ __all__ = [
     "ALL_SELECTED",
     "EXPONENT_BITS",
     "FRACTION_BITS",
-    "INTEGERS",
-    "MANTISSA_BITS",
     "MAX_KERNEL_THREADS",
     "MEAN_TOLERANCE",
     "SHARE_BITS",
@@ -161,6 +161,8 @@ __all__ = [
     "ans_encode_symbols",
     "answer_scaled_signs",
     "are_prepared",
+    "are_ranges",
+    "are_sizes",
     "ascending",
     "bottom_k",
     "clear_at",
@@ -174,7 +176,6 @@ __all__ = [
     "equals",
     "error_feedback_step",
     "error_feedback_total",
-    "exponent_codes",
     "fractional_codes",
     "fractional_dense",
     "gather",
@@ -232,7 +233,7 @@ __all__ = [
     "selected_bits",
     "set_at",
     "set_kernel_threads",
-    "shortened",
+    "short_codes",
     "slice_bits",
     "slice_tensors",
     "squared_distance",

@@ -18,6 +18,7 @@ from laconic.kernels.dispatch import CPU, fastest
 from laconic.kernels.reference.powers_of_two import EXPONENT_BITS
 
 _SIGNED = (*ALL_FLOATS, torch.int8)  # what has signs to pack
+_MAX_MANTISSA_BITS = 22
 _SUMS = (*FLOATS, torch.bfloat16, torch.int8)  # what signs are added to
 
 
@@ -237,18 +238,35 @@ def power_codes(values: Tensor, offset: int, key: int) -> tuple[Tensor, bool]:
     return made
 
 
-def put_powers(packed: Tensor, out: Tensor) -> None:
-    """Write the powers of two that packed codes stand for to `out`."""
+def short_codes(values: Tensor, mantissa_bits: int) -> tuple[Tensor, Tensor, bool]:
+    """Return packed signs and exponents, packed first bits of mantissas, and whether all values are finite."""
+    checks.vector("short_codes", "values", values, FLOATS)
+    checks.number("short_codes", "mantissa_bits", mantissa_bits, 0, _MAX_MANTISSA_BITS)
+    made: tuple[Tensor, Tensor, bool] = fastest("powers_of_two", values.device).short_codes(values, mantissa_bits)
+    return made
+
+
+def put_powers(packed: Tensor, out: Tensor, tails: Tensor | None = None, mantissa_bits: int = 0) -> None:
+    """Write the powers of two, or with `tails` the values of short mantissas, that packed codes stand for to `out`."""
     checks.output("put_powers", "out", out, FLOATS)
-    checks.packed("put_powers", "packed", packed, EXPONENT_BITS[out.dtype] * out.numel(), out.device)
-    fastest("powers_of_two", out.device).put_powers(packed, out)
+    _check_powers("put_powers", packed, tails, mantissa_bits, out)
+    fastest("powers_of_two", out.device).put_powers(packed, out, tails, mantissa_bits)
 
 
-def add_powers(packed: Tensor, total: Tensor, *, subtract: bool = False) -> None:
-    """Add the powers of two that packed codes stand for to `total`, of the values' type, or subtract them."""
+def add_powers(
+    packed: Tensor, total: Tensor, tails: Tensor | None = None, mantissa_bits: int = 0, *, subtract: bool = False
+) -> None:
+    """Add the values that `put_powers` writes to `total`, of their type, or subtract them."""
     checks.output("add_powers", "total", total, FLOATS)
-    checks.packed("add_powers", "packed", packed, EXPONENT_BITS[total.dtype] * total.numel(), total.device)
-    fastest("powers_of_two", total.device).add_powers(packed, total, subtract=subtract)
+    _check_powers("add_powers", packed, tails, mantissa_bits, total)
+    fastest("powers_of_two", total.device).add_powers(packed, total, tails, mantissa_bits, subtract=subtract)
+
+
+def _check_powers(call: str, packed: Tensor, tails: Tensor | None, mantissa_bits: int, vector: Tensor) -> None:
+    checks.packed(call, "packed", packed, EXPONENT_BITS[vector.dtype] * vector.numel(), vector.device)
+    checks.number(call, "mantissa_bits", mantissa_bits, 0, _MAX_MANTISSA_BITS)
+    if tails is not None:
+        checks.packed(call, "tails", tails, mantissa_bits * vector.numel(), vector.device)
 
 
 def powers_finite(packed: Tensor, count: int, dtype: torch.dtype) -> bool:

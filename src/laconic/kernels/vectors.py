@@ -112,6 +112,26 @@ def all_finite(vector: Tensor) -> bool:
     return made
 
 
+def are_sizes(scales: Tensor) -> bool:
+    """Return whether scales of blocks are finite and not below zero; see `reference/finite.py`, also below."""
+    return _checked_ends("are_sizes", scales)
+
+
+def are_ranges(lows: Tensor, highs: Tensor) -> bool:
+    """Return whether the ends of ranges of blocks are finite, and each low end at most its high end."""
+    return _checked_ends("are_ranges", lows, highs)
+
+
+def _checked_ends(call: str, *ends: Tensor) -> bool:
+    """Return what a check of numbers of blocks finds."""
+    for name, each in zip(("lows", "highs") if len(ends) == 2 else ("scales",), ends, strict=True):
+        checks.vector(call, name, each, checks.ALL_FLOATS, ends[0].numel(), ends[0].device)
+    is_plain = all(each.dtype in checks.FLOATS and each.is_contiguous() for each in ends)
+    kept = fastest("finite") if ends[0].device.type == "cpu" and is_plain and ends[0].dtype == ends[-1].dtype else None
+    made: bool = getattr(kept or reference_finite, call)(*ends)
+    return made
+
+
 def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: float | None = None) -> bool:
     """Copy tensors into `out` (d,), divided; return whether all is finite. See `reference/flatten.py`, also below."""
     checks.vector("gather", "out", out, checks.ALL_FLOATS, written=True, strided=True)

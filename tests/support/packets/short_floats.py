@@ -3,7 +3,6 @@
 import torch
 from hypothesis import strategies as st
 
-from laconic.kernels.reference import stochastic_rounding as reference_stochastic_rounding
 from laconic.wire import ShortFloats
 from support.frame_bytes import VALUE_TYPES
 from support.packet_strategies import VALUES, KindSamples, firsts, vectors
@@ -13,7 +12,7 @@ from support.packet_strategies import VALUES, KindSamples, firsts, vectors
 def short_float_packets(draw) -> ShortFloats:
     values = draw(vectors(draw(st.sampled_from(VALUE_TYPES[:2]))))
     mantissa_bits = draw(st.integers(0, 22))
-    return ShortFloats.of(reference_stochastic_rounding.shortened(values, mantissa_bits), mantissa_bits, draw(firsts))
+    return ShortFloats.of(values, mantissa_bits, draw(firsts))
 
 
 SAMPLES = KindSamples(

@@ -1,4 +1,4 @@
-"""Division, the largest magnitude and the check for inf and NaN, compiled: one thread, one pass, the same bits.
+"""Division, the largest magnitude and the checks for inf and NaN, compiled: one thread, one pass, the same bits.
 
 Reference: `reference/finite.py`.
 """
@@ -65,6 +65,16 @@ def all_finite(vector: Tensor) -> bool:
     return bool(_all_finite(vector.detach().numpy()))
 
 
+def are_sizes(scales: Tensor) -> bool:
+    """See `reference.finite.are_sizes`."""
+    return bool(_are_sizes(scales.detach().numpy()))
+
+
+def are_ranges(lows: Tensor, highs: Tensor) -> bool:
+    """See `reference.finite.are_ranges`."""
+    return bool(_are_ranges(lows.detach().numpy(), highs.detach().numpy()))
+
+
 _STREAMS, _STEP = 4, 1024  # read side by side: a processor prefetches each of them
 
 
@@ -100,4 +110,21 @@ def _all_finite(values: NDArray[Any]) -> bool:
     rest = values[_STREAMS * quarter :]
     for i in range(rest.size):
         wrong |= np.uint32(rest[i] - rest[i] != none)
+    return bool(wrong == np.uint32(0))
+
+
+@kernel
+def _are_sizes(scales: NDArray[Any]) -> bool:
+    none, infinite, wrong = scales.dtype.type(0), scales.dtype.type(np.inf), np.uint32(0)
+    for i in range(scales.size):
+        wrong |= np.uint32(0) if (scales[i] >= none) & (scales[i] < infinite) else np.uint32(1)
+    return bool(wrong == np.uint32(0))
+
+
+@kernel
+def _are_ranges(lows: NDArray[Any], highs: NDArray[Any]) -> bool:
+    infinite, wrong = lows.dtype.type(np.inf), np.uint32(0)
+    for i in range(lows.size):
+        low, high = lows[i], highs[i]
+        wrong |= np.uint32(0) if (low > -infinite) & (low <= high) & (high < infinite) else np.uint32(1)
     return bool(wrong == np.uint32(0))

@@ -1,4 +1,4 @@
-"""The hash of a coordinate, for ordinary loops of numba. Reference: `reference/hashing.py`; lanes: `llvm/vectors.py`."""
+"""The hash of a coordinate, for ordinary loops. Lanes: `llvm/vectors.py`; reference: `reference/hashing.py`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Powers of two as codes of sign and exponent, compiled, tile by tile: the same bits.
+"""Powers of two, and short mantissas, as codes of sign and exponent, compiled, tile by tile: the same bits.
 
 Reference: `reference/powers_of_two.py`.
 
@@ -14,6 +14,7 @@ from numba import uint16, uint32, uint64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.buffer_pool import new_vector
 from laconic.kernels.cpu.code_tiles import TILE, code_buffer, pack_tile, unpack_tile
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.hashing import hash32
@@ -48,28 +49,51 @@ def power_codes(values: Tensor, offset: int, key: int) -> tuple[Tensor, bool]:
     return packed[: (bits * d + 7) // 8], not any(non_finite)
 
 
-def put_powers(packed: Tensor, out: Tensor) -> None:
+def short_codes(values: Tensor, mantissa_bits: int) -> tuple[Tensor, Tensor, bool]:
+    """See `reference.powers_of_two.short_codes`."""
+    bits, d = EXPONENT_BITS[values.dtype], values.numel()
+    patterns = values.detach().contiguous().numpy().view(_PATTERNS[values.dtype])
+    packed = new_vector(-(-d // TILE) * TILE * bits // 8, torch.uint8)
+    tails = new_vector((mantissa_bits * d + 7) // 8, torch.uint8)
+    out, out_tails = packed.numpy(), tails.numpy()
+    non_finite: list[bool] = []
+
+    def run(start: int, stop: int) -> None:
+        codes = np.empty(TILE, np.uint32) if bits == 9 else code_buffer(bits)
+        shorten = _shorten_32 if bits == 9 else _shorten_64
+        words = out.view(np.uint64) if bits == 9 else out
+        wrong = shorten(patterns, mantissa_bits, codes, code_buffer(mantissa_bits), words, out_tails, start, stop)
+        non_finite.append(bool(wrong))
+
+    in_chunks(d, run)
+    return packed[: (bits * d + 7) // 8], tails, not any(non_finite)
+
+
+def put_powers(packed: Tensor, out: Tensor, tails: Tensor | None = None, mantissa_bits: int = 0) -> None:
     """See `reference.powers_of_two.put_powers`."""
-    _write(packed, out, times=0)
+    _write(packed, tails, mantissa_bits, out, times=0)
 
 
-def add_powers(packed: Tensor, total: Tensor, *, subtract: bool = False) -> None:
+def add_powers(
+    packed: Tensor, total: Tensor, tails: Tensor | None = None, mantissa_bits: int = 0, *, subtract: bool = False
+) -> None:
     """See `reference.powers_of_two.add_powers`."""
-    _write(packed, total, times=-1 if subtract else 1)
+    _write(packed, tails, mantissa_bits, total, times=-1 if subtract else 1)
 
 
-def _write(packed: Tensor, total: Tensor, *, times: int) -> None:
+def _write(packed: Tensor, tails: Tensor | None, mantissa_bits: int, total: Tensor, *, times: int) -> None:
     bits, data = EXPONENT_BITS[total.dtype], packed.contiguous().numpy()
     out = total.detach().numpy()
     sign = out.dtype.type(times)
+    more, n = (data[:0], 0) if tails is None else (tails.contiguous().numpy(), mantissa_bits)
 
     def run(start: int, stop: int) -> None:
         patterns = np.empty(TILE * out.itemsize // 8, np.uint64)
-        powers = patterns.view(out.dtype)
+        powers, low = patterns.view(out.dtype), code_buffer(n)
         if bits == 9:
-            _write_32(data, patterns, powers, out, sign, start, stop)
+            _write_32(data, more, n, low, patterns, powers, out, sign, start, stop)
         else:
-            _write_64(data, code_buffer(bits), patterns, powers, out, sign, start, stop)
+            _write_64(data, more, n, low, code_buffer(bits), patterns, powers, out, sign, start, stop)
 
     in_chunks(len(out), run)
 
@@ -127,6 +151,41 @@ def _draw_32(part: Array, base: Any, low: Any, high: Any, within: Array, codes: 
         exponent = uint32(sign_exponent & uint32(255))
         rises = (x < uint32(part[i] << uint32(9))) & (exponent < uint32(254))
         codes[i] = uint32(sign_exponent + (uint32(1) if rises else uint32(0)))
+
+
+@kernel
+def _shorten_32(
+    patterns: Array, mantissa_bits: int, codes: Array, low: Array, words: Array, tails: Array, start: int, stop: int
+) -> bool:  # fmt: skip
+    """Write codes and tails of float32 elements start .. stop - 1. Arguments as for `_powers_32`.
+
+    Args:
+        mantissa_bits: Bits of a tail.
+        low: A code_buffer for tails.
+        tails: uint8, overwritten.
+    """
+    non_finite = False
+    fours, shift = np.empty(TILE // 4, np.uint64), uint32(23 - mantissa_bits)
+    for tile in range(start, stop, TILE):
+        part = patterns[tile : min(tile + TILE, stop)]
+        for i in range(part.size):
+            codes[i] = uint32(part[i] >> uint32(23))
+        codes[part.size :] = 0
+        _pack_nines(codes.view(np.uint64), fours, words[tile * 9 // 64 : (tile + TILE) * 9 // 64])
+        non_finite |= _nines_non_finite(fours)
+        if mantissa_bits:
+            below = uint32((uint32(1) << uint32(mantissa_bits)) - uint32(1))
+            for i in range(part.size):
+                low[i] = uint32(uint32(part[i] >> shift) & below)
+            _pack_tails(low, part.size, mantissa_bits, tails, tile)
+    return non_finite
+
+
+@kernel
+def _pack_tails(low: Array, n: int, bits: int, tails: Array, tile: int) -> None:
+    """Pack the n tails of a tile."""
+    low[n:] = 0
+    pack_tile(low, bits, tails[tile * bits // 8 : ((tile + n) * bits + 7) // 8])
 
 
 @kernel
@@ -198,6 +257,27 @@ def _powers_64(
 
 
 @kernel
+def _shorten_64(
+    patterns: Array, mantissa_bits: int, codes: Array, low: Array, packed: Array, tails: Array, start: int, stop: int
+) -> bool:  # fmt: skip
+    """Write codes, 12 bits each, and tails of float64 elements start .. stop - 1. Arguments as for `_shorten_32`."""
+    non_finite = False
+    shift, below = uint64(52 - mantissa_bits), (uint64(1) << uint64(mantissa_bits)) - uint64(1)
+    for tile in range(start, stop, TILE):
+        part = patterns[tile : min(tile + TILE, stop)]
+        for i in range(part.size):
+            codes[i] = uint16(part[i] >> uint64(52))
+            non_finite |= (codes[i] & uint16(2047)) == uint16(2047)
+        codes[part.size :] = 0
+        pack_tile(codes, 12, packed[tile * 12 // 8 : (tile + TILE) * 12 // 8])
+        if mantissa_bits:
+            for i in range(part.size):
+                low[i] = uint32((part[i] >> shift) & below)
+            _pack_tails(low, part.size, mantissa_bits, tails, tile)
+    return non_finite
+
+
+@kernel
 def _words_of(data: Array, words: Array) -> None:
     """Copy the bytes of a tile, or of what is left, into words, with zeros behind them."""
     buffer = words.view(np.uint8)
@@ -207,32 +287,54 @@ def _words_of(data: Array, words: Array) -> None:
 
 
 @kernel
-def _write_32(packed: Array, patterns: Array, powers: Array, total: Array, sign: Any, start: int, stop: int) -> None:  # noqa: ANN401
-    """Write or add float32 values of codes. `patterns` and `powers` are one buffer, as words and as floats."""
+def _write_32(
+    packed: Array, tails: Array, mantissa_bits: int, low: Array, patterns: Array, powers: Array, total: Array,
+    sign: Any, start: int, stop: int,  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Write or add float32 values of codes.
+
+    Args:
+        packed: The codes.
+        tails: The first bits of mantissas.
+        mantissa_bits: Bits of a tail; 0 where there are none.
+        low: A code_buffer for tails.
+        patterns: A buffer for a tile, as words.
+        powers: The same, as floats.
+        total: (d,), changed in place.
+        sign: As for `_put_or_add`.
+        start: First element, the beginning of a tile.
+        stop: Index behind the last element.
+    """
     words, fours = np.empty(TILE * 9 // 64, np.uint64), np.empty(TILE // 4, np.uint64)
+    pairs, shift = patterns.view(np.uint32), uint32(23 - mantissa_bits)
     for tile in range(start, stop, TILE):
         _words_of(packed[tile * 9 // 8 : (tile + TILE) * 9 // 8], words)
         _unpack_nines(words, fours)
         _nines_as_patterns(fours, patterns)
+        if mantissa_bits:
+            last = min(tile + TILE, stop)
+            unpack_tile(tails[tile * mantissa_bits // 8 : (last * mantissa_bits + 7) // 8], mantissa_bits, low)
+            for i in range(last - tile):
+                pairs[i] |= uint32(uint32(low[i]) << shift)
         _put_or_add(powers, total[tile : min(tile + TILE, stop)], sign)
 
 
 @kernel
 def _write_64(
-    packed: Array,
-    codes: Array,
-    patterns: Array,
-    powers: Array,
-    total: Array,
-    sign: Any,  # noqa: ANN401
-    start: int,
-    stop: int,
-) -> None:
-    """Write or add float64 values of codes. `patterns` and `powers` are one buffer, as words and as floats."""
+    packed: Array, tails: Array, mantissa_bits: int, low: Array, codes: Array, patterns: Array, powers: Array,
+    total: Array, sign: Any, start: int, stop: int,  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Write or add float64 values of codes. Arguments as for `_write_32`, and a code_buffer."""
+    shift = uint64(52 - mantissa_bits)
     for tile in range(start, stop, TILE):
         unpack_tile(packed[tile * 12 // 8 : (tile + TILE) * 12 // 8], 12, codes)
         for i in range(TILE):
             patterns[i] = uint64(codes[i]) << uint64(52)
+        if mantissa_bits:
+            last = min(tile + TILE, stop)
+            unpack_tile(tails[tile * mantissa_bits // 8 : (last * mantissa_bits + 7) // 8], mantissa_bits, low)
+            for i in range(last - tile):
+                patterns[i] |= uint64(low[i]) << shift
         _put_or_add(powers, total[tile : min(tile + TILE, stop)], sign)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from llvmlite import ir
 from numba import int32, uint64
 from numba.np.numpy_support import carray

@@ -40,7 +40,7 @@ def quantize_short(
         n, high = last - tile, highs[block:until]
         low = lows[block:until] if lows.size else of_block[3, : high.size]
         width, to = 8 * codes.itemsize, codes.ctypes.data
-        drawn = not (0 < size <= 2 and _ends_as_codes(
+        drawn = not ((size == 1 or (size == 2 and lows.size > 0)) and _ends_as_codes(
             values[tile:last], _each(low, block, size, edges, values.size, tile, last, repeated[0]),
             _each(high, block, size, edges, values.size, tile, last, repeated[1]), max_code, minus, codes,
         ))  # fmt: skip
@@ -118,7 +118,7 @@ def dequantize_short(
         part, high = codes[: last - tile], highs[block:until]
         low = lows[block:until] if lows.size else of_block[3, : high.size]
         tops = _each(high, block, size, edges, total.size, tile, last, repeated[3])
-        if not (0 < size <= 2 and _codes_as_ends(
+        if not ((size == 1 or (size == 2 and lows.size > 0)) and _codes_as_ends(
             part, _each(low, block, size, edges, total.size, tile, last, repeated[0]), tops, max_code, below, made
         )):  # fmt: skip
             odd = _distances(low, high, numbers, of_block)
@@ -262,6 +262,8 @@ def repeat(
             _repeat_full(full, 3, elements)
         elif size == 4:
             _repeat_full(full, 4, elements)
+        elif size == 8:
+            _repeat_full(full, 8, elements)
         else:
             _repeat_full(full, size, elements)
         at, number = at + n * size, 1 + n

@@ -1,7 +1,7 @@
-"""Minimum, maximum, norm and mean magnitude of short blocks of one size, compiled. Reference: `reference/`, the same bits.
+"""Minimum, maximum, norm and mean magnitude of short blocks of one size, compiled.
 
-For `cpu/block_norms.py` and `cpu/residuals.py`. Sizes of 2, 3, 4 and 8 are known when their loops are compiled, so that a
-register of blocks is measured at a time. Blocks are given as `start` and `stop`; only the last of all may be shorter.
+For `cpu/block_norms.py` and `cpu/residuals.py`, with the bits of their other loops. Sizes of 2, 3, 4 and 8 are known
+when loops are compiled, so that a register of blocks is measured at a time. Only the last of all blocks may be shorter.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ SHORT = 32
 
 @kernel
 def short_ranges(keys: Array, size: int, mask: Any, lows: Array, highs: Array, start: int, stop: int) -> None:  # noqa: ANN401
-    """Write the minimum and the maximum of blocks, in the order of the floats. Arguments as for `block_norms._ranges`."""
+    """Write the minimum and the maximum of blocks, in the floats' order. Arguments as for `block_norms._ranges`."""
     full = min(stop, keys.size // size)
     part, low, high = keys[start * size : full * size], lows[start:full], highs[start:full]
     if size == 2:

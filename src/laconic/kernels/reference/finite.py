@@ -41,3 +41,13 @@ def all_finite(vector: Tensor) -> bool:
     if vector.dtype in (torch.float32, torch.float64) and math.isfinite(float(torch.dot(vector, vector))):
         return True
     return bool(torch.isfinite(vector).all())
+
+
+def are_sizes(scales: Tensor) -> bool:
+    """Return whether all of scales (n,) are finite and none is below zero."""
+    return bool((torch.isfinite(scales) & (scales >= 0)).all())
+
+
+def are_ranges(lows: Tensor, highs: Tensor) -> bool:
+    """Return whether all of lows and highs (n,) are finite, and no low end is above its high end."""
+    return bool((torch.isfinite(lows) & torch.isfinite(highs) & (lows <= highs)).all())

@@ -1,7 +1,8 @@
-"""Powers of two, and zeros, as codes of a sign and an exponent: the reference, in torch.
+"""Powers of two, zeros, and values with short mantissas, as codes of a sign and an exponent: the reference, in torch.
 
 A code is the first bits of the value's pattern: 9 bits of float32, 12 of float64. Codes are packed as
-`reference.fractional.pack_codes` packs them.
+`reference.fractional.pack_codes` packs them. The first bits of mantissas are a second
+string of packed codes, the tails.
 """
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from laconic.kernels.reference.finite import all_finite
 from laconic.kernels.reference.fractional import pack_codes, unpack_codes
-from laconic.kernels.reference.stochastic_rounding import round_to_powers
+from laconic.kernels.reference.stochastic_rounding import round_to_powers, shortened
 
 INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 MANTISSA_BITS = {torch.float32: 23, torch.float64: 52}
@@ -38,16 +39,48 @@ def power_codes(values: Tensor, offset: int, key: int) -> tuple[Tensor, bool]:
     return pack_codes(exponent_codes(rounded), EXPONENT_BITS[values.dtype]), all_finite(rounded)
 
 
-def put_powers(packed: Tensor, out: Tensor) -> None:
-    """Write the values that packed codes stand for into `out` (d,) float32 or float64, whose type the codes have."""
+def short_codes(values: Tensor, mantissa_bits: int) -> tuple[Tensor, Tensor, bool]:
+    """Clear the last bits of mantissas, and pack signs and exponents, and the bits of the mantissas that are left.
+
+    Args:
+        values: (d,) float32 or float64.
+        mantissa_bits: 0 .. 22, bits of a mantissa that are left.
+
+    Returns:
+        The packed signs and exponents, (ceil(9 d / 8),) or for float64 (ceil(12 d / 8),) uint8; the tails,
+        (ceil(mantissa_bits d / 8),) uint8; and whether all values are finite.
+    """
+    short = shortened(values, mantissa_bits)
+    packed = pack_codes(exponent_codes(short), EXPONENT_BITS[values.dtype])
+    patterns = short.contiguous().view(INTEGERS[values.dtype])
+    tails = (patterns >> (MANTISSA_BITS[values.dtype] - mantissa_bits)) & ((1 << mantissa_bits) - 1)
+    packed_tails = pack_codes(tails.int(), mantissa_bits) if mantissa_bits else packed[:0]
+    return packed, packed_tails, powers_finite(packed, values.numel(), values.dtype)
+
+
+def put_powers(packed: Tensor, out: Tensor, tails: Tensor | None = None, mantissa_bits: int = 0) -> None:
+    """Write the values that packed codes stand for.
+
+    Args:
+        packed: The packed signs and exponents.
+        out: (d,) float32 or float64, whose type the codes have, overwritten.
+        tails: The packed first bits of the mantissas; None for powers of two.
+        mantissa_bits: Bits of a mantissa that are there.
+    """
     patterns = unpack_codes(packed, out.numel(), EXPONENT_BITS[out.dtype]).to(INTEGERS[out.dtype])
-    out.copy_((patterns << MANTISSA_BITS[out.dtype]).view(out.dtype))
+    patterns = patterns << MANTISSA_BITS[out.dtype]
+    if tails is not None and mantissa_bits:
+        bits = unpack_codes(tails, out.numel(), mantissa_bits).to(patterns.dtype)
+        patterns |= bits << (MANTISSA_BITS[out.dtype] - mantissa_bits)
+    out.copy_(patterns.view(out.dtype))
 
 
-def add_powers(packed: Tensor, total: Tensor, *, subtract: bool = False) -> None:
-    """Add the values that packed codes stand for to `total` (d,), in place, or subtract them."""
+def add_powers(
+    packed: Tensor, total: Tensor, tails: Tensor | None = None, mantissa_bits: int = 0, *, subtract: bool = False
+) -> None:
+    """Add the values that packed codes stand for to `total` (d,), in place, or subtract them. Codes as above."""
     powers = torch.empty_like(total)
-    put_powers(packed, powers)
+    put_powers(packed, powers, tails, mantissa_bits)
     total.add_(powers, alpha=-1 if subtract else 1)
 
 

@@ -1,6 +1,5 @@
 """Blocks of neighboring coordinates on the wire: one size for all, or a table of lengths. FORMAT.md, section 3.3."""
 
-import math
 import struct
 
 import numpy as np
@@ -38,16 +37,16 @@ def blocks_between(lengths: BlockLengths, low: int, high: int) -> tuple[slice, B
 
 
 def values_of(payload: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a part of a payload as values: a copy, since values must begin at a multiple of their size."""
+    """Return a part of a payload as values: a view, or a copy where they do not begin at a multiple of their size."""
+    size = dtype.itemsize
+    if payload.data_ptr() % size == 0 and payload.storage_offset() % size == 0:
+        return payload.view(dtype)
     return new_vector(payload.numel(), torch.uint8).copy_(payload).view(dtype)
 
 
-def are_sizes(scales: Tensor) -> bool:
-    """Return whether scales, one for each block, are finite and not negative. Nothing is allocated for each of them."""
-    if not scales.numel():
-        return True
-    low, high = (float(end) for end in scales.aminmax())
-    return low >= 0 and high < math.inf  # both are NaN where one of them is
+def copy_of(scales: Tensor) -> Tensor:
+    """Return a copy in memory that is used again."""
+    return new_vector(scales.numel(), scales.dtype).copy_(scales)
 
 
 def write_blocks(lengths: BlockLengths) -> bytes:

@@ -12,6 +12,7 @@ from laconic.errors import WireError
 from laconic.kernels.api import (
     absolute_maximum,
     add_fractional,
+    are_sizes,
     fractional_dense,
     pack_codes,
     put_fractional,
@@ -20,7 +21,7 @@ from laconic.kernels.api import (
 )
 from laconic.wire.coding.symbols import entropy_bits
 from laconic.wire.head import VALUE_BITS
-from laconic.wire.packets.blocks import are_sizes, values_of
+from laconic.wire.packets.blocks import values_of
 from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range, scaled_values
 
 _FIELDS = struct.Struct("<III")

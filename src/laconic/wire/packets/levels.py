@@ -14,6 +14,7 @@ from laconic.kernels.api import (
     BlockLengths,
     absolute_maximum,
     add_levels,
+    are_sizes,
     level_bits,
     levels_allowed,
     levels_dense,
@@ -27,8 +28,8 @@ from laconic.wire.coding.symbols import SYMBOL_CODES, check_packed, decode_symbo
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.blocks import (
     FIELDS_BYTES,
-    are_sizes,
     blocks_between,
+    copy_of,
     read_block_fields,
     read_lengths,
     values_of,
@@ -164,9 +165,9 @@ class Levels(Packet):
     def as_read(self) -> Self | None:
         if self.entropy or self.packed.device.type != "cpu":
             return None
-        if not bool((torch.isfinite(self.scales) & (self.scales >= 0)).all()):
+        if not are_sizes(self.scales):
             return None  # a reader refuses it
-        return replace(self, scales=self.scales.clone())  # the sender may overwrite its own
+        return replace(self, scales=copy_of(self.scales))  # the sender may overwrite its own
 
     def payload(self) -> list[PayloadPart]:
         fields = _FIELDS.pack(self.offset, self.count, self.steps, int(self.entropy), 0) + write_blocks(self.lengths)

@@ -15,7 +15,7 @@ from laconic.kernels.api import (
     BlockLengths,
     absolute_maximum,
     add_dequantized,
-    all_finite,
+    are_ranges,
     dequantize,
     pack_codes,
     put_dequantized,
@@ -28,6 +28,7 @@ from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.blocks import (
     FIELDS_BYTES,
     blocks_between,
+    copy_of,
     read_block_fields,
     read_lengths,
     values_of,
@@ -160,9 +161,9 @@ class QuantizedValues(Packet):
     def as_read(self) -> Self | None:
         if self.entropy or self.packed.device.type != "cpu":
             return None
-        if not bool((torch.isfinite(self.lows) & torch.isfinite(self.highs) & (self.lows <= self.highs)).all()):
+        if not are_ranges(self.lows, self.highs):
             return None  # a reader refuses it
-        return replace(self, lows=self.lows.clone(), highs=self.highs.clone())  # the sender may overwrite its own
+        return replace(self, lows=copy_of(self.lows), highs=copy_of(self.highs))  # the sender may overwrite its own
 
     def payload(self) -> list[PayloadPart]:
         fields = _FIELDS.pack(self.offset, self.count, self.bits, int(self.entropy), 0) + write_blocks(self.lengths)
@@ -208,7 +209,7 @@ class QuantizedValues(Packet):
         lengths = read_lengths(rest[:table_bytes], size, blocks, count, cls.name)
         ends = values_of(rest[table_bytes : table_bytes + ends_bytes], dtype)
         lows, highs = ends[:blocks], ends[blocks:]
-        if not (all_finite(ends) and bool((lows <= highs).all())):
+        if not are_ranges(lows, highs):
             raise WireError("quantized: an end of a range is inf or NaN, or a low end above its high end")
         data = rest[table_bytes + ends_bytes :]
         if code:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import BlockLengths, absolute_maximum, add_scaled_signs, put_scaled_signs
+from laconic.kernels.api import BlockLengths, absolute_maximum, add_scaled_signs, are_sizes, put_scaled_signs
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.blocks import (
     FIELDS_BYTES,
-    are_sizes,
     blocks_between,
+    copy_of,
     read_block_fields,
     read_lengths,
     values_of,
@@ -112,7 +112,7 @@ class ScaledSigns(Packet):
     def as_read(self) -> Self | None:
         if self.packed.device.type != "cpu" or not bool((self.scales >= 0).all()):  # a reader refuses such scales
             return None
-        return replace(self, scales=self.scales.clone())  # the sender may overwrite its own
+        return replace(self, scales=copy_of(self.scales))  # the sender may overwrite its own
 
     def payload(self) -> list[PayloadPart]:
         fields = _FIELDS.pack(self.offset, self.count) + write_blocks(self.lengths)

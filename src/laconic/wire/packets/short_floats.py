@@ -11,16 +11,11 @@ from torch import Tensor
 from laconic.errors import WireError
 from laconic.kernels.api import (
     EXPONENT_BITS,
-    INTEGERS,
-    MANTISSA_BITS,
     add_powers,
-    exponent_codes,
-    pack_codes,
     powers_finite,
     put_powers,
-    shortened,
+    short_codes,
     slice_bits,
-    unpack_codes,
 )
 from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_padding, check_range, scaled_values
 
@@ -55,18 +50,20 @@ class ShortFloats(Packet):
 
     @classmethod
     def of(cls, values: Tensor, mantissa_bits: int, offset: int = 0) -> Self:
-        """Return the packet of values with short mantissas.
+        """Return the packet of values rounded toward zero: what is behind the first bits of a mantissa is cleared.
 
         Args:
-            values: (count,) float32 or float64; their mantissas are zero after the first `mantissa_bits` bits.
+            values: (count,) float32 or float64.
             mantissa_bits: 0 .. 22.
             offset: Number of the first coordinate.
         """
-        return cls(
-            exponents=pack_codes(exponent_codes(values), EXPONENT_BITS[values.dtype]),
-            tails=_tails_of(values, mantissa_bits),
-            mantissa_bits=mantissa_bits, count=values.numel(), dtype=values.dtype, offset=offset,
+        exponents, tails, finite = short_codes(values, mantissa_bits)
+        packet = cls(
+            exponents=exponents, tails=tails, mantissa_bits=mantissa_bits, count=values.numel(), dtype=values.dtype,
+            offset=offset,
         )  # fmt: skip
+        packet.__dict__["finite"] = finite  # the cached property: it is known here
+        return packet
 
     @property
     def values(self) -> Tensor:
@@ -91,37 +88,33 @@ class ShortFloats(Packet):
 
     def dense(self) -> Tensor:
         out = torch.empty(self.count, dtype=self.dtype, device=self.exponents.device)
-        put_powers(self.exponents, out)
-        if self.mantissa_bits:
-            patterns = out.view(INTEGERS[self.dtype])
-            tails = unpack_codes(self.tails, self.count, self.mantissa_bits).to(patterns.dtype)
-            patterns |= tails << (MANTISSA_BITS[self.dtype] - self.mantissa_bits)
+        self.put_into(out)
         return out
 
-    def _are_powers_for(self, vector: Tensor) -> bool:
-        return not self.mantissa_bits and vector.dtype == self.dtype and vector.device == self.exponents.device
+    def _is_like(self, vector: Tensor) -> bool:
+        is_near = vector.device == self.exponents.device and vector.is_contiguous()
+        return vector.dtype == self.dtype and is_near
 
     def put_into(self, out: Tensor) -> None:
-        if self._are_powers_for(out):
-            put_powers(self.exponents, out)
+        if self._is_like(out):
+            put_powers(self.exponents, out, self.tails, self.mantissa_bits)
         else:
             super().put_into(out)
 
     def add_to(self, total: Tensor) -> None:
-        if self._are_powers_for(total):
-            add_powers(self.exponents, total)
+        if self._is_like(total):
+            add_powers(self.exponents, total, self.tails, self.mantissa_bits)
         else:
             super().add_to(total)
 
     def unsent_of(self, vector: Tensor) -> Tensor:
-        if not self._are_powers_for(vector):
+        if not self._is_like(vector):
             return super().unsent_of(vector)
-        add_powers(self.exponents, vector, subtract=True)
+        add_powers(self.exponents, vector, self.tails, self.mantissa_bits, subtract=True)
         return vector
 
     def scaled(self, factor: float) -> Self:
-        values = shortened(scaled_values(self.values, factor), self.mantissa_bits)
-        return type(self).of(values, self.mantissa_bits, self.offset)
+        return type(self).of(scaled_values(self.values, factor), self.mantissa_bits, self.offset)
 
     def part(self, start: int, stop: int) -> Self:
         low, high = start - self.offset, stop - self.offset
@@ -155,11 +148,3 @@ class ShortFloats(Packet):
         if not packet.finite:
             raise WireError("short floats: inf or NaN among the values")
         return packet
-
-
-def _tails_of(values: Tensor, mantissa_bits: int) -> Tensor:
-    if not mantissa_bits:
-        return torch.empty(0, dtype=torch.uint8, device=values.device)
-    patterns = values.contiguous().view(INTEGERS[values.dtype])
-    tails = (patterns >> (MANTISSA_BITS[values.dtype] - mantissa_bits)) & ((1 << mantissa_bits) - 1)
-    return pack_codes(tails.int(), mantissa_bits)
