@@ -85,10 +85,10 @@ def norms(values: Tensor, lengths: Sequence[int]) -> Tensor:
     size, edges, firsts = segments.size, segments.edges, segments.firsts
     floats = keys.view(FLOATS[values.dtype])
     if 0 < size < SHORT and values.dtype == torch.float32:
-        roots = new_vector(segments.n, values.dtype)
-        out = roots.numpy()
-        in_chunks(segments.n, lambda start, stop: short_norms(floats, size, out, start, stop), keys.size)
-        return roots
+        made = new_vector(segments.n, values.dtype)
+        of_blocks = made.numpy()
+        in_chunks(segments.n, lambda start, stop: short_norms(floats, size, of_blocks, start, stop), keys.size)
+        return made
     factors = np.ones(len(lengths), floats.dtype)
     if values.dtype == torch.float64:  # whose squares might overflow or underflow; float32 is squared in float64
         largest = _absolute_maxima(keys, mask, segments).view(floats.dtype)
