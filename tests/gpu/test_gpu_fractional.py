@@ -31,6 +31,7 @@ def test_levels_are_alike_and_means_nearly(twins, kind, dtype, bits, part):
     torch.testing.assert_close(same_means, means, rtol=MEANS_AGREE[dtype], atol=0)
     family.alike("fractional_dense", packed, means, 1027, bits)
     family.alike("add_fractional", packed, means, 1027, bits, vector)
+    family.alike("put_fractional", packed, means, 1027, bits, vector)
 
 
 @over_dtypes
@@ -43,4 +44,5 @@ def test_one_value_and_what_is_not_a_number_have_levels(twins, dtype):
 def test_the_sum_may_be_of_another_type(twins):
     packed, means = twins("fractional").reference.fractional_codes(vector_of("normal", 100, torch.float32), 4)
     for totals in (torch.float64, torch.bfloat16):
-        twins("fractional").alike("add_fractional", packed, means, 100, 4, vector_of("normal", 100, totals))
+        for name in ("add_fractional", "put_fractional"):
+            twins("fractional").alike(name, packed, means, 100, 4, vector_of("normal", 100, totals))

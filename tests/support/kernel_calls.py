@@ -197,12 +197,11 @@ def _calls() -> list[Call]:
     add("put_powers", "powers_of_two", packed=lambda: guarded(powers), out=_floats)
     add("add_powers", "powers_of_two", packed=lambda: guarded(powers), total=_floats)
     add("short_codes", "powers_of_two", values=_floats, mantissa_bits=7)
-    codes, tails, _ = kernels.short_codes(torch.randn(D), 7)
-    short = {"packed": lambda: guarded(codes), "tails": lambda: guarded(tails), "mantissa_bits": 7}
+    exponents, tails, _ = kernels.short_codes(torch.randn(D), 7)
+    short = {"packed": lambda: guarded(exponents), "tails": lambda: guarded(tails), "mantissa_bits": 7}
     add("put_powers", "powers_of_two", out=_floats, **short)
     add("add_powers", "powers_of_two", total=_floats, **short)
-    ends = {"lows": lambda: guarded(-torch.ones(9)), "highs": lambda: guarded(torch.ones(9))}
-    add("are_ranges", "finite", **ends)
+    add("are_ranges", "finite", lows=lambda: guarded(-torch.ones(9)), highs=lambda: guarded(torch.ones(9)))
     add("are_sizes", "finite", scales=lambda: guarded(torch.ones(9)))
     add("powers_finite", "powers_of_two", packed=lambda: guarded(powers), count=D, dtype=torch.float32)
     starts = np.linspace(0, 2**14, 9).astype(np.int64)

@@ -44,7 +44,11 @@ def fractional_dense(packed: Tensor, means: Tensor, count: int, bits: int) -> Te
 
 def put_fractional(packed: Tensor, means: Tensor, count: int, bits: int, out: Tensor) -> None:
     """See `reference.fractional.put_fractional`. The packed codes may be in the host's memory."""
-    out.copy_(fractional_dense(packed.to(out.device), means.to(out.device), count, bits))
+    packed, means = packed.to(out.device), means.to(out.device)
+    if out.dtype == means.dtype:
+        _put(packed, means, bits, out, add=False)
+    else:
+        out.copy_(fractional_dense(packed, means, count, bits))
 
 
 def add_fractional(packed: Tensor, means: Tensor, count: int, bits: int, total: Tensor) -> None:
