@@ -84,7 +84,7 @@ def test_both_shorten_mantissas_alike_and_read_them_alike(count, mantissa_bits, 
 
 
 @over_inputs("dtype", DTYPES)
-def test_what_is_not_finite_is_seen_among_short_mantissas(dtype):
+def test_what_is_not_finite_is_seen_where_mantissas_are_short(dtype):
     vector = torch.ones(1500, dtype=dtype)
     vector[1499] = torch.nan
     for by in (reference_powers_of_two, cpu_powers_of_two):

@@ -127,8 +127,10 @@ def _checked_ends(call: str, *ends: Tensor) -> bool:
     for name, each in zip(("lows", "highs") if len(ends) == 2 else ("scales",), ends, strict=True):
         checks.vector(call, name, each, checks.ALL_FLOATS, ends[0].numel(), ends[0].device)
     is_plain = all(each.dtype in checks.FLOATS and each.is_contiguous() for each in ends)
-    kept = fastest("finite") if ends[0].device.type == "cpu" and is_plain and ends[0].dtype == ends[-1].dtype else None
-    made: bool = getattr(kept or reference_finite, call)(*ends)
+    backend = (
+        fastest("finite") if ends[0].device.type == "cpu" and is_plain and ends[0].dtype == ends[-1].dtype else None
+    )
+    made: bool = getattr(backend or reference_finite, call)(*ends)
     return made
 
 

@@ -2,7 +2,7 @@
 
 For the kernels of stochastic rounding and of scaled signs, with the same bits as their loops over blocks; those cost as
 much for a short block as for 32 elements. Tiles are what stays in the first cache. Blocks of one or two elements mostly
-have no others than the ends of their ranges, for which nothing is divided or drawn.
+have no others than the ends of their ranges, for which nothing is divided or is_sampled.
 """
 
 from typing import Any
@@ -40,11 +40,11 @@ def quantize_short(
         n, high = last - tile, highs[block:until]
         low = lows[block:until] if lows.size else of_block[3, : high.size]
         width, to = 8 * codes.itemsize, codes.ctypes.data
-        drawn = not ((size == 1 or (size == 2 and lows.size > 0)) and _ends_as_codes(
+        is_sampled = not ((size == 1 or (size == 2 and lows.size > 0)) and _ends_as_codes(
             values[tile:last], _each(low, block, size, edges, values.size, tile, last, repeated[0]),
             _each(high, block, size, edges, values.size, tile, last, repeated[1]), max_code, minus, codes,
         ))  # fmt: skip
-        if drawn:
+        if is_sampled:
             if direct and n == TILE:
                 width, to = bits, packed[tile * bits // 8 :].ctypes.data
             odd, elements = _scales(low, high, numbers, of_block), values[tile:].ctypes.data
@@ -58,7 +58,7 @@ def quantize_short(
                 repeat(of_block[2], block, size, edges, values.size, tile, last, repeated[2])
                 raised, steps = repeated[1].ctypes.data, repeated[2].ctypes.data
             _draw_tile(elements, raised, steps, n, offset + tile, low_key, high_key, numbers, minus, width, to)
-        if not (drawn and direct and n == TILE):
+        if not (is_sampled and direct and n == TILE):
             codes[n:] = 0
             pack_tile(codes, bits, packed[tile * bits // 8 : (last * bits + 7) // 8])
         block = until if edge_of(until, size, edges, values.size) == last else until - 1
@@ -68,7 +68,7 @@ def quantize_short(
 def _ends_as_codes(values: Array, lows: Array, highs: Array, max_code: int, minus: Any, codes: Array) -> bool:  # noqa: ANN401
     """Write the codes of values that are ends of their ranges; return False where one is none.
 
-    The low end's code is 0 and the high end's the last one, whatever is drawn. Arguments are those of a tile.
+    The low end's code is 0 and the high end's the last one, whatever is is_sampled. Arguments are those of a tile.
     """
     zero, top, none, wrong = values.dtype.type(0), uint32(max_code), uint32(0), uint32(0)
     for i in range(values.size):
