@@ -19,7 +19,7 @@ from laconic.kernels.reference import steps as reference_steps
 Array = NDArray[Any]
 Pattern = Any  # an integer of the patterns' type
 
-_BLOCK = 1 << 11  # elements that are looked at together, in the first-level cache
+_BLOCK = 1 << 12  # elements that are looked at together, in the first-level cache
 
 
 def step_along_mean(values: Tensor, vectors: Sequence[Tensor], *, divisor: int, lr: float) -> None:
