@@ -12,16 +12,16 @@ from laconic.wire import LONG_BYTES
 from support.deadlines import PATIENCE_S
 from support.ranks import run_ranks
 
-D, ROUNDS, SPOILED, LOADED = 300_001, 4, 1, 2
+D, ROUNDS, NON_FINITE, LOADED = 300_001, 4, 1, 2
 CASES = {
     3: [(GlobalReplica(), "rank0"), (GlobalReplica(), "dedicated"), (DSGD(), "auto")],
     2: [(ASGD(), "dedicated"), (ASGD(lr_scaling="inverse"), "dedicated")],  # whose steps depend on who comes earlier
 }
 
 
-def gradient(rank, round_, spoiled):
+def gradient(rank, round_, non_finite):
     made = torch.randn(D, generator=torch.Generator().manual_seed(10 * rank + round_))
-    if (rank, round_) == (spoiled, SPOILED):
+    if (rank, round_) == (non_finite, NON_FINITE):
         made[-1] = torch.nan
     return made
 
@@ -59,7 +59,7 @@ def train(rank, n, *, in_one_pass):
                 with torch.no_grad():
                     parameters[0][7] = 3.0
             opt.step()
-            if round_ == SPOILED and opt.server_model is not None and opt.driver.servers:
+            if round_ == NON_FINITE and opt.server_model is not None and opt.driver.servers:
                 between = [opt.server_model.saved()["values"]]
         values = torch.cat([parameter.detach() for parameter in parameters])
         ended.append((values, *between, torch.tensor(opt.driver.aborted_rounds), torch.tensor(len(taken))))
@@ -82,7 +82,7 @@ def count_steps(steps, taken):
     steps.end, steps.along_mean = ended, stepped
 
 
-def both_ways(rank, n):
+def train_twice(rank, n):
     return train(rank, n, in_one_pass=True), train(rank, n, in_one_pass=False)
 
 
@@ -90,7 +90,7 @@ def both_ways(rank, n):
 def test_steps_in_one_pass_have_the_bits_of_others_in_aborted_rounds_and_with_loaded_weights_too():
     assert 4 * D >= LONG_BYTES
     for n, cases in CASES.items():
-        for rank, (ours, others) in enumerate(run_ranks(both_ways, n, n)):
+        for rank, (ours, others) in enumerate(run_ranks(train_twice, n, n)):
             for (algorithm, layout), one, other in zip(cases, ours, others, strict=True):
                 where = f"{algorithm.name}, {layout}, rank {rank} of {n}"
                 assert all(map(torch.equal, one[:-1], other[:-1])), where
