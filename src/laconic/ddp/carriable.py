@@ -63,7 +63,7 @@ def check_attachable(method: object, settings: Settings) -> Automatic | None:
     """
     settings.check()
     if not is_auto(method, settings.allowed):
-        check_carriable(method, settings)
+        check_carriable(method, settings, ', or "auto"')
         return None
     automatic = Automatic(settings.allowed, settings.layout, timeout_s=settings.timeout_s, nodes=settings.nodes)
     for each in automatic.allowed:
@@ -71,10 +71,13 @@ def check_attachable(method: object, settings: Settings) -> Automatic | None:
     return automatic
 
 
-def check_carriable(algorithm: object, settings: Settings) -> None:
-    """Raise ValueError for a method that cannot be attached with these settings; TypeError for other types."""
+def check_carriable(algorithm: object, settings: Settings, or_what: str = "") -> None:
+    """Raise ValueError for a method that cannot be attached with these settings; TypeError for other types.
+
+    `or_what`: what else the argument may be.
+    """
     if not isinstance(algorithm, Algorithm):
-        raise TypeError(f'method={algorithm!r:.80} must be an algorithm such as laconic.ECSGD(), or "auto"')
+        raise TypeError(f"method={algorithm!r:.80} must be an algorithm such as laconic.ECSGD(){or_what}")
     settings.check()
     name, reason = algorithm.name, why_not(algorithm)
     if algorithm.is_asynchronous:

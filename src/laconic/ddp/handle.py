@@ -81,7 +81,7 @@ class Handle:
 
     def __init__(self, ddp: DistributedDataParallel | None, method: Method, settings: Settings) -> None:
         """Begin to carry a method. Collective. Without a model, one worker is alone."""
-        self._ddp, self._settings = ddp, settings
+        self._ddp, self._settings, self._as_given = ddp, settings, settings
         self._trampoline: Detachable | None = None
         self.automatic: Automatic | None = None
         """What chooses the method, and what it has chosen; None if a method was given."""
@@ -254,7 +254,7 @@ class Handle:
         Raises as `attach` does; then the model goes on with the plain mean.
         """
         self.detach()
-        self.automatic = None
+        self.automatic, self._settings = None, self._as_given
         with entered(ATTACH):
             self._carrier = self._carrier_of(method)
         self._is_attached = True

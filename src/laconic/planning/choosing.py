@@ -35,12 +35,14 @@ from laconic.units import seconds_text
 _REST_S, _LARGE_S = 0.02, 0.2  # of each measurement of the links
 _PURPOSE = "to choose a method"
 _TOPIC = "choice of a method"
-_TRIED = 3  # candidates, beside plain all-reduce
+_TRIED = 5  # candidates, beside plain all-reduce
 _NEAR = 3.0  # times the fastest by the model, up to which a candidate is tried
 LAYOUTS_OF_ALL = tuple(
     name for name in LAYOUTS[1:] if not has_dedicated_server(name, by_arrival=False)
 )  # where all ranks train
 _TURNS, _TURN_S, _STEPS = 2, 0.25, 20  # of a trial: turns, about how long each takes, and its maximum of steps
+_FEWEST_STEPS, _LONG_STEP_S = 3, 1.0  # links that have rested are slower at first, so of short steps a few are taken
+_LONG_TURN_S = 2.0  # with what it takes to begin
 _WARM_UP = 2  # steps that touch new memory
 _LR = 1e-3  # a rate of 0 bounds no number, so that methods would look through their vectors once more
 _TRIED_D = 1 << 24  # elements; longer vectors take time in proportion, and memory that training may need
@@ -213,19 +215,23 @@ def _tried_s(
 ) -> dict[int, float]:
     """Return the seconds of a step with given gradients, of the slowest rank, by a candidate's place.
 
-    They are tried in turns, so that a machine that is busy for a while hinders no one alone.
+    They are tried in turns, so that a machine that is busy for a while hinders no one alone; where a turn is long, as
+    on a slow link that the parameters are sent over, one is enough.
     """
     tried = _shortened(spec, _TRIED_D)
     seconds: dict[int, list[float]] = {place: [] for place in numbers}
+    longest_s = 0.0
     for turn in range(_TURNS):
-        for place in numbers:
-            if not turn or min(seconds[place]) < _TURN_S:
-                seconds[place] += _turn_s(candidates[place], tried, channel, ranks)
+        for place in numbers if not turn or longest_s < _LONG_TURN_S else ():
+            full_s, *steps_s = _turn_s(candidates[place], tried, channel, ranks)
+            longest_s = max(longest_s, full_s)
+            seconds[place] += steps_s
     return {place: statistics.median(taken) * spec.d / tried.d for place, taken in seconds.items()}
 
 
 def _turn_s(candidate: Candidate, spec: ModelSpec, channel: Channel, ranks: Ranks) -> list[float]:
-    """Return the seconds of a few steps, each of the slowest rank; the earliest ones are not among them."""
+    """Return the seconds of it all, and of a few steps but the earliest ones; each of the slowest rank."""
+    start = time.perf_counter()
     random = torch.Generator().manual_seed(channel.rank)
     parameters = [nn.Parameter(torch.zeros(shape, dtype=ranks.dtype, device=ranks.device)) for shape in spec.shapes]
     gradients = [torch.randn(parameter.shape, generator=random).to(parameter) for parameter in parameters]
@@ -244,10 +250,12 @@ def _turn_s(candidate: Candidate, spec: ModelSpec, channel: Channel, ranks: Rank
             return time.perf_counter() - begun
 
         longest_s = max(channel.gather([step_s()], _PURPOSE, [float], _MAX_BYTES))[0]
-        n_steps = max(1, min(_STEPS, round(_TURN_S / longest_s)))
-        own_s = [step_s() for _ in range(n_steps + min(n_steps - 1, _WARM_UP))][-n_steps:]
+        fewest = _FEWEST_STEPS if longest_s < _LONG_STEP_S else 1
+        n_steps = max(fewest, min(_STEPS, round(_TURN_S / longest_s)))
+        steps_s = [step_s() for _ in range(n_steps + min(n_steps - 1, _WARM_UP))][-n_steps:]
+        own_s = [time.perf_counter() - start, *steps_s]
         by_rank: list[list[float]] = channel.gather(own_s, _PURPOSE, [float], _MAX_BYTES)
-    return [max(step) for step in zip(*by_rank, strict=True)]
+    return [max(each) for each in zip(*by_rank, strict=True)]
 
 
 def _shortened(spec: ModelSpec, d: int) -> ModelSpec:
