@@ -204,8 +204,11 @@ def _candidates(allowed: Sequence[Algorithm], layouts: Sequence[str], query: Que
 
 
 def _near(planned_s: Sequence[float]) -> list[int]:
-    """Return the places of those to try: the first, plain all-reduce, if it may win, and the fastest others."""
-    limit = _NEAR * min(planned_s)
+    """Return the places of those to try: the first, plain all-reduce, if it may win, and the fastest others.
+
+    Of steps that are short anyway, coding is a large part, whose times are not sure enough to leave any out.
+    """
+    limit = max(_NEAR * min(planned_s), _TURN_S)
     others = sorted(range(1, len(planned_s)), key=lambda place: planned_s[place])[:_TRIED]
     return [place for place in (0, *others) if planned_s[place] <= limit]
 
