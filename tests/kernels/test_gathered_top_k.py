@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from laconic.kernels.api import Guesses, gather_scaled, gather_top_k, top_k_by_block
+from laconic.kernels.cpu.flatten import PAST_CACHES_BYTES
 from support.inputs import over_inputs
 
 BLOCKS = [(70_000, 700), (1, 1), (9000, 8999), (20_000, 1), (40_000, 5000), (64, 3)]
@@ -56,6 +57,20 @@ def test_no_guess_changes_what_is_found():
         gather_top_k([vector], [1.0], torch.empty(D), None, other_blocks, guesses)[1],
         top_k_by_block(vector, other_blocks),
     )
+
+
+def test_long_vectors_which_are_stored_past_the_caches_get_the_same_bits():
+    random, n = torch.Generator().manual_seed(3), PAST_CACHES_BYTES // 4
+    vector, plus = torch.randn(2, n + 100, generator=random)
+    tensors, blocks, guesses = vector.split([n - 71, 171]), [(n, 300), (100, 7)], Guesses()  # the second lies elsewhere
+    for more in (plus, None, plus):
+        out, expected = torch.empty(2, n + 128)[:, : n + 100]
+        assert not out.data_ptr() % 64
+        gather_scaled(tensors, [0.5, -1.0], expected, more)
+        is_finite, found = gather_top_k(tensors, [0.5, -1.0], out, more, blocks, guesses)
+        assert is_finite
+        assert torch.equal(out, expected)
+        assert torch.equal(found, top_k_by_block(expected, blocks))
 
 
 def test_inf_and_nan_are_noticed_and_are_the_largest():

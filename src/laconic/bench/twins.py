@@ -15,6 +15,7 @@ from laconic.kernels import api
 BAR = 1.3
 """How many times as long as the kernel its twin must take (`docs/kernels.md`)."""
 _SAMPLE_S = 2e-3  # a sample of a short call is a mean over several
+_DENSITY, _LR = 0.01, 0.1
 _KEY = 12345
 _SHARE = int(0.3 * (1 << 32))
 
@@ -138,12 +139,18 @@ def _correct_signs(vector: Tensor) -> Callable[[], object]:
     return lambda: api.correct_signs(gradient, residual, (vector.numel(),))
 
 
+def _gather_top_k(vector: Tensor) -> Callable[[], object]:
+    d, out, residual, guesses = vector.numel(), torch.empty_like(vector), vector.roll(1), api.Guesses()
+    return lambda: api.gather_top_k([vector], [-_LR], out, residual, [(d, int(_DENSITY * d))], guesses)
+
+
 _OWN: dict[str, Callable[[Tensor], Callable[[], object]]] = {
     "put signs on a sampled mask": _put,
     "add signs on a sampled mask, int8": _add,
     "add signs, float32": _add_float,
     "count selected": _count,
     "correct, signs and their mean": _correct_signs,
+    "add the residual and select": _gather_top_k,
 }
 
 
@@ -164,5 +171,6 @@ CALLS = (
     ("reductions.run_ends", "least and largest"),
     ("reductions.run_squares", "norm"),
     ("level_sums", "fractional, 4 bits"),
+    ("gathered_top_k.scaled_at", "add the residual and select"),
 )
 """Each LLVM kernel, and calls that spend their time there: names in `cases`, or in `_OWN`."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import int64, uint32, uint64
+from numba import int64, uint64
 from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch import Tensor
 from laconic.kernels.cpu import flatten, top_k
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.flatten import are_contiguous_floats, pointer_to, spans_of
+from laconic.kernels.cpu.llvm.gathered_top_k import scaled_at
 from laconic.kernels.cpu.llvm.vectors import lowest
 from laconic.kernels.cpu.threads import is_split
 from laconic.kernels.cpu.top_k import (
@@ -36,7 +37,6 @@ from laconic.kernels.reference.gathered_top_k import Guesses
 
 Array = NDArray[Any]
 
-_TILE = 1 << 10  # elements, a multiple of 64
 _CANDIDATES = 4  # times as many as are taken have room
 _OCTAVES: dict[Any, Any] = {np.int32: 1 << 23, np.int64: 1 << 52}  # a factor of 2, as bits
 
@@ -55,13 +55,13 @@ def gather_top_k(
     sizes, n, capacity, mask = _planned(tuple(blocks), integer)
     if guesses.magnitudes.size != len(blocks):
         guesses.magnitudes = np.full(len(blocks), mask, np.int64)  # which nothing reaches
-    values = out.numpy()
+    values, past = out.numpy(), flatten.is_long(out)
     more = values[:0] if plus is None else plus.numpy()
     positions = torch.empty(n + 1, dtype=torch.int64)
     sample, indices, found = np.empty(MAX_SAMPLE, integer), np.empty(capacity, np.int64), np.empty(capacity, integer)
     is_finite = _gather_top_k(
         *spans, np.array(factors), more, values, values.view(integer), mask, sizes, guesses.magnitudes,
-        _OCTAVES[integer], positions.numpy(), sample, indices, found,
+        _OCTAVES[integer], positions.numpy(), sample, indices, found, past,
     )  # fmt: skip
     return bool(is_finite), positions[:n]
 
@@ -86,7 +86,7 @@ def _planned(blocks: tuple[tuple[int, int], ...], integer: Any) -> tuple[Array, 
 def _gather_top_k(
     addresses: Array, lengths: Array, factors: Array, plus: Array, out: Array, keys: Keys, mask: Any,  # noqa: ANN401
     blocks: Positions, guesses: Positions, octave: int, positions: Positions, sample: Keys, indices: Positions,
-    found: Keys,
+    found: Keys, past: bool,
 ) -> bool:  # fmt: skip
     """Write the vector, and indices to all of `positions` but the last element; return whether all is finite.
 
@@ -105,8 +105,9 @@ def _gather_top_k(
         sample: (MAX_SAMPLE,), a buffer.
         indices: A buffer for the candidates of a block.
         found: A buffer for their keys.
+        past: Store past the caches.
     """
-    wrong, at, written, tensor, begin = uint32(0), 0, 0, 0, 0
+    wrong, at, written, tensor, begin = uint64(0), 0, 0, 0, 0
     for block in range(blocks.shape[0]):
         start, stop, k, n = at, at + blocks[block, 0], blocks[block, 1], 0
         guess = floor = keys.dtype.type(guesses[block])
@@ -119,7 +120,7 @@ def _gather_top_k(
             more = plus[at : at + size] if plus.size else plus
             part, its_keys, by = out[at : at + size], keys[at : at + size], out.dtype.type(factors[tensor])
             n, floor, more_wrong = _scaled(
-                one, by, more, part, its_keys, at - start, mask, floor, k, indices, found, n
+                one, by, more, part, its_keys, at - start, mask, floor, k, indices, found, n, past
             )  # fmt: skip
             wrong |= more_wrong
             at, begin = at + size, begin + size
@@ -135,7 +136,7 @@ def _gather_top_k(
         for i in range(k):
             into[i] += start
         written += k
-    return bool(wrong == uint32(0))
+    return bool(wrong == uint64(0))
 
 
 @kernel
@@ -173,7 +174,7 @@ def _keep_largest(found: Keys, mask: Any, indices: Positions, k: int) -> Any:  #
 @kernel
 def _scaled(
     one: Array, by: Any, plus: Array, out: Array, keys: Keys, offset: int, mask: Any, floor: Any,  # noqa: ANN401
-    k: int, indices: Positions, found: Keys, n: int,
+    k: int, indices: Positions, found: Keys, n: int, past: bool,
 ) -> tuple[int, Any, Any]:  # fmt: skip
     """Write one * by + plus to a part of a block, and collect what reaches the floor.
 
@@ -190,43 +191,37 @@ def _scaled(
         indices: Overwritten with indices from the n-th on.
         found: Overwritten with keys from the n-th on.
         n: How many were collected before.
+        past: Store past the caches, if `out` begins at a multiple of 64 bytes.
 
     Returns:
         The new n, the new floor, and not 0 if an element is inf or NaN.
     """
-    wrong, none, full = uint32(0), out.dtype.type(0), out.size // 64 * 64
-    for start in range(0, full, _TILE):  # which stays in the cache until its words are made
-        stop = min(start + _TILE, full)
-        part, its_ones = out[start:stop], one[start:stop]
-        if plus.size:
-            its_more = plus[start:stop]
-            for i in range(part.size):
-                value = its_ones[i] * by + its_more[i]
-                part[i] = value
-                wrong |= uint32(value - value != none)
+    wrong, none, full = uint64(0), out.dtype.type(0), out.size // 64 * 64
+    past, its_keys = past and out.ctypes.data % 64 == 0, np.empty(64, keys.dtype)  # memory past the caches is far away
+    for start in range(0, full, 64):
+        if plus.size and past:
+            bits, non_finite = scaled_at(out, its_keys, one, plus, start, by, mask, floor, 1)
+        elif plus.size:
+            bits, non_finite = scaled_at(out, its_keys, one, plus, start, by, mask, floor, None)
+        elif past:
+            bits, non_finite = scaled_at(out, its_keys, one, None, start, by, mask, floor, 1)
         else:
-            for i in range(part.size):
-                value = its_ones[i] * by + none
-                part[i] = value
-                wrong |= uint32(value - value != none)
-        for place in range(start, stop, 64):
-            bits = uint64(0)
-            for i in range(64):  # by unsigned indices: one that may be negative keeps the loop from lanes
-                bits |= uint64((keys[uint64(place) + uint64(i)] & mask) >= floor) << uint64(i)
-            if bits and n + 64 > indices.size:
-                floor, n = min(_keep_largest(found[:n], mask, indices[:n], k) + 1, mask), k
-            while bits:
-                at = place + lowest(bits)
-                indices[n] = offset + at
-                found[n] = keys[at]
-                n += 1
-                bits &= bits - uint64(1)
+            bits, non_finite = scaled_at(out, its_keys, one, None, start, by, mask, floor, None)
+        wrong |= non_finite
+        if bits and n + 64 > indices.size:
+            floor, n = min(_keep_largest(found[:n], mask, indices[:n], k) + 1, mask), k
+        while bits:
+            at = lowest(bits)
+            indices[n] = offset + start + at
+            found[n] = its_keys[at]
+            n += 1
+            bits &= bits - uint64(1)
     if n + 64 > indices.size:
         floor, n = min(_keep_largest(found[:n], mask, indices[:n], k) + 1, mask), k
     for at in range(full, out.size):
         value = one[at] * by + (plus[at] if plus.size else none)
         out[at] = value
-        wrong |= uint32(value - value != none)
+        wrong |= uint64(value - value != none)
         if (keys[at] & mask) >= floor:
             indices[n] = offset + at
             found[n] = keys[at]

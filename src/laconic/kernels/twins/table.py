@@ -8,13 +8,14 @@ from typing import Any
 from laconic.kernels.cpu import (
     block_norms,
     fractional,
+    gathered_top_k,
     scaled_answers,
     stochastic_rounding,
 )
 from laconic.kernels.cpu import error_feedback as cpu_error_feedback
 from laconic.kernels.cpu import residuals as cpu_residuals
 from laconic.kernels.cpu.llvm import vectors
-from laconic.kernels.twins import blocks, error_feedback, residuals, words
+from laconic.kernels.twins import blocks, error_feedback, gathered, residuals, words
 from laconic.kernels.twins.replaced import in_place, with_parts
 
 TWINS: Mapping[str, Mapping[Any, Callable[..., Any]]] = {
@@ -33,6 +34,7 @@ TWINS: Mapping[str, Mapping[Any, Callable[..., Any]]] = {
     "reductions.run_ends": {block_norms._ranges: blocks.ranges},
     "reductions.run_squares": {block_norms._squares: blocks.squares},
     "level_sums": {fractional._spans: blocks.spans, fractional._level_chunks: blocks.level_chunks},
+    "gathered_top_k.scaled_at": {gathered_top_k._scaled: gathered.scaled},
 }
 """Plain functions by the lanes, or by the kernel around them, that they stand for."""
 
