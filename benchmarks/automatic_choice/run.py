@@ -9,7 +9,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,11 @@ _NEAR = 4.0  # times the fastest, in a turn, up to which a candidate is timed ag
 def main(arguments: Sequence[str]) -> int:
     """Run the bench and return the exit code, which is 0 also if the bench cannot run here."""
     parser = argparse.ArgumentParser(description='Time what "auto" has chosen beside what it could have.')
-    parser.add_argument("--workers", type=int, default=2, help="number of processes")
-    parser.add_argument("--parameters", type=int, default=1_000_000, help="number of parameters")
+    parser.add_argument("--workers", type=_whole(2, 32), default=2, help="number of processes, 2 to 32")
+    parser.add_argument("--parameters", type=_whole(1000, 10**9), default=1_000_000, help="number of parameters")
     parser.add_argument("--methods", nargs="+", default=["csgd", "ec-sgd"], choices=sorted(ALGORITHMS))
     parser.add_argument("--links", nargs="+", type=_link, default=["10Mbit", "100Mbit", "1Gbit", UNSHAPED])
-    parser.add_argument("--turns", type=int, default=7, help="steps of each, in turns")
+    parser.add_argument("--turns", type=_whole(1, 1000), default=7, help="steps of each, in turns")
     parser.add_argument("--json", type=a_file, default=None, metavar="FILE", help="JSON file for all figures")
     asked = parser.parse_args(arguments)
     console = Console()
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
                 seconds = _slowest(ranks.call("measure", turns=asked.turns, names=[*near, AUTO]))
                 found[link] = chosen | {"once": once, "seconds": seconds}
                 bed.shape(None)
-                for line in _lines(link, found[link]):
+                for line in lines_of(link, found[link]):
                     console.print(line, highlight=False, soft_wrap=True)
     except Stopped as stopped:
         console.print(f"{stopped_line(stopped.number)}; namespaces and processes are removed")
@@ -80,7 +80,8 @@ def _slowest(by_rank: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, list
     return {name: [max(each) for each in zip(*(rank[name] for rank in by_rank), strict=True)] for name in by_rank[0]}
 
 
-def _lines(link: str, found: Mapping[str, Any]) -> list[str]:
+def lines_of(link: str, found: Mapping[str, Any]) -> list[str]:
+    """Return what is printed of one link: the choice beside the best candidate, and all candidates."""
     seconds, once = found["seconds"], found["once"]
     ours = seconds[AUTO]
     medians = {name: statistics.median(times) for name, times in seconds.items() if name != AUTO}
@@ -100,6 +101,15 @@ def _lines(link: str, found: Mapping[str, Any]) -> list[str]:
         beside = "" if planned is None else f"; when it was chosen, {planned / medians[best]:.2f}"
         lines.append(f"    {name}: {text} times {best}{beside}")
     return lines
+
+
+def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isdigit() or not minimum <= int(text) <= maximum:
+            raise argparse.ArgumentTypeError(f"{text} must be a whole number in {minimum} .. {maximum}")
+        return int(text)
+
+    return read
 
 
 def _link(text: str) -> str:
