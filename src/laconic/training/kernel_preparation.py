@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from laconic.contract import Algorithm
-from laconic.kernels.api import are_prepared, kernel_threads, prepare
+from laconic.kernels.api import (
+    are_prepared,
+    gather_mean_step,
+    gather_step,
+    kernel_threads,
+    prepare,
+    step_along_mean,
+)
 from laconic.protocol.layout import Layout
 from laconic.statements import mark_stated
 from laconic.training.flat_parameters import FlatParameters
@@ -69,6 +76,7 @@ class KernelPreparation:
             with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
                 warnings.simplefilter("ignore")
                 self._simulate(layout)
+                self._step_in_one_pass()
         except Exception as error:  # a user's method may fail anywhere; its first round shows that
             logging.getLogger("laconic").debug("kernels could not be compiled before the first round: %s", error)
 
@@ -89,6 +97,15 @@ class KernelPreparation:
         for _ in range(n_rounds * simulation.training.local.many):
             simulation.step(lambda rank: model.loss(random))
         simulation.exchange_steps()
+
+    def _step_in_one_pass(self) -> None:
+        """Take steps of plain SGD that a simulation takes otherwise."""
+        values, gradient, out = (torch.zeros(8, dtype=self.flat.dtype) for _ in range(3))
+        if self.algorithm.server_steps:
+            step_along_mean(values, [gradient], divisor=1, lr=_LR)
+            gather_mean_step([values], [-_LR], [gradient], out, divisor=1)
+        if self.algorithm.consumes == "change" and not self.algorithm.replicas_equal:
+            gather_step([values], [gradient], [-_LR], out, adds=True)
 
 
 class _Sample(nn.Module):
