@@ -34,6 +34,9 @@ def test_compiled_sums_are_the_references(lengths, dtype):
             )
             assert torch.equal(made, expected), (bits, n, divisor)
             assert found == wanted == (expected.min(), expected.max()), (bits, n, divisor)
+        for put_moved, out in ((kernels.put_moved, made), (reference.put_moved, expected)):
+            put_moved(given[2], codes[0], lows[0], highs[0], lengths, bits, out)
+        assert torch.equal(made, expected), (bits, "moved")
     for steps in (1, 5, 255):
         scales = [kernels.norms(vector, lengths) for vector in given]
         codes = [

@@ -147,6 +147,7 @@ def _calls() -> list[Call]:
         add("quantize_tensors", "gathered_codes", tensors=_tensors, lengths=lengths, bits=bits, **ends, **keyed)
         add("dequantize", "stochastic_rounding", **coded)
         add("add_dequantized", "stochastic_rounding", total=_floats, **coded)
+        add("put_moved", "quantized_sums", base=_floats, out=lambda: _floats(seed=1), **coded)
         add("sum_dequantized", "quantized_sums", out=_floats, lengths=lengths, bits=bits, divisor=3,
             packed=lambda p=packed: [guarded(p), guarded(p)],
             **{name: lambda e=end: [e(), e()] for name, end in ends.items()})  # fmt: skip

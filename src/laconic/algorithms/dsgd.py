@@ -151,8 +151,8 @@ class DSGD(Algorithm):
 
     def _publish(self, me: Worker, copies: dict[int, Tensor], changes: Mapping[int, Packet]) -> None:
         for rank, copy in copies.items():
-            copies[rank] = me.memory[f"replica.{rank}"] = new = me.scratch().copy_(copy)
-            changes[rank].add_to(new)
+            copies[rank] = me.memory[f"replica.{rank}"] = new = me.scratch()
+            changes[rank].put_moved(copy, new)
 
     def _difference(self, me: Worker, updated: Tensor) -> Step:
         """Send the compressed difference between the mixed and the published model; return the new published one."""

@@ -108,6 +108,16 @@ def sum_dequantized(
     return made
 
 
+def put_moved(
+    base: Tensor, packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, out: Tensor
+) -> None:
+    """Write a vector plus the grid points that packed codes stand for, in one pass."""
+    blocks = _check_codes("put_moved", packed, bits, lengths, lows, highs)
+    checks.output("put_moved", "out", out, FLOATS, blocks.total, packed.device)
+    checks.vector("put_moved", "base", base, (out.dtype,), blocks.total, packed.device)
+    fastest("quantized_sums", out.device).put_moved(base, packed, lows, highs, blocks, bits, out)
+
+
 def sum_levels(
     packed: Sequence[Tensor], scales: Sequence[Tensor], lengths: Sequence[int], steps: int, out: Tensor,
     *, divisor: int = 1,

@@ -54,6 +54,27 @@ def sum_dequantized(
     return ends
 
 
+def put_moved(
+    base: Tensor, packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, out: Tensor
+) -> None:
+    """See `reference.quantized_sums.put_moved`."""
+    blocks = BlockLengths.of(lengths)
+    if blocks.are_short or lows.dtype is not out.dtype:
+        add_dequantized(packed, lows, highs, blocks, bits, out.copy_(base))
+        return
+    codes_of, lows_, highs_ = (each.contiguous().numpy() for each in (packed, lows, highs))
+    of_base, total, max_code = base.contiguous().numpy(), out.numpy(), (1 << bits) - 1
+    numbers = constants(out.dtype, max_code)
+
+    def run(start: int, stop: int) -> None:
+        _move_tiles(
+            of_base, codes_of, lows_, highs_, blocks.size, blocks.sparse_edges, numbers, bits, int32(max_code),
+            code_buffer(bits), total, start, stop,
+        )  # fmt: skip
+
+    in_chunks(total.size, run)
+
+
 def sum_levels(
     packed: Sequence[Tensor], scales: Sequence[Tensor], lengths: Sequence[int], steps: int, out: Tensor,
     *, divisor: int = 1,
@@ -208,6 +229,36 @@ def _add_tile(
             _add(some, bottom, step, one / unit, high, max_code, out)
         at = until
         block += 1
+
+
+@kernel
+def _move_tiles(
+    base: Array, packed: Array, lows: Array, highs: Array, size: int, edges: Array, numbers: Array, bits: int,
+    max_code: Any, codes: Array, total: Array, start: int, stop: int,  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Write `base` plus the values of codes to elements start .. stop - 1 of `total`; others as for `_sum_tiles`."""
+    lows, highs, edges, numbers = _uncounted(lows), _uncounted(highs), _uncounted(edges), _uncounted(numbers)
+    codes, total, base, packed = _uncounted(codes), _uncounted(total), _uncounted(base), _uncounted(packed)
+    one = numbers[2]
+    block = block_at(start, size, edges)
+    end = edge_of(block + 1, size, edges, total.size)
+    for tile in range(start, stop, codes.size):
+        last = min(tile + codes.size, stop)
+        unpack_tile(packed[tile * bits // 8 : (last * bits + 7) // 8], bits, codes)
+        at = tile
+        while at < last:
+            until = min(last, end)
+            low, high = lows[block], highs[block]
+            unit = factor_of(low, high, numbers)
+            bottom = low * unit
+            step = (high * unit - bottom) / numbers[0]
+            some, before, out = codes[at - tile : until - tile], base[at:until], total[at:until]
+            for i in range(some.size):
+                out[i] = before[i] + value_of(int32(some[i]), bottom, step, one / unit, high, max_code)
+            at = until
+            if until == end:
+                block += 1
+                end = edge_of(block + 1, size, edges, total.size)
 
 
 @kernel

@@ -29,6 +29,23 @@ def sum_dequantized(
     return ranges(out, [out.numel()])
 
 
+def put_moved(
+    base: Tensor, packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int, out: Tensor
+) -> None:
+    """Write a vector plus a `dequantize`.
+
+    Args:
+        base: (d,) of the type of `out`, the vector.
+        packed: The codes.
+        lows: (blocks,), the low end of each block.
+        highs: (blocks,), the high ends.
+        lengths: Elements of each block.
+        bits: Bits of a code, 1 .. 8.
+        out: (d,) float32 or float64, overwritten; no memory of `base`.
+    """
+    add_dequantized(packed, lows, highs, lengths, bits, out.copy_(base))
+
+
 def sum_levels(
     packed: Sequence[Tensor], scales: Sequence[Tensor], lengths: Sequence[int], steps: int, out: Tensor,
     *, divisor: int = 1,

@@ -127,6 +127,10 @@ class Packet(ABC):
         """Add the dense form to `total` (count,), in place."""
         total.add_(self.dense().to(total))
 
+    def put_moved(self, base: Tensor, out: Tensor) -> None:
+        """Overwrite `out` (count,) with `base` (count,) plus the dense form. They share no memory."""
+        self.add_to(out.copy_(base))
+
     def put_as_sum(self, out: Tensor) -> None:
         """Overwrite `out` (count,) with 0 plus the dense form, so that no element is -0.0: the first of a sum."""
         self.add_to(out.zero_())

@@ -19,6 +19,7 @@ from laconic.kernels.api import (
     dequantize,
     pack_codes,
     put_dequantized,
+    put_moved,
     slice_bits,
     sum_dequantized,
     unpack_codes,
@@ -119,6 +120,12 @@ class QuantizedValues(Packet):
 
     def add_to(self, total: Tensor) -> None:
         add_dequantized(*self._on(total.device), self.lengths, self.bits, total)
+
+    def put_moved(self, base: Tensor, out: Tensor) -> None:
+        if not out.is_cpu or base.dtype is not out.dtype:
+            super().put_moved(base, out)
+        else:
+            put_moved(base, *self._on(out.device), self.lengths, self.bits, out)
 
     def put_as_sum(self, out: Tensor) -> None:
         self.put_into(out)  # none of its zeros is -0.0
