@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from laconic.kernels.api import add_up, add_up_rings, weighted_sum
+from laconic.kernels.api import add_up, add_up_rings, mixed_difference, weighted_sum
 from laconic.kernels.cpu import sums as cpu_sums
 from laconic.kernels.reference import sums as reference_sums
 from support.inputs import over_inputs
@@ -99,3 +99,15 @@ def test_both_add_up_weighted_vectors_alike(n, dtype):
     reference_sums.weighted_sum(vectors, weights, expected)
     assert torch.equal(made, expected)
     assert torch.equal(made.signbit(), expected.signbit())
+
+
+def test_the_difference_to_a_mixed_model_has_the_bits_of_two_weighted_sums():
+    for dtype in (torch.float32, torch.float64):
+        updated, published, *copies = (torch.randn(D, dtype=dtype) for _ in range(5))
+        for n in (1, 2, 3):
+            weights = [0.2, 0.3, 0.5][:n]
+            mixed = weighted_sum(copies[:n], weights, torch.empty(D, dtype=dtype))
+            expected = updated - published + mixed - published
+            for difference in (mixed_difference, reference_sums.mixed_difference):
+                made = difference(updated, published, copies[:n], weights, torch.empty(D, dtype=dtype))
+                assert torch.equal(made, expected), (dtype, n)

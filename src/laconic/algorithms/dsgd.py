@@ -38,7 +38,7 @@ from laconic.contract import (
 )
 from laconic.gossip.mixing import Mixing
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import weighted_sum
+from laconic.kernels.api import mixed_difference, weighted_sum
 from laconic.wire import Packet
 
 
@@ -137,10 +137,14 @@ class DSGD(Algorithm):
 
     def _mixed(self, me: Worker, models: dict[int, Tensor], out: Tensor | None = None) -> Tensor:
         """Return the weighted sum of the models, (d,) each, added in rank order, in `out` if it is given."""
+        ranks, weights = self._weighted(me, models)
+        return weighted_sum([models[rank] for rank in ranks], weights, me.scratch() if out is None else out)
+
+    def _weighted(self, me: Worker, models: dict[int, Tensor]) -> tuple[list[int], list[float]]:
+        """Return the ranks of models in their order, and the weight of each."""
         mixing = Mixing.from_text(self.graph, me.n_workers, me.round)
         ranks = sorted(models)
-        weights = [mixing.weight(me.rank, rank) for rank in ranks]
-        return weighted_sum([models[rank] for rank in ranks], weights, me.scratch() if out is None else out)
+        return ranks, [mixing.weight(me.rank, rank) for rank in ranks]
 
     def _copies(self, me: Worker) -> dict[int, Tensor]:
         """Return the published models of this worker and its neighbors, by rank, each (d,)."""
@@ -157,11 +161,9 @@ class DSGD(Algorithm):
     def _difference(self, me: Worker, updated: Tensor) -> Step:
         """Send the compressed difference between the mixed and the published model; return the new published one."""
         copies = self._copies(me)
-        own = copies[me.rank]
-        mixed = self._mixed(me, copies)
-        difference = weighted_sum(
-            [updated, own, mixed, own], [1, -1, 1, -1], me.scratch()
-        )  # in this order, in one pass
+        ranks, weights = self._weighted(me, copies)
+        mixed_from = [copies[rank] for rank in ranks]
+        difference = mixed_difference(updated, copies[me.rank], mixed_from, weights, me.scratch())
         sent = self.compressor(difference, spec=me.spec, key=me.key("compress"), offset=me.offset)
         reply = yield sent
         self._publish(me, copies, {**reply.packets, me.rank: sent})

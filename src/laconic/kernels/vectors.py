@@ -66,6 +66,23 @@ def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], out: Tenso
     return made
 
 
+def mixed_difference(
+    updated: Tensor, published: Tensor, copies: Sequence[Tensor], weights: Sequence[float], out: Tensor
+) -> Tensor:
+    """Write updated - published + the `weighted_sum` of copies - published to `out`, (d,) each, in one pass.
+
+    See `reference/sums.py`.
+    """
+    call, dtypes = "mixed_difference", (out.dtype,)
+    checks.output(call, "out", out, checks.ALL_FLOATS)
+    checks.number(call, "number of copies", len(copies), 1, checks.MAX_COUNT)
+    checks.number(call, "number of weights", len(weights), len(copies), len(copies))
+    for name, vector in (("updated", updated), ("published", published), *(("a copy", copy) for copy in copies)):
+        checks.vector(call, name, vector, dtypes, out.numel(), out.device)
+    made: Tensor = fastest("sums", out.device).mixed_difference(updated, published, copies, weights, out)
+    return made
+
+
 def add_up_rings(vectors: Sequence[Tensor], bounds: Sequence[tuple[int, int]], out: Tensor) -> None:
     """Write the sum of `vectors`, (d,) each, to `out` (d,), slice k in the order of the ring that ends at vector k.
 

@@ -8,6 +8,7 @@ from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.kernels.cpu.block_norms import FLOATS
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.finite import magnitude_of, patterns_of
 from laconic.kernels.cpu.flatten import are_contiguous_floats, pointer_to
@@ -47,6 +48,18 @@ def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], out: Tenso
         return reference_sums.weighted_sum(vectors, weights, out)
     addresses = np.array([vector.data_ptr() for vector in vectors], np.uint64)
     _weighted_sum(addresses, np.array(weights), out.numpy())
+    return out
+
+
+def mixed_difference(
+    updated: Tensor, published: Tensor, copies: Sequence[Tensor], weights: Sequence[float], out: Tensor
+) -> Tensor:
+    """See `reference.sums.mixed_difference`."""
+    if not are_contiguous_floats([updated, published, *copies, out], out.dtype):
+        return reference_sums.mixed_difference(updated, published, copies, weights, out)
+    addresses = np.array([vector.data_ptr() for vector in copies], np.uint64)
+    mixed = np.empty(_BLOCK, FLOATS[out.dtype])
+    _mixed_difference(updated.numpy(), published.numpy(), addresses, np.array(weights), mixed, out.numpy())
     return out
 
 
@@ -116,3 +129,37 @@ def _weighted_sum(addresses: Array, weights: Array, out: Array) -> None:
             )
             for i in range(part.size):
                 part[i] = fused(other[i], by, part[i])
+
+
+@kernel
+def _mixed_difference(
+    updated: Array, published: Array, addresses: Array, weights: Array, mixed: Array, out: Array
+) -> None:
+    """Write the difference by blocks. `mixed` (_BLOCK,) has the sum of all weighted vectors but the last."""
+    number = out.dtype.type
+    zero, last = number(0), addresses.size - 1
+    by_last = number(weights[last])
+    for at in range(0, out.size, _BLOCK):
+        part, new, old = out[at : at + _BLOCK], updated[at : at + _BLOCK], published[at : at + _BLOCK]
+        some = mixed[: part.size]
+        one, by = carray(pointer_to(addresses[0]), out.shape, out.dtype)[at : at + _BLOCK], number(weights[0])
+        for number_of in range(last):
+            if number_of > 0:
+                one = carray(pointer_to(addresses[number_of]), out.shape, out.dtype)[at : at + _BLOCK]
+                by = number(weights[number_of])
+                for i in range(part.size):
+                    some[i] = fused(one[i], by, some[i])
+            elif last > 1:
+                for i in range(part.size):
+                    some[i] = fused(one[i], by, zero)
+        final = carray(pointer_to(addresses[last]), out.shape, out.dtype)[at : at + _BLOCK]
+        if last == 0:
+            for i in range(part.size):
+                part[i] = (((new[i] + zero) - old[i]) + fused(final[i], by_last, zero)) - old[i]
+        elif last == 1:
+            for i in range(part.size):
+                total = fused(final[i], by_last, fused(one[i], by, zero))
+                part[i] = (((new[i] + zero) - old[i]) + total) - old[i]
+        else:
+            for i in range(part.size):
+                part[i] = (((new[i] + zero) - old[i]) + fused(final[i], by_last, some[i])) - old[i]

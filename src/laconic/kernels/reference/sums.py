@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from laconic.kernels.reference.finite import absolute_maximum
@@ -66,3 +67,22 @@ def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], out: Tenso
         for vector, weight in zip(vectors, weights, strict=True):
             part.add_(vector[place], alpha=weight)
     return out
+
+
+def mixed_difference(
+    updated: Tensor, published: Tensor, copies: Sequence[Tensor], weights: Sequence[float], out: Tensor
+) -> Tensor:
+    """Write updated - published + `weighted_sum` of copies - published, in this order.
+
+    Args:
+        updated: (d,).
+        published: (d,).
+        copies: (d,) each, at least one.
+        weights: One for each copy.
+        out: (d,), overwritten; none of the vectors.
+
+    Returns:
+        `out`.
+    """
+    mixed = weighted_sum(copies, weights, torch.empty_like(out))
+    return weighted_sum([updated, published, mixed, published], [1, -1, 1, -1], out)
