@@ -16,8 +16,8 @@ from laconic.contract import Rule
 from laconic.contract.slots import rank_in, slot_of
 from support import small_model
 from support.inputs import failing_at, over_inputs
+from support.methods import BY_LAYER, layouts_of
 from support.methods import WITH_ALL_MEMORIES as METHODS
-from support.methods import layouts_of
 
 N = 4
 ROUNDS = 4
@@ -317,7 +317,7 @@ CASES = [
     for method, algorithm in IN_STEP.items()
     for layout in layouts_of(algorithm, N)
     for encoded in ((False, True) if layout == "sharded" else (False,))
-]
+] + [pytest.param(*case, True) for case in BY_LAYER]
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ def freeze(net, frozen):
 
 
 @pytest.mark.slow
-@each_over(("name", "layout"), [*methods.in_step_with_layouts(2), ("asgd", "auto")])
+@each_over(("name", "layout"), [*methods.in_step_with_layouts(2), *methods.BY_LAYER, ("asgd", "auto")])
 @over_inputs("local_steps", (1, 2))
 def test_a_layer_frozen_in_mid_training_stays_with_its_memories_until_it_is_thawed(name, layout, local_steps):
     algorithm = methods.with_test_settings(name)
