@@ -163,6 +163,14 @@ def test_a_compressed_slice_is_the_slice_of_the_compressed_vector(compressor, na
         assert bytes_of(slice_) == bytes_of(full.part(offset + start, offset + stop))
 
 
+def test_a_compressor_that_reads_no_key_sends_the_same_with_every_key():
+    vector = vector_of("normal", torch.float32)
+    silent = [compressor for compressor in EVERY if not compressor.reads_key]
+    assert silent
+    for compressor in silent:
+        assert bytes_of(compressor(vector, key=KEY)) == bytes_of(compressor(vector, key=0)), compressor
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("compressor", [c for c in EVERY if c.unbiased], ids=str)
 @over_vectors

@@ -59,7 +59,8 @@ class ECSGD(Algorithm):
         return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
 
     def work(self, me: Worker) -> Step:
-        corrected, key = me.gradient, me.key("compress")  # becomes (3.8), in place
+        corrected = me.gradient  # becomes (3.8), in place
+        key = me.key("compress") if self.compressor.reads_key else 0
         sent = self.compressor.with_residual(corrected, me.memory["residual"], spec=me.spec, key=key, offset=me.offset)
         reply = yield sent
         me.memory["residual"] = sent.unsent_of(corrected) if reply.delivered else corrected  # (3.9)
@@ -68,7 +69,8 @@ class ECSGD(Algorithm):
     def serve(self, server: Server, inbox: Inbox) -> Packet:
         sent, server.memory["residual"] = self.server_compressor.answer(  # (3.10), (3.11), a mean over all workers
             inbox, server.memory["residual"], server.scratch,
-            spec=server.spec, key=server.key("compress"), offset=server.offset,
+            spec=server.spec, key=server.key("compress") if self.server_compressor.reads_key else 0,
+            offset=server.offset,
         )  # fmt: skip
         return sent
 

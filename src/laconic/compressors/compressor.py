@@ -35,6 +35,8 @@ class Compressor(ABC):
     """Whether compressing a slice gives the slice of the compressed vector."""
     counts_zeros: ClassVar[bool] = False
     """Whether zeros become something else, such as a sign."""
+    reads_key: ClassVar[bool] = True
+    """Whether `key` has an effect. Where it has none, methods may pass 0."""
 
     @property
     def separable_by_layer(self) -> bool:
@@ -215,6 +217,9 @@ class BlockCompressor(Compressor):
         return block_lengths(self.blocks, d, spec)
 
 
+_LAYERS = "_laconic_layers"  # the attribute of a ModelSpec that has the lengths of its layers
+
+
 def block_lengths(blocks: str, d: int, spec: ModelSpec | None = None) -> BlockLengths:
     """Return the sizes of the blocks of a vector.
 
@@ -229,7 +234,11 @@ def block_lengths(blocks: str, d: int, spec: ModelSpec | None = None) -> BlockLe
     if blocks == "layer":
         assert spec is not None
         assert spec.d == d, (spec.d, d)
-        return BlockLengths.of(spec.block_sizes)
+        known = spec.__dict__  # asked for several times a round
+        if _LAYERS not in known:
+            known[_LAYERS] = BlockLengths.of(spec.block_sizes)
+        layers: BlockLengths = known[_LAYERS]
+        return layers
     return BlockLengths.uniform(int(blocks), d)
 
 

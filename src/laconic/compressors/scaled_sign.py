@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from laconic.compressors.compressor import BlockCompressor, as_values
+from laconic.compressors.compressor import BlockCompressor, as_values, block_lengths
 from laconic.contract import Accept, Inbox, ModelSpec
 from laconic.kernels.api import BlockLengths, answer_scaled_signs, correct_signs, mean_signs, momentum_correct_signs
 from laconic.wire import Packet, ScaledSigns
@@ -37,15 +37,16 @@ class ScaledSign(BlockCompressor):
     """The 1-bit compressor of error-feedback methods; per vector, per layer, or per block of B elements."""
 
     name: ClassVar[str] = "scaled-sign"
+    reads_key: ClassVar[bool] = False
 
     def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> ScaledSigns:
-        return scaled_signs(vector, lengths=self.lengths(vector.numel(), spec), offset=offset)
+        return scaled_signs(vector, lengths=self.lengths(vector.shape[0], spec), offset=offset)
 
     def with_residual(
         self, vector: Tensor, residual: Tensor, *, divisor: int = 1, decay: float = 1.0,
         spec: ModelSpec | None = None, key: int = 0, offset: int = 0,
     ) -> ScaledSigns:  # fmt: skip
-        lengths = self.lengths(vector.numel(), spec)
+        lengths = block_lengths(self.blocks, vector.shape[0], spec)
         return _packet_of(correct_signs(vector, residual, lengths, divisor=divisor, decay=decay), lengths, offset)
 
     def with_momentum(
@@ -67,7 +68,7 @@ class ScaledSign(BlockCompressor):
             spec: As for a call.
             offset: Number of the vector's first coordinate.
         """  # fmt: skip
-        lengths = self.lengths(gradient.numel(), spec)
+        lengths = block_lengths(self.blocks, gradient.shape[0], spec)
         made = momentum_correct_signs(gradient, momentum, residual, new_momentum, lengths, mu=mu, decay=decay)
         return _packet_of(made, lengths, offset)
 
@@ -75,18 +76,20 @@ class ScaledSign(BlockCompressor):
         self, inbox: Inbox, residual: Tensor, new_vector: Callable[[], Tensor], *, decay: float = 1.0,
         spec: ModelSpec | None = None, key: int = 0, offset: int = 0,
     ) -> tuple[Packet, Tensor]:  # fmt: skip
-        lengths = self.lengths(residual.numel(), spec)
-        packets = [packet for packet in inbox.values() if isinstance(packet, ScaledSigns)]
-        if (
-            not packets
-            or len(packets) < len(inbox)
-            or any(packet.lengths != lengths or packet.dtype != residual.dtype for packet in packets)
-        ):
+        lengths = block_lengths(self.blocks, residual.shape[0], spec)
+        packed: list[Tensor] = []
+        scales: list[Tensor] = []
+        for packet in inbox.values():
+            if type(packet) is not ScaledSigns or packet.lengths != lengths or packet.dtype != residual.dtype:
+                packed = []  # these are not added in one pass
+                break
+            packed += (packet.packed,)
+            scales += (packet.scales,)
+        if not packed:
             return super().answer(inbox, residual, new_vector, decay=decay, spec=spec, key=key, offset=offset)
         new_residual = new_vector()
         made = answer_scaled_signs(
-            [packet.packed for packet in packets], [packet.scales for packet in packets], residual, new_residual,
-            lengths, divisor=inbox.n_workers, decay=decay,
+            packed, scales, residual, new_residual, lengths, divisor=inbox.n_workers, decay=decay,
         )  # fmt: skip
         return _packet_of(made, lengths, offset), new_residual
 
@@ -95,7 +98,7 @@ class ScaledSign(BlockCompressor):
 
     def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         """Return ||v_b||_1^2 / (d_b ||v_b||_2^2) of the worst block, at least 1/d_b; 1 for a block of zeros."""
-        lengths = self.lengths(vector.numel(), spec)
+        lengths = self.lengths(vector.shape[0], spec)
         return min(_contraction(block) for block in torch.split(vector.double().abs(), list(lengths)))
 
     def paper_bits(self, spec: ModelSpec) -> float:

@@ -71,7 +71,7 @@ def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float, offset: int
         offset: Number of the vectors' first coordinate in the full model.
     """
     packed = packed_momentum_signs(gradient, momentum, mu=mu)
-    d = gradient.numel()
+    d = gradient.shape[0]
     return Signs(
         packed=packed, n_selected=d, offset=offset, count=d, key=0, threshold=ALL_SELECTED, dtype=gradient.dtype
     )
@@ -89,11 +89,11 @@ def majority(packets: Sequence[Packet], *, offset: int, count: int, dtype: torch
     Raises:
         TypeError: A packet does not hold the signs of all elements.
     """
-    packed = []
+    packed: list[Tensor] = []
     for packet in packets:
-        if not isinstance(packet, Signs) or packet.threshold != ALL_SELECTED:
+        if type(packet) is not Signs or packet.threshold != ALL_SELECTED:
             raise TypeError(f"a majority is taken of the signs of all elements, not of a packet of {packet.name}")
-        packed.append(packet.packed)
+        packed += (packet.packed,)
     made = packed_majority(packed, count) if packed else torch.zeros((count + 7) // 8, dtype=torch.uint8)
     return Signs(packed=made, n_selected=count, offset=offset, count=count, key=0, threshold=ALL_SELECTED, dtype=dtype)
 

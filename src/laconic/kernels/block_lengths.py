@@ -28,7 +28,8 @@ class BlockLengths(Sequence[int]):
         self.total = count
         """Number of elements of all blocks."""
         self._table = lengths
-        self._n = -(-count // size) if size else len(lengths)
+        self.n_blocks = -(-count // size) if size else len(lengths)
+        """Number of blocks."""
 
     @classmethod
     def of(cls, lengths: "Sequence[int] | NDArray[np.int64]") -> "BlockLengths":
@@ -37,7 +38,7 @@ class BlockLengths(Sequence[int]):
         Raises:
             ValueError: A length is below 1.
         """
-        if isinstance(lengths, BlockLengths):
+        if type(lengths) is BlockLengths:
             return lengths
         return _from_tuple(lengths) if isinstance(lengths, tuple) and len(lengths) <= _FEW else _made_of(lengths)
 
@@ -47,7 +48,7 @@ class BlockLengths(Sequence[int]):
         return cls(_NO_EDGES, min(size, count), count)
 
     def __len__(self) -> int:
-        return self._n
+        return self.n_blocks
 
     @overload
     def __getitem__(self, at: int) -> int: ...
@@ -55,16 +56,16 @@ class BlockLengths(Sequence[int]):
     def __getitem__(self, at: slice) -> Sequence[int]: ...
     def __getitem__(self, at: int | slice) -> int | Sequence[int]:
         if isinstance(at, slice):
-            return [self[place] for place in range(*at.indices(self._n))]
-        place = at + self._n if at < 0 else at
-        if not 0 <= place < self._n:
-            raise IndexError(f"block {at} of {self._n}")
+            return [self[place] for place in range(*at.indices(self.n_blocks))]
+        place = at + self.n_blocks if at < 0 else at
+        if not 0 <= place < self.n_blocks:
+            raise IndexError(f"block {at} of {self.n_blocks}")
         if not self.size:
             return int(self._table[place])
         return min(self.size, self.total - place * self.size)
 
     def __iter__(self) -> Iterator[int]:
-        return map(self.__getitem__, range(self._n))
+        return map(self.__getitem__, range(self.n_blocks))
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -73,16 +74,17 @@ class BlockLengths(Sequence[int]):
             return tuple(self) == other
         if not isinstance(other, BlockLengths):
             return NotImplemented
-        same = (self.size, self.total) == (other.size, other.total)
-        return same and np.array_equal(self._table, other._table)
+        if (self.size, self.total) != (other.size, other.total):
+            return False
+        return bool(self.size) or np.array_equal(self._table, other._table)
 
     def __hash__(self) -> int:
-        return hash((self.size, self.total, self._n))
+        return hash((self.size, self.total, self.n_blocks))
 
     def __repr__(self) -> str:
-        if self._n <= _SHOWN:
-            return f"({', '.join(map(str, self))}{',' if self._n == 1 else ''})"
-        return f"({self[0]}, {self[1]}, {self[2]}, ..., {self[-1]}: {self._n} blocks)"
+        if self.n_blocks <= _SHOWN:
+            return f"({', '.join(map(str, self))}{',' if self.n_blocks == 1 else ''})"
+        return f"({self[0]}, {self[1]}, {self[2]}, ..., {self[-1]}: {self.n_blocks} blocks)"
 
     @property
     def table(self) -> NDArray[np.int64]:
@@ -97,7 +99,7 @@ class BlockLengths(Sequence[int]):
     @property
     def are_short(self) -> bool:
         """Whether a kernel should not treat them one by one: they have fewer than 32 elements each, on average."""
-        return self.total < _SHORT * self._n
+        return self.total < _SHORT * self.n_blocks
 
     @cached_property
     def edges(self) -> NDArray[np.int64]:
@@ -115,8 +117,8 @@ class BlockLengths(Sequence[int]):
         """Return the lengths as a tensor (blocks,) int64."""
         if not self.size:
             return torch.from_numpy(self._table).to(device)
-        lengths = torch.full((self._n,), self.size, dtype=torch.int64, device=device)
-        if self._n:
+        lengths = torch.full((self.n_blocks,), self.size, dtype=torch.int64, device=device)
+        if self.n_blocks:
             lengths[-1] = self[-1]
         return lengths
 

@@ -136,10 +136,15 @@ def _is_ordinary(given: Tensor) -> bool:
     return place != 0 or not n_bytes
 
 
-def note_place(vector: Tensor) -> Tensor:
-    """Return a new, contiguous vector, with a note where it lies: kernels do not have to look at it then."""
+def note_place(vector: Tensor, place: int | None = None) -> Tensor:
+    """Return a new, contiguous vector, with a note where it lies: kernels do not have to look at it then.
+
+    Args:
+        vector: The vector.
+        place: Its `data_ptr()`, if that is known.
+    """
     if vector.is_cpu:
-        vector.__dict__[_PLACE] = vector.data_ptr()
+        vector.__dict__[_PLACE] = vector.data_ptr() if place is None else place
     return vector
 
 
@@ -228,7 +233,7 @@ def packed(call: str, name: str, given: Tensor, n_bits: int, device: torch.devic
 def stream(call: str, given: Tensor, n_selected: int) -> None:
     """Check that a stream on a mask has one bit, or one value, for each selected element. Raises ValueError."""
     expected = (n_selected + 7) // 8 if given.dtype == torch.uint8 else n_selected
-    if given.numel() != expected:
+    if given.shape[0] != expected:
         what = "bytes of bits" if given.dtype == torch.uint8 else "values"
         raise ValueError(f"{call}: {given.numel()} {what} for {n_selected} selected elements, which take {expected}")
 
@@ -239,6 +244,8 @@ def blocks(call: str, lengths: Sequence[int]) -> BlockLengths:
     Raises:
         ValueError: A length is below 1.
     """
+    if type(lengths) is BlockLengths and lengths.total <= MAX_COUNT:
+        return lengths
     try:
         made = BlockLengths.of(lengths)
     except ValueError as error:
@@ -256,7 +263,7 @@ def ends(
 ) -> None:
     """Check vectors of one number for each block: its low and high end, or its scale. Exceptions as for `vector`."""
     for tensor in given:
-        vector(call, "ends of blocks", tensor, dtypes, len(lengths), device)
+        vector(call, "ends of blocks", tensor, dtypes, lengths.n_blocks, device)
         dtypes = (tensor.dtype,)  # of both ends
 
 

@@ -30,10 +30,10 @@ def correct_signs(
     """Do what `correct` does, and return the `mean_signs` of the result, in one pass."""
     blocks = checks.blocks("correct_signs", lengths)
     _check_correction("correct_signs", vector, residual, divisor, blocks)
-    made: tuple[Tensor, Tensor] = fastest("residuals", vector.device).correct_signs(
+    packed, means = fastest("residuals", vector.device).correct_signs(
         vector, residual, blocks, divisor=divisor, decay=decay
     )
-    return made
+    return checks.note_place(packed), checks.note_place(means)
 
 
 def momentum_correct_signs(
@@ -46,10 +46,10 @@ def momentum_correct_signs(
     _check_correction(call, gradient, residual, 1, blocks)
     checks.vector(call, "momentum", momentum, (gradient.dtype,), blocks.total, gradient.device)
     checks.output(call, "new_momentum", new_momentum, (gradient.dtype,), blocks.total, gradient.device)
-    made: tuple[Tensor, Tensor] = fastest("residuals", gradient.device).momentum_correct_signs(
+    packed, means = fastest("residuals", gradient.device).momentum_correct_signs(
         gradient, momentum, residual, new_momentum, blocks, mu=mu, decay=decay
     )
-    return made
+    return checks.note_place(packed), checks.note_place(means)
 
 
 def put_scaled_signs(packed: Tensor, scales: Tensor, lengths: Sequence[int], out: Tensor) -> None:
@@ -73,23 +73,26 @@ def answer_scaled_signs(
     blocks = checks.blocks(call, lengths)
     checks.output(call, "new_residual", new_residual, FLOATS, blocks.total)
     checks.vector(call, "residual", residual, (new_residual.dtype,), blocks.total, new_residual.device)
-    checks.number(call, "number of scales", len(scales), len(packed), len(packed))
-    for number, signs in enumerate(packed):
-        checks.packed(call, f"packet {number}", signs, blocks.total, new_residual.device)
+    if len(scales) != len(packed):
+        checks.number(call, "number of scales", len(scales), len(packed), len(packed))
+    for number, each in enumerate(packed):
+        checks.packed(call, f"packet {number}", each, blocks.total, new_residual.device)
     checks.ends(call, scales, blocks, (new_residual.dtype,), new_residual.device)
-    checks.number(call, "divisor", divisor, 1, checks.MAX_COUNT)
-    made: tuple[Tensor, Tensor] = fastest("scaled_answers", new_residual.device).answer_scaled_signs(
+    if not 1 <= divisor <= checks.MAX_COUNT:
+        checks.number(call, "divisor", divisor, 1, checks.MAX_COUNT)
+    signs, means = fastest("scaled_answers", new_residual.device).answer_scaled_signs(
         packed, scales, residual, new_residual, blocks, divisor=divisor, decay=decay
     )
-    return made
+    return checks.note_place(signs), checks.note_place(means)
 
 
 def _check_correction(
     call: str, vector: Tensor, residual: Tensor, divisor: int, blocks: BlockLengths | None = None
 ) -> None:
     checks.output(call, "vector", vector, FLOATS, None if blocks is None else blocks.total)
-    checks.vector(call, "residual", residual, (vector.dtype,), vector.numel(), vector.device)
-    checks.number(call, "divisor", divisor, 1, checks.MAX_COUNT)
+    checks.vector(call, "residual", residual, (vector.dtype,), vector.shape[0], vector.device)
+    if not 1 <= divisor <= checks.MAX_COUNT:
+        checks.number(call, "divisor", divisor, 1, checks.MAX_COUNT)
 
 
 def _check_scaled(

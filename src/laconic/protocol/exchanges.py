@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar, final
 
 import torch
@@ -139,25 +140,27 @@ class RankSessions:
 
 
 def run_rank(
-    rank: RankSessions,
-    round_: int,
-    inputs: Inputs | None,
-    lr: float,
-    phase: Callable[[str], object],
+    rank: RankSessions, round_: int, inputs: Inputs | None, lr: float, phase: Callable[[str], object],
     verdict: Callable[[Abort, int], Abort] | None = None,
-) -> Requests[RoundResult]:
+) -> Requests[RoundResult]:  # fmt: skip
     """Run one rank's part of a round and end it. See `run_exchanges`, and `Shards` for a `verdict`."""
-    aborted = yield from run_exchanges(rank, round_, inputs, lr, phase)
-    if verdict is not None:
+    end = partial(end_round, rank, phase=phase)
+    if verdict is None:
+        return run_exchanges(rank, round_, inputs, lr, phase, end)
+
+    def ended(aborted: Abort) -> RoundResult:
         aborted = verdict(aborted, round_)
         if rank.worker is not None:
             rank.worker.aborted = aborted
-    return end_round(rank, aborted, phase)
+        return end(aborted)
+
+    return run_exchanges(rank, round_, inputs, lr, phase, ended)
 
 
 def run_exchanges(
-    rank: RankSessions, round_: int, inputs: Inputs | None, lr: float, phase: Callable[[str], object]
-) -> Requests[Abort]:
+    rank: RankSessions, round_: int, inputs: Inputs | None, lr: float, phase: Callable[[str], object],
+    end: Callable[[Abort], T] = lambda aborted: aborted,  # type: ignore[assignment,return-value]
+) -> Requests[T]:  # fmt: skip
     """Run one rank's part of a round up to its end, so that nothing is committed yet.
 
     Args:
@@ -166,21 +169,18 @@ def run_exchanges(
         inputs: of its worker; None on a rank that only serves, or whose worker rests.
         lr: learning rate of this round.
         phase: called with "encode", "wait" or "decode" at the end of each such phase.
-
-    Returns:
-        Whether and why the round is aborted, on all ranks alike.
+        end: what is returned of whether and why the round is aborted, on all ranks alike; by default that itself.
 
     Raises:
         WireError: for a frame that cannot be decoded.
         ContractError: for a frame that is not the expected one.
     """
-    job, worker = rank.job, rank.worker
+    job, worker, aborted = rank.job, rank.worker, Abort.NO
     if worker is not None and inputs is None:
         _begin_without(worker, round_, lr)
     elif worker is not None:
         assert inputs is not None, "it is there"
         worker.begin(round_, inputs, lr, overlaps=True)
-    aborted = Abort.NO
     for number, planned in enumerate(job.exchanges_in(round_) if worker is None else worker.planned):
         if planned.pattern.answering is Answering.ENGINE:
             aborted = yield from _sum(rank, planned.exchange.count, f"for the all-reduce of round {round_}", phase)
@@ -195,7 +195,7 @@ def run_exchanges(
             break
     if job.layout.has_graph:  # an ABORT control frame reaches only neighbors
         aborted = yield from _agree_on_abort(rank, round_, phase)
-    return aborted
+    return end(aborted)
 
 
 def _begin_without(worker: WorkerSession, round_: int, lr: float) -> None:
@@ -268,8 +268,8 @@ class _Swapping:
         meanwhile = None if server is None else rank.meanwhile
         arriving: Arriving | None = None
         if server is not None:
-            rank_at = rank.job.layout.rank_at
-            self.landing = server.sum_while_landing({node: rank_at[node] for node in expected}, meanwhile)
+            if server.may_sum_while_landing():
+                self.landing = server.sum_while_landing(expected, meanwhile)
         elif worker is not None:
             arriving, worker.me.arriving = worker.me.arriving, None
         self.meanwhile = meanwhile

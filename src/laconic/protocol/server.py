@@ -159,16 +159,15 @@ class ServerSession:
             self._borrowed[storage_of(packet.values)] = packet.values, version_of(packet.values)
 
     def sum_while_landing(
-        self, senders: Mapping[int, int], meanwhile: Callable[[], object] | None = None
+        self, nodes: Sequence[int], meanwhile: Callable[[], object] | None = None
     ) -> SumWhileLanding | MeanOfCodes | None:
-        """Begin to make the answer's mean while frames come, if the method reads that alone and they are long.
+        """Begin to make the answer's mean while frames come, if `may_sum_while_landing`; None where it cannot be.
 
         Args:
-            senders: by node, the workers whose frames come.
+            nodes: those of the workers whose frames come.
             meanwhile: see `SumWhileLanding`.
         """
-        if not self._may_sum_while_landing():
-            return None
+        senders = {node: self.job.layout.rank_at[node] for node in nodes}
         codes = {rank: frame.packet for rank, frame in self._frames.items() if type(frame.packet) is QuantizedValues}
         if codes and senders and len(codes) == len(self._frames):
             out = self._empty(self._shard.count)
@@ -195,14 +194,15 @@ class ServerSession:
 
     def each_while_landing(self) -> EachWhileLanding | None:
         """Return what makes the sum of each frame that is served alone while it comes, as `sum_while_landing`."""
-        if not self._may_sum_while_landing():
+        if not self.may_sum_while_landing():
             return None
         rank_of = {node: rank for rank, node in enumerate(self.job.layout.worker_nodes)}
         return EachWhileLanding(
             rank_of, partial(self._empty, self.shard.count), lambda: not self._may_step_in_one_pass()
         )
 
-    def _may_sum_while_landing(self) -> bool:
+    def may_sum_while_landing(self) -> bool:
+        """Return whether the method reads nothing but the mean of the frames of this exchange, and they are long."""
         is_long = self._shard.count * self.job.dtype.itemsize >= LONG_BYTES
         return is_long and self.job.algorithm.in_round(self.view.round).serves_mean
 
@@ -224,7 +224,9 @@ class ServerSession:
             role="server", rank=self.index, round=self.view.round, exchange=self.view.exchange,
             set_differs=self.aborted is Abort.SET_DIFFERS,
         )  # fmt: skip
-        return Frame.carrying(header, packet, aborted=bool(self.aborted))
+        if packet is None or self.aborted:
+            return Frame.carrying(header, packet, aborted=bool(self.aborted))
+        return Frame(header=header, packet=packet)
 
     def serve(self, frames: Mapping[int, Frame]) -> Packet | None:
         """Return the answer to the workers' frames, by worker, in the exchange that `open` began.

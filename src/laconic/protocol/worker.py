@@ -202,15 +202,15 @@ class WorkerSession:
         planned = self.planned[self.exchange]
         pattern, header, packet = planned.pattern, self._header(), self.packet
         served, sent, own = pattern.served_at.get(self.node), dict[int, Encoded](), None
-        is_split = planned.is_split and packet is not None and not self.aborted
+        carries, aborted = packet is not None and not self.aborted, bool(self.aborted)
         for shard, n_copies in enumerate(pattern.ends[self.node].n_copies):
             local = shard == served
             if not (n_copies or local or pattern.copies_count_once):
                 continue  # no neighbor gets it
-            if is_split:
+            if carries and planned.is_split:
                 part = planned.shards[shard]
                 packet = self.packet.part(part.offset, part.stop)  # type: ignore[union-attr]
-            frame = Frame.carrying(header, packet, aborted=bool(self.aborted))
+            frame = Frame(header=header, packet=packet) if carries else Frame.carrying(header, packet, aborted=aborted)
             if local and not copies:
                 own, n_bytes = as_received(frame, self.job.spec.stop, in_place=True), frame.n_bytes
             else:

@@ -206,7 +206,7 @@ class TrainingStep:
         self.aborted_rounds.note(self._driver.aborted_rounds > before)
 
     def _step_with_gradient(self) -> None:
-        are_several = self._algorithm.replicas_equal and len(self._workers.present) > 1
+        are_several = self._algorithm.replicas_equal and self._workers.present[1:]
         parameters = self._flat.shared() if are_several else self._flat.current
 
         def inputs_of(rank: int) -> Inputs:

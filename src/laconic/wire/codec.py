@@ -226,7 +226,7 @@ def _encoded(frame: Frame, payload: Sequence[PayloadPart]) -> Tensor:
     for part in payload:
         encoded_bytes += len(part) if type(part) is bytes else part.nbytes  # type: ignore[union-attr]
     if encoded_bytes <= _SHORT_BYTES:
-        return torch.frombuffer(_joined(frame, payload, encoded_bytes), dtype=torch.uint8)
+        return _joined(frame, payload, encoded_bytes)
     data = BUFFER_POOL.borrow(HEADER_BYTES + encoded_bytes)
     view = memoryview(data.numpy())  # type: ignore[arg-type]
     at = HEADER_BYTES
@@ -242,16 +242,20 @@ def _encoded(frame: Frame, payload: Sequence[PayloadPart]) -> Tensor:
     return data
 
 
-def _joined(frame: Frame, payload: Sequence[PayloadPart], encoded_bytes: int) -> bytearray:
+def _joined(frame: Frame, payload: Sequence[PayloadPart], encoded_bytes: int) -> Tensor:
     """Return a short frame's bytes: copying them costs less than calls that write into memory that is there."""
     in_bytes = b""
     for part in payload:
         if type(part) is bytes:
             in_bytes += part
         elif part.nbytes:  # type: ignore[union-attr]
-            values = part if part.dtype is torch.uint8 and part.is_cpu else _byte_view(part)  # type: ignore[union-attr]
-            in_bytes += values.numpy().tobytes()  # type: ignore[union-attr]
-    return sealed(frame.header, _payload_info(frame, encoded_bytes), in_bytes)
+            is_plain = part.is_cpu and part.dtype is not torch.bfloat16  # type: ignore[union-attr] # numpy has it not
+            in_bytes += (part if is_plain else _byte_view(part)).numpy().tobytes()  # type: ignore[union-attr]
+    if (packet := frame.packet) is None:
+        data = sealed(frame.header, frame.kind, torch.float32, encoded_bytes, frame.payload_bits, in_bytes)
+    else:
+        data = sealed(frame.header, packet.kind, packet.value_type, encoded_bytes, packet.payload_bits, in_bytes)
+    return torch.frombuffer(data, dtype=torch.uint8)
 
 
 def encode_in_place(frame: Frame) -> Tensor | BorrowedFrame:
@@ -328,11 +332,13 @@ def decode(data: Encoded | bytes, max_count: int) -> Frame:
             data = data.clone()
         elif type(data) is bytes:
             data = _byte_view(data) if data else torch.empty(0, dtype=torch.uint8)
-        buffer = data.contiguous()  # type: ignore[union-attr]
-        if buffer.data_ptr() % 8:
-            buffer = buffer.clone()  # so that values can be viewed in place
-        header, info = read_header(memoryview(buffer.numpy()), found)  # type: ignore[arg-type]
-        payload = note_place(buffer[HEADER_BYTES:])
+        buffer = data
+        array, place = buffer.numpy(), buffer.data_ptr()  # type: ignore[union-attr]
+        if not array.flags.c_contiguous or place % 8:
+            buffer = data.clone(memory_format=torch.contiguous_format)  # type: ignore[union-attr,call-arg]
+            array, place = buffer.numpy(), buffer.data_ptr()  # so that values can be viewed in place
+        header, info = read_header(memoryview(array), found)  # type: ignore[arg-type]
+        payload = note_place(buffer[HEADER_BYTES:], place + HEADER_BYTES)  # type: ignore[arg-type,index]
     if info.kind in CONTROLS:
         return _read_control(header, info, payload)
     if info.kind not in KINDS:

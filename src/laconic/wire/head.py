@@ -95,22 +95,37 @@ def write_header(header: Header, info: PayloadInfo, *payload: memoryview | bytes
     return with_checksum(raw, found)
 
 
-def sealed(header: Header, info: PayloadInfo, payload: bytes) -> bytearray:
-    """Return the bytes of a frame in one piece; arguments as for `write_header`."""
-    frame = bytearray(write_unsealed(header, info) + payload)
+def sealed(
+    header: Header, kind: int, dtype: torch.dtype, encoded_bytes: int, payload_bits: int, payload: bytes
+) -> bytearray:
+    """Return the bytes of a frame in one piece.
+
+    Args:
+        header: Who sends the frame, and when.
+        kind: Number of the packet kind or control frame.
+        dtype: Type of the values on the wire.
+        encoded_bytes: Length of the payload.
+        payload_bits: Information bits of the payload.
+        payload: Its bytes.
+    """
+    frame = bytearray(_fields(header, kind, dtype, encoded_bytes, payload_bits, 0) + payload)
     _CRC.pack_into(frame, CHECKSUM_AT, crc32(frame))
     return frame
 
 
 def write_unsealed(header: Header, info: PayloadInfo) -> bytes:
     """Return the header's bytes with zero in place of the checksum; arguments as for `write_header`."""
-    flags = (
-        _SERVER * (header.role == "server") | _NUMBERS[info.dtype] << _VALUE_TYPE_AT | _SPLIT * info.is_split
+    return _fields(header, info.kind, info.dtype, info.encoded_bytes, info.payload_bits, _SPLIT * info.is_split)
+
+
+def _fields(header: Header, kind: int, dtype: torch.dtype, encoded_bytes: int, payload_bits: int, flags: int) -> bytes:
+    flags |= (
+        _SERVER * (header.role == "server") | _NUMBERS[dtype] << _VALUE_TYPE_AT
         | _NOT_DELIVERED * (not header.delivered) | _SET_DIFFERS * header.set_differs
     )  # fmt: skip
     return _HEADER.pack(
-        FORMAT_VERSION, info.kind, flags, header.rank, header.exchange, header.round, 0, header.weight,
-        info.encoded_bytes & _LOW, info.encoded_bytes >> 32, info.payload_bits & _LOW, info.payload_bits >> 32,
+        FORMAT_VERSION, kind, flags, header.rank, header.exchange, header.round, 0, header.weight,
+        encoded_bytes & _LOW, encoded_bytes >> 32, payload_bits & _LOW, payload_bits >> 32,
     )  # fmt: skip
 
 
@@ -185,8 +200,8 @@ def read_header(data: memoryview, found: int | None = None) -> tuple[Header, Pay
         raise WireError("a split frame, whose payload travels apart from its header, in one buffer with it")
     if info.encoded_bytes != n_bytes - HEADER_BYTES:
         raise WireError(f"the header promises {info.encoded_bytes} payload bytes, {n_bytes - HEADER_BYTES} are there")
-    if found is None:
-        found = checksum(raw, data[HEADER_BYTES:])
+    if found is None:  # `checksum`
+        found = crc32(data[HEADER_BYTES:], crc32(raw[:CHECKSUM_AT] + _NO_CRC + raw[CHECKSUM_AT + 4 :]))
     if found != promised:
         raise _damaged(found, promised)
     return header, info

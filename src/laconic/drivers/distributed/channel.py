@@ -123,18 +123,20 @@ class Channel(GivingUp):
                 if type(data) is not Tensor or not _is_short(data):
                     _check_promise(data)
                     part = rests.add(peer, data)
-                sends += ((peer, part, self._send(part, peer)),)  # type: ignore[arg-type]
+                try:
+                    sends += ((peer, part, post_send(group, [part], peer, 0)),)  # type: ignore[arg-type,list-item]
+                except RuntimeError as error:
+                    self._note_unsent(peer, error)
             incoming: dict[int, IncomingFrame | SplitFrame | Tensor] = {}
             landing_from: list[int] = []
             left = datetime.timedelta(seconds=self.patience_s)
             for peer in expected:
                 awaited, sender = (peer,), peer
-                arriving[peer].wait(left)
+                arriving[peer].wait(left if peer == expected[0] else left_until(deadline))
                 frame = incoming[peer] = self._read_message(at[peer])
                 if type(frame) is IncomingFrame:
                     frame.post(partial(_receive, group, peer))
                     landing_from += [peer] if frame.in_chunks else []
-                left = left_until(deadline)
             awaited, sender = expected, self.rank
             if self.moved is not None:
                 received = {peer: _n_bytes_of(frame) for peer, frame in incoming.items()}

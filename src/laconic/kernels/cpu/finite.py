@@ -50,7 +50,7 @@ def absolute_maximum(vector: Tensor) -> float:
 def patterns_of(vector: Tensor) -> tuple[NDArray[Any], Any]:
     """Return the bits of a vector (d,) as integers, which share its memory, and the mask of all bits but the sign."""
     integer, mask, _, _ = _PATTERNS[vector.dtype]
-    return vector.detach().numpy().view(integer), mask
+    return (vector.detach() if vector.requires_grad else vector).numpy().view(integer), mask
 
 
 def magnitude_of(pattern: Any, dtype: torch.dtype) -> float:  # noqa: ANN401 - an integer of the patterns' type

@@ -14,7 +14,7 @@ from numba import int64, uint8, uint32, uint64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.buffer_pool import new_vector
+from laconic.buffer_pool import LONG_BYTES, new_vector
 from laconic.kernels.cpu.code_tiles import TILE, pack_tile
 from laconic.kernels.cpu.compile import inlined, kernel
 from laconic.kernels.cpu.llvm.vectors import (
@@ -45,6 +45,9 @@ def draw_from(draw: Draw, start: int) -> Draw:
     return offset + start, low, high, threshold
 
 
+_FEW_WORDS = LONG_BYTES // 8  # are not worth looking for memory to use again
+
+
 def bit_buffer(n_bits: int) -> Tensor:
     """Return a buffer for a stream of so many bits, and for the word that `append` writes behind it."""
     return new_vector((n_bits + 63) // 64 * 8 + 16, torch.uint8)
@@ -63,9 +66,14 @@ def trimmed(stream: Tensor, n_bits: int) -> Tensor:
 
 def padded(packed: Tensor, max_bits: int) -> Words:
     """Return a packed stream as words: 0 for whatever of `max_bits` it does not hold, and one word more."""
-    words = words_of(new_vector(8 * (max_bits // 64 + 2), torch.uint8))
-    words.view(np.uint8)[: packed.numel()] = packed.numpy()
-    words.view(np.uint8)[packed.numel() :] = 0
+    n_words, n_bytes = max_bits // 64 + 2, packed.shape[0]
+    if n_words < _FEW_WORDS:
+        words: Words = np.zeros(n_words, np.uint64)
+        words.view(np.uint8)[:n_bytes] = packed.numpy()
+        return words
+    words = words_of(new_vector(8 * n_words, torch.uint8))
+    in_bytes = words.view(np.uint8)
+    in_bytes[:n_bytes], in_bytes[n_bytes:] = packed.numpy(), 0
     return words
 
 

@@ -92,8 +92,8 @@ def _are_alike(scales: Tensor, out: Tensor) -> bool:
 
 def _array(values: Tensor) -> Array:
     """Return an array to read from."""
-    made: Array = values.detach().contiguous().numpy()
-    return made
+    values = values.detach() if values.requires_grad else values
+    return (values if values.is_contiguous() else values.contiguous()).numpy()
 
 
 def _signs_and_means(
@@ -116,7 +116,7 @@ def _signs_and_means(
     stream = bit_buffer(count)
     by = divisor_of(divisor, vector.dtype)
     one = BlockLengths.uniform(count, count) if blocks.are_short else blocks  # short blocks are added up afterwards
-    words, sums, carried = words_of(stream), np.zeros(len(one)), np.zeros(-(-count // TILE))
+    words, sums, carried = words_of(stream), np.zeros(one.n_blocks), np.zeros(-(-count // TILE))
     in_chunks(
         count,
         lambda start, stop: _tiles(
@@ -127,7 +127,7 @@ def _signs_and_means(
     packed = trimmed(stream, count)
     if vector.dtype == np.float64:  # whose order of additions shows in the result
         return packed, reference_residuals.mean_magnitudes(torch.from_numpy(vector), blocks)
-    means, size, edges = new_vector(len(blocks), torch.float32), blocks.size, blocks.sparse_edges
+    means, size, edges = new_vector(blocks.n_blocks, torch.float32), blocks.size, blocks.sparse_edges
     found = means.numpy()
     if one is blocks:
         join_sums(size, edges, count, sums, carried, found)
@@ -147,7 +147,8 @@ def divisor_of(divisor: int, dtype: Any) -> Any:  # noqa: ANN401
 def _write(packed: Tensor, scales: Tensor, lengths: Sequence[int], out: Tensor, *, add: bool) -> None:
     """Write or add every block's scale with the signs of its elements."""
     blocks = BlockLengths.of(lengths)
-    words, sizes, elements = padded(packed, out.numel()), _array(scales), out.detach().numpy()
+    elements = (out.detach() if out.requires_grad else out).numpy()
+    words, sizes = padded(packed, elements.size), _array(scales)
     size, edges, sign = blocks.size, blocks.sparse_edges, 1 if add else None
     scaled = _scaled_short if blocks.are_short else _scaled
     in_chunks(len(elements), lambda start, stop: scaled(words, sizes, size, edges, elements, sign, start, stop))

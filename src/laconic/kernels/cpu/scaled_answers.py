@@ -50,12 +50,11 @@ def answer_scaled_signs(
             add_scaled_signs, correct_signs, packed, scales, residual, new_residual, blocks, divisor=divisor,
             decay=decay,
         )  # fmt: skip
-    count, signs = new_residual.numel(), [each.contiguous() for each in packed]
-    voters = np.array([each.data_ptr() for each in signs], np.uint64)
-    sizes = np.ascontiguousarray(np.stack([each.numpy() for each in scales], 1))  # (blocks, voters)
+    count = new_residual.shape[0]
+    signs, voters, sizes = _senders(packed, scales, blocks.n_blocks)
     before, after = residual.contiguous().numpy(), new_residual.numpy()
     stream, size, edges = bit_buffer(count), blocks.size, blocks.sparse_edges
-    words, sums, carried = words_of(stream), np.zeros(len(blocks)), np.zeros(-(-count // TILE))
+    words, sums, carried = words_of(stream), np.zeros(blocks.n_blocks), np.zeros(-(-count // TILE))
     numbers, by = np.array([divisor, decay], before.dtype), _divisor_behind(len(signs), divisor, before.dtype)
     in_chunks(
         count,
@@ -63,7 +62,7 @@ def answer_scaled_signs(
             words, voters, sizes, before, numbers, by, size, edges, sums, carried, start, stop
         ),
     )
-    means = np.empty(len(blocks), before.dtype)
+    means = np.empty(blocks.n_blocks, before.dtype)
     join_sums(size, edges, count, sums, carried, means)
     past_caches = is_long(new_residual) and new_residual.data_ptr() % 64 == 0
 
@@ -76,6 +75,17 @@ def answer_scaled_signs(
 
     in_chunks(count, write_unsent)
     return trimmed(stream, count), torch.from_numpy(means)
+
+
+def _senders(packed: Sequence[Tensor], scales: Sequence[Tensor], n_blocks: int) -> tuple[list[Tensor], Array, Array]:
+    """Return the signs of each sender, where their bytes are, and (blocks, senders) float32, their scales."""
+    signs: list[Tensor] = []
+    addresses, sizes = np.empty(len(packed), np.uint64), np.empty((n_blocks, len(packed)), np.float32)
+    for number, (bits, scale) in enumerate(zip(packed, scales, strict=True)):
+        bits = bits.contiguous()
+        signs += (bits,)
+        addresses[number], sizes[:, number] = bits.data_ptr(), scale.numpy()
+    return signs, addresses, sizes
 
 
 def _divisor_behind(n_voters: int, divisor: int, dtype: Any) -> Any:  # noqa: ANN401

@@ -4,6 +4,7 @@ Reference: `reference/signs.py`.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -234,6 +235,7 @@ class _SampledMask:
             self.words[start // 64 : (stop + 63) // 64] = words[: (stop - start + 63) // 64]
 
 
+@lru_cache(maxsize=16)
 def _draw(offset: int, key: int, threshold: int) -> Draw:
     """Return the first coordinate, the two halves of the mixed key, and the threshold."""
     low, high = key_words(key)

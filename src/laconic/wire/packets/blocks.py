@@ -1,14 +1,15 @@
 """Blocks of neighboring coordinates on the wire: one size for all, or a table of lengths. FORMAT.md, section 3.3."""
 
+import math
 import struct
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.buffer_pool import new_vector
+from laconic.buffer_pool import LONG_BYTES, new_vector
 from laconic.errors import WireError
-from laconic.kernels.api import BlockLengths
+from laconic.kernels.api import BlockLengths, absolute_maximum, are_sizes, note_place
 
 FIELDS_BYTES = 8
 _FIELDS = struct.Struct("<II")
@@ -38,20 +39,34 @@ def blocks_between(lengths: BlockLengths, low: int, high: int) -> tuple[slice, B
 
 def values_of(payload: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a part of a payload as values: a view, or a copy where they do not begin at a multiple of their size."""
-    size = dtype.itemsize
-    if payload.data_ptr() % size == 0 and payload.storage_offset() % size == 0:
-        return payload.view(dtype)
-    return new_vector(payload.numel(), torch.uint8).copy_(payload).view(dtype)
+    size, place = dtype.itemsize, payload.data_ptr()
+    if place % size == 0 and payload.storage_offset() % size == 0:
+        return note_place(payload.view(dtype), place)
+    return new_vector(payload.nbytes, torch.uint8).copy_(payload).view(dtype)
 
 
 def copy_of(scales: Tensor) -> Tensor:
-    """Return a copy in memory that is used again."""
-    return new_vector(scales.numel(), scales.dtype).copy_(scales)
+    """Return a copy; that of many is in memory that is used again."""
+    if scales.nbytes < LONG_BYTES:
+        return note_place(scales.clone())
+    return new_vector(scales.shape[0], scales.dtype).copy_(scales)
+
+
+def largest_size(scales: Tensor) -> float | None:
+    """Return the largest of scales; None where one is negative, inf or NaN."""
+    if scales.nbytes >= LONG_BYTES:
+        return absolute_maximum(scales) if are_sizes(scales) else None
+    if not scales.shape[0]:
+        return 0.0
+    low, high = scales.aminmax()
+    largest = float(high)
+    return largest if float(low) >= 0 and largest < math.inf else None  # both are NaN where one of them is
 
 
 def write_blocks(lengths: BlockLengths) -> bytes:
     """Return the fields `size` and `blocks`, and the table of lengths where no size describes them."""
-    return _FIELDS.pack(lengths.size, len(lengths)) + lengths.table.astype("<u4").tobytes()
+    fields = _FIELDS.pack(lengths.size, lengths.n_blocks)
+    return fields if lengths.size else fields + lengths.table.astype("<u4").tobytes()
 
 
 def read_block_fields(raw: bytes, count: int, what: str) -> tuple[int, int, int]:

@@ -1,20 +1,29 @@
 """One bit for every coordinate and one scale for every block. FORMAT.md, section 3.3."""
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from laconic.buffer_pool import LONG_BYTES
 from laconic.errors import WireError
-from laconic.kernels.api import BlockLengths, absolute_maximum, add_scaled_signs, are_sizes, put_scaled_signs
+from laconic.kernels.api import (
+    BlockLengths,
+    absolute_maximum,
+    add_scaled_signs,
+    note_place,
+    part_of,
+    put_scaled_signs,
+)
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.blocks import (
     FIELDS_BYTES,
     blocks_between,
     copy_of,
+    largest_size,
     read_block_fields,
     read_lengths,
     values_of,
@@ -41,29 +50,24 @@ class ScaledSigns(Packet):
     """Sizes of the blocks, which add up to `count`."""
     offset: int
     """Number of the first coordinate."""
+    count: int = field(init=False, repr=False, compare=False)
+    """Number of coordinates, which the lengths add up to."""
+    dtype: torch.dtype = field(init=False, repr=False, compare=False)
+    """Type of the scales."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lengths", BlockLengths.of(self.lengths))
-
-    @property
-    def count(self) -> int:  # type: ignore[override]
-        return self.lengths.total
-
-    @property
-    def dtype(self) -> torch.dtype:  # type: ignore[override]
-        return self.scales.dtype
-
-    @property
-    def value_type(self) -> torch.dtype:
-        return self.scales.dtype
+        fields, lengths = self.__dict__, self.lengths  # which are read many times in each round
+        if type(lengths) is not BlockLengths:
+            lengths = fields["lengths"] = BlockLengths.of(lengths)
+        fields["count"], fields["dtype"] = lengths.total, self.scales.dtype
 
     @property
     def payload_bits(self) -> int:
-        return self.count + VALUE_BITS[self.scales.dtype] * len(self.lengths)
+        return self.count + VALUE_BITS[self.dtype] * self.lengths.n_blocks
 
     @property
     def paper_bits(self) -> float:
-        return float(self.count + 32 * len(self.lengths))
+        return float(self.count + 32 * self.lengths.n_blocks)
 
     @property
     def named_overheads(self) -> dict[str, float]:
@@ -75,18 +79,29 @@ class ScaledSigns(Packet):
 
     @cached_property
     def absolute_maximum(self) -> float:
-        return absolute_maximum(self.scales)
+        if not self.lengths.n_blocks or self.scales.nbytes >= LONG_BYTES:
+            return absolute_maximum(self.scales)
+        low, high = self.scales.aminmax()  # in fewer calls
+        below, above = -float(low), float(high)
+        return below if below > above else above  # NaN, where one of them is
 
     def dense(self) -> Tensor:
         full = torch.empty(self.count, dtype=self.scales.dtype, device=self.packed.device)
         self.put_into(full)
         return full
 
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the signs and the scales on a device."""
+        return self.packed.to(device), self.scales.to(device)
+
     def put_into(self, out: Tensor) -> None:
-        put_scaled_signs(self.packed.to(out.device), self.scales.to(out.device), self.lengths, out)
+        if out.is_cpu and self.packed.is_cpu and self.scales.is_cpu:
+            put_scaled_signs(self.packed, self.scales, self.lengths, out)
+        else:
+            put_scaled_signs(*self._on(out.device), self.lengths, out)
 
     def add_to(self, total: Tensor) -> None:
-        add_scaled_signs(self.packed.to(total.device), self.scales.to(total.device), self.lengths, total)
+        add_scaled_signs(*self._on(total.device), self.lengths, total)
 
     def put_as_sum(self, out: Tensor) -> None:
         if bool((self.scales > 0).all()):  # then none of its zeros is -0.0
@@ -95,8 +110,10 @@ class ScaledSigns(Packet):
             super().put_as_sum(out)
 
     def unsent_of(self, vector: Tensor) -> Tensor:
-        device = vector.device
-        add_scaled_signs(self.packed.to(device), -self.scales.to(device), self.lengths, vector)
+        packed, scales = self.packed, self.scales
+        if not (vector.is_cpu and packed.is_cpu and scales.is_cpu):
+            packed, scales = self._on(vector.device)
+        add_scaled_signs(packed, note_place(-scales), self.lengths, vector)
         return vector
 
     def scaled(self, factor: float) -> Self:
@@ -112,7 +129,13 @@ class ScaledSigns(Packet):
     def as_read(self) -> Self | None:
         if self.packed.device.type != "cpu" or not bool((self.scales >= 0).all()):  # a reader refuses such scales
             return None
-        return replace(self, scales=copy_of(self.scales))  # the sender may overwrite its own
+        scales = copy_of(self.scales)  # the sender may overwrite its own
+        return type(self)(packed=self.packed, scales=scales, lengths=self.lengths, offset=self.offset)
+
+    @property
+    def encoded_bytes(self) -> int:
+        table_bytes = 0 if self.lengths.size else 4 * self.lengths.n_blocks
+        return _FIELDS.size + FIELDS_BYTES + table_bytes + self.scales.nbytes + self.packed.nbytes
 
     def payload(self) -> list[PayloadPart]:
         fields = _FIELDS.pack(self.offset, self.count) + write_blocks(self.lengths)
@@ -121,18 +144,25 @@ class ScaledSigns(Packet):
     @classmethod
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
         at = _FIELDS.size + FIELDS_BYTES
-        if payload.numel() < at:
-            raise WireError(f"scaled signs: a payload of {payload.numel()} bytes has no room for its fields")
+        if payload.nbytes < at:
+            raise WireError(f"scaled signs: a payload of {payload.nbytes} bytes has no room for its fields")
         raw = bytes(payload[:at].numpy())
         offset, count = _FIELDS.unpack(raw[: _FIELDS.size])
-        check_range(offset, count, max_count)
+        if count < 1 or offset + count > max_count:
+            check_range(offset, count, max_count)
         size, blocks, table_bytes = read_block_fields(raw[_FIELDS.size :], count, cls.name)
         scale_bytes = blocks * (VALUE_BITS[dtype] // 8)
-        check_length(payload, at + table_bytes + scale_bytes + (count + 7) // 8, "scaled signs")
-        rest = payload[at:]
-        lengths = read_lengths(rest[:table_bytes], size, blocks, count, cls.name)
-        scales = values_of(rest[table_bytes : table_bytes + scale_bytes], dtype)
-        if not are_sizes(scales):
+        if payload.nbytes != at + table_bytes + scale_bytes + (count + 7) // 8:
+            check_length(payload, at + table_bytes + scale_bytes + (count + 7) // 8, "scaled signs")
+        lengths = read_lengths(payload[at : at + table_bytes], size, blocks, count, cls.name)
+        start = at + table_bytes + scale_bytes
+        scales = values_of(payload[at + table_bytes : start], dtype)
+        largest = largest_size(scales)
+        if largest is None:
             raise WireError("scaled signs: a scale is negative, inf or NaN")
-        check_padding(int(payload[-1]), count)
-        return cls(packed=rest[table_bytes + scale_bytes :], scales=scales, lengths=lengths, offset=offset)
+        if count % 8:
+            check_padding(int(payload[-1]), count)
+        packed = part_of(payload, start, payload.nbytes)
+        made = cls(packed=packed, scales=scales, lengths=lengths, offset=offset)
+        made.__dict__["absolute_maximum"] = largest
+        return made

@@ -153,13 +153,15 @@ class Signs(Packet):
         if payload.nbytes < _FIELDS.size:
             raise WireError(f"signs: a payload of {payload.nbytes} bytes has no room for its fields")
         offset, count, key, below = _FIELDS.unpack_from(payload.numpy())  # type: ignore[arg-type]
-        check_range(offset, count, max_count)
+        if count < 1 or offset + count > max_count:
+            check_range(offset, count, max_count)
         if payload.nbytes - _FIELDS.size > (count + 7) // 8:
             raise WireError(f"signs: {payload.nbytes - _FIELDS.size} bytes of bits for {count} coordinates")
         sampled, n_selected = (
             (None, count) if below + 1 == ALL_SELECTED else selected_bits(offset, count, key, below + 1)
         )
-        check_length(payload, _FIELDS.size + (n_selected + 7) // 8, "signs")
+        if payload.nbytes != _FIELDS.size + (n_selected + 7) // 8:
+            check_length(payload, _FIELDS.size + (n_selected + 7) // 8, "signs")
         if n_selected % 8:
             check_padding(int(payload[-1]), n_selected)
         packed = part_of(payload, _FIELDS.size, payload.nbytes)
