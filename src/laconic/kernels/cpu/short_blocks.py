@@ -2,7 +2,7 @@
 
 For the kernels of stochastic rounding and of scaled signs, with the same bits as their loops over blocks; those cost as
 much for a short block as for 32 elements. Tiles are what stays in the first cache. Blocks of one or two elements mostly
-have no others than the ends of their ranges, for which nothing is divided or is_sampled.
+have no others than the ends of their ranges, for which nothing is divided or sampled.
 """
 
 from typing import Any
@@ -54,7 +54,8 @@ def quantize_short(
                 elements = repeated[0].ctypes.data
             raised, steps = of_block[1].ctypes.data, of_block[2].ctypes.data
             if size != 1:
-                repeat(of_block[1], block, size, edges, values.size, tile, last, repeated[1])
+                if lows.size:  # zeros otherwise
+                    repeat(of_block[1], block, size, edges, values.size, tile, last, repeated[1])
                 repeat(of_block[2], block, size, edges, values.size, tile, last, repeated[2])
                 raised, steps = repeated[1].ctypes.data, repeated[2].ctypes.data
             _draw_tile(elements, raised, steps, n, offset + tile, low_key, high_key, numbers, minus, width, to)
@@ -68,7 +69,7 @@ def quantize_short(
 def _ends_as_codes(values: Array, lows: Array, highs: Array, max_code: int, minus: Any, codes: Array) -> bool:  # noqa: ANN401
     """Write the codes of values that are ends of their ranges; return False where one is none.
 
-    The low end's code is 0 and the high end's the last one, whatever is is_sampled. Arguments are those of a tile.
+    The low end's code is 0 and the high end's the last one, whatever is sampled. Arguments are those of a tile.
     """
     zero, top, none, wrong = values.dtype.type(0), uint32(max_code), uint32(0), uint32(0)
     for i in range(values.size):
@@ -122,12 +123,13 @@ def dequantize_short(
             part, _each(low, block, size, edges, total.size, tile, last, repeated[0]), tops, max_code, below, made
         )):  # fmt: skip
             odd = _distances(low, high, numbers, of_block)
-            bottoms = _each(of_block[0], block, size, edges, total.size, tile, last, repeated[0])
+            bottoms = repeated[0]  # zeros, unless there are low ends
+            if lows.size:
+                bottoms = _each(of_block[0], block, size, edges, total.size, tile, last, bottoms)
             steps = _each(of_block[1], block, size, edges, total.size, tile, last, repeated[1])
             if odd:
                 repeat(of_block[2], block, size, edges, total.size, tile, last, repeated[2])
-            _grid_points(part, bottoms, steps, repeated[2], odd > 0, below, made)
-            _put_in_range(part, tops, max_code, below, made)
+            _grid_points(part, bottoms, steps, repeated[2], tops, odd > 0, max_code, below, made)
         if minus:
             _negate(part, minus, made)
         _put(made, total[tile:last], sign)
@@ -149,26 +151,21 @@ def _codes_as_ends(codes: Array, lows: Array, highs: Array, max_code: Any, below
 
 @kernel
 def _grid_points(
-    codes: Array, bottoms: Array, steps: Array, unfactors: Array, odd: bool, below: Any, made: Array  # noqa: ANN401
+    codes: Array, bottoms: Array, steps: Array, unfactors: Array, tops: Array, odd: bool, max_code: Any, below: Any,  # noqa: ANN401
+    made: Array,
 ) -> None:  # fmt: skip
-    """Write the grid points of codes, without their sign."""
-    number = made.dtype.type
+    """Write the grid points of codes, at most their block's last one, without their sign."""
+    number, zero = made.dtype.type, made.dtype.type(0)
     if odd:
         for i in range(codes.size):
-            made[i] = (number(int32(int32(codes[i]) & below)) * steps[i] + bottoms[i]) * unfactors[i]
+            code, top = int32(int32(codes[i]) & below), tops[i]
+            found = (number(code) * steps[i] + bottoms[i]) * unfactors[i]
+            made[i] = (found if (found < top) & (code != max_code) else top) + zero  # -0.0 becomes 0.0
     else:
         for i in range(codes.size):
-            made[i] = number(int32(int32(codes[i]) & below)) * steps[i] + bottoms[i]
-
-
-@kernel
-def _put_in_range(codes: Array, tops: Array, max_code: Any, below: Any, made: Array) -> None:  # noqa: ANN401
-    """Replace grid points above their block's last one, and those of the last code, by the last one."""
-    zero = made.dtype.type(0)
-    for i in range(codes.size):
-        found = made[i]
-        is_inner = (found < tops[i]) & (int32(int32(codes[i]) & below) != max_code)
-        made[i] = (found if is_inner else tops[i]) + zero  # -0.0 becomes 0.0
+            code, top = int32(int32(codes[i]) & below), tops[i]
+            found = number(code) * steps[i] + bottoms[i]
+            made[i] = (found if (found < top) & (code != max_code) else top) + zero
 
 
 @kernel
