@@ -365,8 +365,13 @@ def is_joining(ddp: DistributedDataParallel) -> bool:
 
 def in_backward() -> bool:
     """Return whether a backward pass is running in this thread."""
+    return backward_pass() != -1
+
+
+def backward_pass() -> int:
+    """Return the number of the backward pass that is running in this thread; -1 for none."""
     # Since 2.0.
-    return torch._C._current_graph_task_id() != -1
+    return torch._C._current_graph_task_id()
 
 
 def set_reduce_hook(module: torch.nn.Module, hook: Callable[[Tensor], None]) -> None:
@@ -378,15 +383,13 @@ def set_reduce_hook(module: torch.nn.Module, hook: Callable[[Tensor], None]) -> 
     module.set_all_reduce_hook(hook)  # type: ignore[operator]
 
 
-def reduce_hooks_of(module: torch.nn.Module) -> list[Any]:
-    """Return the hooks that were set so, None for none: one for each group of the module's own parameters.
-
-    Raises AttributeError where torch keeps them elsewhere.
-    """
-    # torch has a method to set one, but none that returns it. Since 2.7; a list of groups since 2.12.
+def reduce_groups_of(module: torch.nn.Module) -> list[tuple[int, Any, list[Tensor]]]:
+    """Return a name, the hook or None, and the parameters of each group of a module's own. Raises AttributeError."""
+    # torch has a method to set a hook, but none that returns it. Since 2.7; a list of groups since 2.12.
     state = module._get_fsdp_state()  # type: ignore[operator]
     groups = state._fsdp_param_groups if hasattr(state, "_fsdp_param_groups") else [state._fsdp_param_group]
-    return [group._all_reduce_hook for group in groups if group is not None]
+    found = [group for group in groups if group is not None]
+    return [(id(each), each._all_reduce_hook, [one.sharded_param for one in each.fsdp_params]) for each in found]
 
 
 def local_tensor(shard: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -38,6 +39,7 @@ MESSAGES = {
     "nothing trained": "none of its parameters is trained",
     "one node": "exchanges nothing",
     "thawed": "a parameter was frozen when the method was attached",
+    "in slices": "overlap=True: powersgd looks at the full vector",
     "auto": "method='auto' must be an algorithm",
     "no model": "model=int must be a torch.nn.Module",
 }  # fmt: skip
@@ -90,12 +92,9 @@ def _attached_twice(over: DeviceMesh) -> None:
 
 
 def _no_hook_in_torch(over: DeviceMesh) -> None:
-    method = FSDPModule.set_all_reduce_hook
-    del FSDPModule.set_all_reduce_hook
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(FSDPModule, "set_all_reduce_hook")
         attached(sharded(over), laconic.SGD(), over)
-    finally:
-        FSDPModule.set_all_reduce_hook = method
 
 
 def _half_an_optimizer(over: DeviceMesh) -> None:
@@ -160,6 +159,7 @@ _MISTAKES: dict[str, Callable[[DeviceMesh], Any]] = {
     "nothing trained": _nothing_trained,
     "one node": _one_node,
     "thawed": _thawed,
+    "in slices": lambda over: attached(sharded(over), laconic.PowerSGD(), over, overlap=True),
     "auto": lambda over: attached(sharded(over), "auto", over),
     "no model": lambda over: attached(3, laconic.SGD(), over),
 }  # fmt: skip

@@ -205,6 +205,36 @@ def two_passes(rank: int, over: DeviceMesh) -> str:
     return "no error"
 
 
+class Again(nn.Module):
+    """A model that calls one of its layers twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+        self.head = nn.Linear(6, 3)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.linspace(-0.3, 0.4, parameter.numel()).view_as(parameter))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.inner(torch.tanh(self.inner(inputs))))
+
+
+def called_twice(rank: int, over: DeviceMesh) -> dict[str, Any]:
+    """The parameters where a layer is called twice, in slices and at once; the same without, after a broken pass."""
+    found: dict[str, Any] = {}
+    for kind, overlap in (("slices", None), ("at once", False)):
+        net = Again()
+        for layer in (net.inner, net.head, net):
+            fully_shard(layer, mesh=over["shard"])
+        optimizer = sgd(net)
+        handle = attached(net, laconic.SignSGDMajorityVote(), over, overlap=overlap)
+        found[kind] = trained(net, optimizer, rank, range(4))
+        found[f"{kind}, number"] = handle.n_slices
+        handle.detach()
+    return found
+
+
 def clipped(rank: int, over: DeviceMesh) -> list[Tensor]:
     """Directions that `attach` clips, and those that the user clips over all shards."""
     found = []
@@ -286,7 +316,7 @@ _TASKS = {
     task.__name__: task
     for task in (
         saved_and_loaded, one_inf_in_one_shard, one_inf_by_step, local_steps, kinds_of_shards, accumulated, two_passes,
-        clipped, unlike_use, detached_and_replaced, scaled,
+        called_twice,         clipped, unlike_use, detached_and_replaced, scaled,
     )
 }  # fmt: skip
 

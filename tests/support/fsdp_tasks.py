@@ -71,11 +71,13 @@ def attached(net: nn.Module, method: Any, over: DeviceMesh, **settings: Any) -> 
 class Twin:
     """What a method does with two workers for each shard: the plain computation, in one process."""
 
-    def __init__(self, method: laconic.Algorithm, **settings: Any) -> None:
+    def __init__(self, method: laconic.Algorithm, names: list[str]) -> None:
+        """`names`: of the parameters, in the order in which they are exchanged."""
         self.net = Net()
-        self._shards = [_parts_of(self.net, number) for number in range(N_SHARDS)]
+        self._parameters = [dict(self.net.named_parameters())[name] for name in names]
+        self._shards = [_parts_of(self._parameters, number) for number in range(N_SHARDS)]
         self.simulations = [
-            laconic.Simulation(shard, sgd(shard), method, workers=N_NODES, lr="kept", frames="encoded", **settings)
+            laconic.Simulation(shard, sgd(shard), method, workers=N_NODES, lr="kept", frames="encoded")
             for shard in self._shards
         ]
 
@@ -85,19 +87,19 @@ class Twin:
         for number, (shard, simulation) in enumerate(zip(self._shards, self.simulations, strict=True)):
             simulation.step(partial(_loss, shard, [[part_of(each, number) for each in mean] for mean in means]))
             with torch.no_grad():
-                for parameter, part in zip(self.net.parameters(), shard, strict=True):
+                for parameter, part in zip(self._parameters, shard, strict=True):
                     part_of(parameter, number).copy_(part)
 
     def _mean_gradients(self, node: int, round_: int) -> list[Tensor]:
         found = []
         for rank in range(node * N_SHARDS, (node + 1) * N_SHARDS):
             loss = small_model.loss(self.net, rank, round_)
-            found.append(torch.autograd.grad(loss, list(self.net.parameters())))
+            found.append(torch.autograd.grad(loss, self._parameters))
         return [sum(each) / N_SHARDS for each in zip(*found, strict=True)]
 
 
-def _parts_of(net: nn.Module, number: int) -> nn.ParameterList:
-    return nn.ParameterList([part_of(parameter.detach(), number).clone() for parameter in net.parameters()])
+def _parts_of(parameters: list[nn.Parameter], number: int) -> nn.ParameterList:
+    return nn.ParameterList([part_of(parameter.detach(), number).clone() for parameter in parameters])
 
 
 def part_of(tensor: Tensor, number: int) -> Tensor:
@@ -121,13 +123,15 @@ def methods_as_twins(rank: int, over: DeviceMesh, names: list[str], rounds: int)
         handle = attached(net, method, over, **({"optimizer": optimizer} if why_not(method) else {}))
         values = trained(net, optimizer, rank, range(rounds))
         found[name] = {"values": values, "traffic": handle.traffic, "total": handle.total_traffic()}
+        found[name]["slices"], order = handle.n_slices, list(handle.state_dict()["parameters"])
         handle.detach()
         if rank == 0:
-            twin = Twin(method)
+            twin = Twin(method, order)
             for round_ in range(rounds):
                 twin.step(round_)
             found[name] |= {
                 "expected": small_model.values(twin.net),
                 "bytes": sum(each.traffic.up.wire_bytes for each in twin.simulations),
+                "messages": sum(each.traffic.up.messages for each in twin.simulations),
             }
     return found

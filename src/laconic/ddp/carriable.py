@@ -96,7 +96,13 @@ def check_carriable(algorithm: object, settings: Settings, or_what: str = "") ->
         raise ValueError(
             f"method: a communication hook cannot carry {name}: {reason}; pass optimizer=, whose step() then exchanges"
         )
-    if settings.overlap and reason:
+    check_overlap(algorithm, settings)
+
+
+def check_overlap(algorithm: Algorithm, settings: Settings) -> None:
+    """Raise ValueError for a method that is to be exchanged in slices, and cannot be."""
+    name = algorithm.name
+    if settings.overlap and (reason := why_not(algorithm)):
         raise ValueError(f"overlap=True: {name} is exchanged in the optimizer's step: {reason}; leave it out")
     if settings.overlap and algorithm.over_slices not in _SAME_BITS:
         slots = {**algorithm.worker_slots, **algorithm.server_slots}

@@ -18,6 +18,7 @@ def attach(
     layout: str = "auto",
     seed: int = 0,
     timeout_s: float | None = None,
+    overlap: bool | None = None,
     local_steps: int = 1,
     grad_scaler: torch.amp.GradScaler | None = None,
     clip_norm: float | None = None,
@@ -26,9 +27,9 @@ def attach(
     """Let a model that `fully_shard` has sharded exchange its gradients by a method from now on. Collective.
 
     The mesh has two dimensions, nodes and the ranks of a node, and `fully_shard` was given the second one alone. FSDP
-    averages gradients inside a node. At the end of the backward pass each rank exchanges its own shard, by the method,
-    with the ranks that hold the same shard on other nodes: a node is one worker. Then `.grad` holds the method's
-    direction, on every node alike. Passes without gradient synchronization exchange nothing. If any rank of any node
+    averages gradients inside a node. In the backward pass, or at its end, each rank exchanges its own shard, by the
+    method, with the ranks that hold the same shard on other nodes: a node is one worker. Then `.grad` holds the
+    method's direction, on every node alike. Passes without gradient synchronization exchange nothing. If any rank of any node
     meets inf or NaN, the round is aborted on all: all gradients are NaN, so that GradScaler skips the step, and no
     memory has changed. Without GradScaler, look at `handle.aborted`, or give the optimizer, whose step is then skipped.
 
@@ -42,6 +43,9 @@ def attach(
         layout: "auto", "allreduce", "rank0", "sharded", "allgather" or "peers"; each node is one rank of it.
         seed: seed of all random draws of the method.
         timeout_s: how long another rank is waited for, seconds; None for as long as the process group waits.
+        overlap: whether slices, one for each module that was sharded, are exchanged while the backward pass goes on.
+            None for all methods that give the same bits so; with True also those whose blocks then end where a slice
+            does; False where a layer is called several times in a forward pass.
         local_steps: steps of the optimizer, which it needs, per exchange.
         grad_scaler: what multiplies the loss, if a float16 script has it: memories then hold gradients as they are
             without it, however the scale changes.
@@ -56,7 +60,7 @@ def attach(
         PeerLostError: if a rank is missing.
     """
     settings = Settings(
-        optimizer=optimizer, layout=layout, seed=seed, timeout_s=timeout_s, overlap=None, local_steps=local_steps,
+        optimizer=optimizer, layout=layout, seed=seed, timeout_s=timeout_s, overlap=overlap, local_steps=local_steps,
         grad_scaler=grad_scaler, clip_norm=clip_norm, clip_value=clip_value, nodes=None,
     )  # fmt: skip
     return Handle(model, mesh, method, settings)

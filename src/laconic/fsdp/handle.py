@@ -8,7 +8,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from laconic.contract import Algorithm
 from laconic.ddp import handle as of_ddp
-from laconic.ddp.carriable import check_trained, why_not
+from laconic.ddp.carriable import check_overlap, check_trained, why_not
 from laconic.ddp.idle_carrier import IdleCarrier
 from laconic.ddp.settings import Settings
 from laconic.drivers.distributed.agreement import agree
@@ -104,6 +104,7 @@ def _check_carriable(algorithm: Algorithm, settings: Settings) -> None:
         raise ValueError(f"local_steps={settings.local_steps} are steps of an optimizer; pass optimizer=")
     if settings.optimizer is None and (reason := why_not(algorithm)):
         raise ValueError(f"method: a backward pass alone cannot carry {algorithm.name}: {reason}; pass optimizer=")
+    check_overlap(algorithm, settings)
     if has_dedicated_server(settings.layout, by_arrival=False):
         raise ValueError(f'layout="{settings.layout}": its last rank trains nothing; use "rank0" or "auto"')
 

@@ -17,6 +17,7 @@ class LocalShards:
         self._parameters, self._fixed = parameters, fixed
         self.tensors = [nn.Parameter(local_tensor(parameter).detach()) for parameter in parameters]
         """By parameter, what this rank has of it. One may have no element."""
+        self._place_of = {id(parameter): place for place, parameter in enumerate(parameters)}
 
     def take_gradients(self) -> None:
         """Take the gradients of now: each tensor's `.grad` is its part of them, or None.
@@ -40,17 +41,17 @@ class LocalShards:
                 "attached; attach it after what replaces them"
             )
 
-    def absent(self) -> dict[int, Tensor]:
-        """Return, by place, new gradients of zeros for parameters that have none."""
-        pairs = enumerate(zip(self._parameters, self.tensors, strict=True))
-        return {place: torch.zeros_like(parameter) for place, (parameter, tensor) in pairs if tensor.grad is None}
+    def place_of(self, parameter: Tensor) -> int | None:
+        """Return the place of a sharded parameter; None for one that is not trained."""
+        return self._place_of.get(id(parameter))
 
-    def gradients(self, absent: dict[int, Tensor]) -> list[Tensor]:
-        """Return what this rank has of each gradient, with those of zeros."""
-        return [
-            local_tensor(absent[place]) if tensor.grad is None else tensor.grad
-            for place, tensor in enumerate(self.tensors)
-        ]
+    def gradient_of(self, place: int, absent: dict[int, Tensor]) -> Tensor:
+        """Return what this rank has of a gradient. Where there is none, zeros, which go into `absent`."""
+        parameter = self._parameters[place]
+        if parameter.grad is not None:
+            return local_tensor(parameter.grad)
+        absent[place] = torch.zeros_like(parameter)
+        return local_tensor(absent[place])
 
     def give(self, absent: dict[int, Tensor], active: Sequence[bool]) -> None:
         """Let parameters without a gradient have that of `absent` if they took part in the round."""

@@ -1,17 +1,39 @@
-"""One round at the end of a backward pass: the gradients of this rank's shard in, directions out.
+"""One round in a backward pass: the gradients of this rank's shard in, directions out.
 
-FSDP casts, offloads and adds up what a hook leaves, group by group. So the hook only notes that gradients are reduced
-in this pass; when FSDP has ended it, all of them are where the optimizer finds them, and the round runs over those.
+FSDP calls a hook for each group of parameters when it has averaged their gradients inside the node. Afterwards it still
+casts, offloads and adds up what the hook leaves. So a group's gradients are read when the next group's hook is called,
+or when FSDP has ended the pass: then they are where the optimizer finds them. Slices begin in one order, whatever the
+order of the hooks; the last one begins when the pass has ended, and says so if this node has used other parameters.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from laconic.ddp.slice_rounds import SliceRounds
+from laconic.ddp.slice_rounds import Backward, SliceRounds
 from laconic.fsdp.local_shards import LocalShards
-from laconic.torch_compat import at_end_of_backward
+from laconic.torch_compat import at_end_of_backward, backward_pass
+
+
+@dataclass(kw_only=True)
+class _Pass:
+    """A backward pass that is running."""
+
+    number: int
+    """As autograd counts them."""
+    reduced: dict[int, None] = field(default_factory=dict)
+    """The places of parameters whose gradients were averaged in it, in order."""
+    streams: set[torch.cuda.Stream] = field(default_factory=set)
+    """In which FSDP has called hooks."""
+    now: Backward | None = None
+    """What has begun of its round."""
+    complete: set[int] = field(default_factory=set)
+    """The slices whose gradients are all there."""
+    absent: dict[int, Tensor] = field(default_factory=dict)
+    """By place, zeros for parameters without a gradient."""
 
 
 class ShardRounds(SliceRounds):
@@ -21,29 +43,72 @@ class ShardRounds(SliceRounds):
         """Set up the rounds over `local`; see `SliceRounds`."""
         super().__init__(*arguments, **settings)
         self._local = local
-        self._streams: set[torch.cuda.Stream] | None = None  # of hooks in the pass that is running
+        self._pass: _Pass | None = None
+        self._repeated: set[int] = set()  # places whose gradients are averaged several times in a pass
 
-    def take(self, reduced: Tensor) -> None:
-        """Take note that FSDP has averaged some gradients inside the node."""
-        if self._streams is None:
-            self._streams = set()
+    def take(self, parameters: Sequence[Tensor], reduced: Tensor) -> None:
+        """Take note that FSDP has averaged the gradients of some parameters inside the node.
+
+        Raises:
+            RuntimeError: if a pass before ended in the middle, or its directions were not applied, or gradients come
+                again that are under way.
+        """
+        running = self._pass
+        if running is None or running.number != backward_pass():
+            if running is not None and running.now is not None:
+                self._error = RuntimeError(
+                    "a backward pass ended in the middle, with parts of its round on their way; attach the method anew "
+                    "on every rank"
+                )
+            running = self._pass = _Pass(number=backward_pass())
             at_end_of_backward(self._end_pass)
         if reduced.is_cuda:
-            self._streams.add(torch.cuda.current_stream(reduced.device))
+            running.streams.add(torch.cuda.current_stream(reduced.device))
+        places = [place for each in parameters if (place := self._local.place_of(each)) is not None]
+        self._repeated.update(place for place in places if place in running.reduced)
+        if len(self._slices) > 1 and self._active.is_agreed and reduced.device == self._flat.device:
+            self._begin_early(running)
+        running.reduced.update(dict.fromkeys(places))
+
+    @torch.no_grad()
+    def _begin_early(self, running: _Pass) -> None:
+        """Begin the slices whose gradients are all there: of the groups before the one that has just been averaged."""
+        if running.now is None:
+            running.now = self._begin()
+        now = running.now
+        if self._repeated & now.gradients.keys():
+            raise RuntimeError(
+                "gradients of a layer that is under way come again in one backward pass, as where it is called several "
+                "times; attach with overlap=False"
+            )
+        there = [place for place in running.reduced if place not in now.gradients and place not in self._repeated]
+        if there and self._flat.device.type == "cuda":
+            now.ready.append(torch.cuda.current_stream(self._flat.device).record_event())
+        self._note(now, [(place, self._local.gradient_of(place, running.absent)) for place in there])
+        running.complete.update(now.waiting)
+        now.waiting = []
+        for number in range(len(self._slices) - 1 - len(now.begun), 0, -1):
+            if number not in running.complete:
+                break
+            now.waiting.append(number)
+        self._begin_waiting(now)
 
     @torch.no_grad()
     def _end_pass(self) -> None:
-        streams, self._streams = self._streams or set(), None
-        local = self._local
-        for stream in streams:
+        running = self._pass
+        assert running is not None, "a hook was called in it"
+        self._pass = None
+        local, absent = self._local, running.absent
+        for stream in running.streams:
             torch.cuda.current_stream(stream.device).wait_stream(stream)
         local.take_gradients()
-        absent = local.absent()
         try:
-            now = self._begin()
-            if streams:
+            now = running.now or self._begin()
+            if running.streams:
                 now.ready.append(torch.cuda.current_stream(self._flat.device).record_event())
-            self._note(now, enumerate(local.gradients(absent)))
+            left = [place for place in range(len(local.tensors)) if place not in now.gradients]
+            self._note(now, [(place, local.gradient_of(place, absent)) for place in left])
+            now.waiting = [*range(len(self._slices) - 1 - len(now.begun), -1, -1)]
             written: list[torch.cuda.Event] = []
             self._wait_for(self._end(now, lambda: self._record(written)))
             for event in written:

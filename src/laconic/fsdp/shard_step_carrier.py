@@ -1,9 +1,11 @@
 """A method that is carried by the optimizer's step: it sends changes, returns parameters, or local steps are taken."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from laconic.contract import Algorithm
 from laconic.ddp.replaced_step import Closure
@@ -23,7 +25,7 @@ from laconic.training.inner_checks import check_inner
 class NodeGradients:
     """Leaves each node the mean of its ranks' gradients."""
 
-    def take(self, reduced: torch.Tensor) -> None:
+    def take(self, parameters: Sequence[Tensor], reduced: Tensor) -> None:
         """Do nothing."""
 
 

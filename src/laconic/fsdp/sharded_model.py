@@ -1,7 +1,7 @@
 """The model that `fully_shard` has sharded, in what a user has: its parameters, and which ranks have what of it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch.distributed as dist
@@ -12,7 +12,8 @@ from torch.distributed.tensor import DTensor, Shard
 
 from laconic.ddp.finding import module_in
 from laconic.drivers.distributed.channel import Channel
-from laconic.torch_compat import local_tensor
+from laconic.fsdp.trampoline import no_hook
+from laconic.torch_compat import local_tensor, reduce_groups_of
 from laconic.training.parameter_names import names_of
 
 _MESH = 'mesh = init_device_mesh(device, (nodes, ranks_of_a_node), mesh_dim_names=("replicate", "shard"))'
@@ -28,7 +29,9 @@ class ShardedModel:
     names: Sequence[str]
     """Of the parameters that are trained, without what wrappers add."""
     parameters: Sequence[DTensor]
-    """Those, in the model's order."""
+    """Those, group by group, in the order of the modules that were sharded."""
+    group_sizes: Sequence[int]
+    """Number of parameters of each group whose gradients are averaged together."""
     fixed: Sequence[Tensor]
     """Frozen parameters and buffers."""
     shard_ranks: Sequence[int]
@@ -82,15 +85,32 @@ def sharded_model(model: object, mesh: DeviceMesh | None) -> ShardedModel | None
     if len(dimension) > 1:
         raise ValueError("model: some parameters are sharded over nodes and others inside them; give one mesh to all")
     (inside,) = dimension
-    parameters = [parameter for parameter in trained.values() if isinstance(parameter, DTensor)]
+    try:
+        groups = [*_groups(root, trained.values())]
+    except AttributeError as error:
+        raise no_hook(error) from error
+    parameters = [parameter for group in groups for parameter in group]
     if mesh.size(1 - inside) == 1:
         return None
     assert isinstance(root, FSDPModule)
     return ShardedModel(
-        module=root, names=list(trained), parameters=parameters,
+        module=root, names=[names[id(each)] for each in parameters], parameters=parameters,
+        group_sizes=[len(group) for group in groups],
         fixed=[*(each for each in root.parameters() if not each.requires_grad), *root.buffers()],
         shard_ranks=dist.get_process_group_ranks(mesh.get_group(inside)), group=mesh.get_group(1 - inside),
     )  # fmt: skip
+
+
+def _groups(root: nn.Module, trained: Iterable[Tensor]) -> Iterator[list[DTensor]]:
+    """Yield the trained parameters of each group that FSDP averages at once, and then those that are in none."""
+    left = {id(parameter): parameter for parameter in trained}
+    for module in root.modules():
+        for _, _, parameters in reduce_groups_of(module) if isinstance(module, FSDPModule) else ():
+            group = [left.pop(id(each)) for each in parameters if id(each) in left]
+            if group:
+                yield [parameter for parameter in group if isinstance(parameter, DTensor)]
+    if left:
+        yield [parameter for parameter in left.values() if isinstance(parameter, DTensor)]
 
 
 def _root(module: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The one hook that the modules of a sharded model get. What it does can be changed: rounds, or the plain mean."""
+"""The hooks that the groups of a sharded model get. What they do can be changed: rounds, or the plain mean."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol, Self
@@ -8,14 +8,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from laconic.errors import SetupError
-from laconic.torch_compat import reduce_hooks_of, set_reduce_hook
+from laconic.torch_compat import reduce_groups_of, set_reduce_hook
 
 
 class Rounds(Protocol):
     """What takes note of gradients that were averaged inside a node."""
 
-    def take(self, reduced: Tensor) -> None:
-        """Take note of a reduce-scatter's output."""
+    def take(self, parameters: Sequence[Tensor], reduced: Tensor) -> None:
+        """Take note of a reduce-scatter's output, and of the sharded parameters that it is of."""
 
 
 class ShardTrampoline:
@@ -28,10 +28,10 @@ class ShardTrampoline:
         """`group`: the ranks that have this shard, by node."""
         self._group = group
 
-    def take(self, reduced: Tensor) -> None:
-        """Take a reduce-scatter's output: FSDP's hook."""
+    def take(self, parameters: Sequence[Tensor], reduced: Tensor) -> None:
+        """Take a reduce-scatter's output, and the sharded parameters that it is of."""
         if self.rounds is not None:
-            self.rounds.take(reduced)
+            self.rounds.take(parameters, reduced)
         else:
             dist.all_reduce(reduced, group=self._group)
             reduced.div_(self._group.size())
@@ -46,15 +46,12 @@ class ShardTrampoline:
         """
         sharded = [module for module in modules if isinstance(module, nn.Module)]
         try:
-            hooks = [hook for module in sharded for hook in reduce_hooks_of(module) if hook is not None]
-            trampoline = cls._set_in(hooks) or cls(group)
-            for module in sharded:
-                set_reduce_hook(module, trampoline.take)
+            groups = [(module, *each) for module in sharded for each in reduce_groups_of(module)]
+            trampoline = cls._set_in([hook for _, _, hook, _ in groups if hook is not None]) or cls(group)
+            for module, _, _, parameters in groups:
+                set_reduce_hook(module, GroupHook(trampoline, parameters))
         except (AttributeError, TypeError) as error:
-            raise SetupError(
-                f"model: FSDP of torch {torch.__version__} has no set_all_reduce_hook as laconic knows it ({error}); "
-                "use another version of torch (docs/compatibility.md), or laconic.DistributedOptimizer"
-            ) from error
+            raise no_hook(error) from error
         return trampoline
 
     @classmethod
@@ -62,7 +59,7 @@ class ShardTrampoline:
         """Return the trampoline that is set already, None for none. Raises SetupError if anything else is set."""
         found = None
         for hook in hooks:
-            found = getattr(hook, "__self__", None)
+            found = getattr(hook, "trampoline", None)
             if not isinstance(found, cls):
                 raise SetupError(
                     f"model: FSDP has an all-reduce hook already ({getattr(hook, '__qualname__', repr(hook))}), and "
@@ -73,3 +70,23 @@ class ShardTrampoline:
                 "model: a method is attached already; use its handle's replace(method), or detach() it before"
             )
         return found
+
+
+class GroupHook:
+    """The hook of one group of parameters."""
+
+    def __init__(self, trampoline: ShardTrampoline, parameters: Sequence[Tensor]) -> None:
+        """Hand what is averaged of `parameters` to `trampoline`."""
+        self.trampoline, self._parameters = trampoline, parameters
+
+    def __call__(self, reduced: Tensor) -> None:
+        """Take a reduce-scatter's output."""
+        self.trampoline.take(self._parameters, reduced)
+
+
+def no_hook(error: Exception) -> SetupError:
+    """Return what to raise where FSDP of this version of torch is not as laconic knows it."""
+    return SetupError(
+        f"model: FSDP of torch {torch.__version__} has no set_all_reduce_hook as laconic knows it ({error}); use "
+        "another version of torch (docs/compatibility.md), or laconic.DistributedOptimizer"
+    )
