@@ -29,9 +29,10 @@ def attach(
     The mesh has two dimensions, nodes and the ranks of a node, and `fully_shard` was given the second one alone. FSDP
     averages gradients inside a node. In the backward pass, or at its end, each rank exchanges its own shard, by the
     method, with the ranks that hold the same shard on other nodes: a node is one worker. Then `.grad` holds the
-    method's direction, on every node alike. Passes without gradient synchronization exchange nothing. If any rank of any node
-    meets inf or NaN, the round is aborted on all: all gradients are NaN, so that GradScaler skips the step, and no
-    memory has changed. Without GradScaler, look at `handle.aborted`, or give the optimizer, whose step is then skipped.
+    method's direction, on every node alike. Passes without gradient synchronization exchange nothing. If any rank of
+    any node meets inf or NaN, the round is aborted on all: all gradients are NaN, so that GradScaler skips the step,
+    and no memory has changed. Without GradScaler, look at `handle.aborted`, or give the optimizer, whose step is then
+    skipped.
 
     Args:
         model: the root module that `fully_shard` was called with, or what holds it, such as a trainer.

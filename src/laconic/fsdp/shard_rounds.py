@@ -44,7 +44,7 @@ class ShardRounds(SliceRounds):
         super().__init__(*arguments, **settings)
         self._local = local
         self._pass: _Pass | None = None
-        self._repeated: set[int] = set()  # places whose gradients are averaged several times in a pass
+        self._repeated: set[int] = set()  # of parameters whose gradients are averaged several times in a pass
 
     def take(self, parameters: Sequence[Tensor], reduced: Tensor) -> None:
         """Take note that FSDP has averaged the gradients of some parameters inside the node.
@@ -64,11 +64,11 @@ class ShardRounds(SliceRounds):
             at_end_of_backward(self._end_pass)
         if reduced.is_cuda:
             running.streams.add(torch.cuda.current_stream(reduced.device))
-        places = [place for each in parameters if (place := self._local.place_of(each)) is not None]
-        self._repeated.update(place for place in places if place in running.reduced)
+        trained = [place for each in parameters if (place := self._local.place_of(each)) is not None]
+        self._repeated.update(place for place in trained if place in running.reduced)
         if len(self._slices) > 1 and self._active.is_agreed and reduced.device == self._flat.device:
             self._begin_early(running)
-        running.reduced.update(dict.fromkeys(places))
+        running.reduced.update(dict.fromkeys(trained))
 
     @torch.no_grad()
     def _begin_early(self, running: _Pass) -> None:
