@@ -8,7 +8,9 @@ import torch
 import torch.distributed as dist
 from ranks import TIMEOUT_S
 from torch import nn
+from torch._C._profiler import _ExperimentalConfig
 from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import ProfilerActivity, profile, record_function
 
 import laconic
 import laconic.ddp
@@ -16,6 +18,8 @@ import laconic.ddp
 WIDTH, LAYERS = 1443, 12  # 25.0 million parameters
 ALONE, OPTIMIZER, ATTACHED, PLAIN = "no exchange", "optimizer", "attached", "ddp"
 _WARM_UP = 3
+STEP, BACKWARD, EXCHANGE, SLICE = "step", "autograd::engine::evaluate_function: ", "laconic::exchange", "laconic::slice"
+"""Names in a trace."""
 
 
 class OverlapRank:
@@ -62,6 +66,24 @@ class OverlapRank:
                 if turn >= _WARM_UP:
                     seconds[name].append(time.perf_counter() - start)
         return seconds
+
+    def trace(self, steps: int) -> list[tuple[str, float, float]]:
+        """Return the spans of the attached contender's last of some steps: what, and from when to when in seconds."""
+        step = self._steps[ATTACHED]
+        for _ in range(steps - 1):
+            dist.barrier()
+            step()
+        dist.barrier()
+        config = _ExperimentalConfig(profile_all_threads=True)  # the exchange has a thread of its own
+        with profile(activities=[ProfilerActivity.CPU], experimental_config=config) as profiled, record_function(STEP):
+            step()
+        return [
+            (e.name, e.time_range.start / 1e6, e.time_range.end / 1e6) for e in profiled.events() if _is_shown(e.name)
+        ]
+
+
+def _is_shown(name: str) -> bool:
+    return name in (STEP, EXCHANGE) or name.startswith((BACKWARD, SLICE, "Optimizer.step"))
 
 
 def _net() -> nn.Sequential:

@@ -18,12 +18,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "real_network"))
 from arguments import a_bandwidth, a_file
 from bed import UNDO_S, Bed, why_not
 from overlap_rank import ALONE, ATTACHED, OPTIMIZER, PLAIN, OverlapRank
+from overlap_trace import saved
 from ranks import ranks_in
 from rich.console import Console
 
 from laconic.bench.measure import quartiles
 from laconic.lab.processes.stopping import Stopped, end_at_once, exit_code, stopped_by_signals, stopped_line
 from laconic.units import bandwidth
+
+_TRACED_STEPS = 6  # of which the last is in the trace
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--turns", type=int, default=15, help="steps of each contender")
     parser.add_argument("--bucket-mb", type=float, default=25.0, help="bucket_cap_mb of DistributedDataParallel")
     parser.add_argument("--plain", action="store_true", help="time plain DistributedDataParallel too")
+    parser.add_argument("--trace", type=a_file, default=None, metavar="FILE", help="SVG of a step, by torch's profiler")
     parser.add_argument("--json", type=a_file, default=None, metavar="FILE", help="JSON file for all figures")
     asked = parser.parse_args(arguments)
     console = Console()
@@ -53,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
             )[0]
             bed.shape((8 * bandwidth(asked.bandwidth),) * 2)
             by_rank = ranks.call("measure", turns=asked.turns)
+            traced = None if asked.trace is None else ranks.call("trace", steps=_TRACED_STEPS)
             bed.shape(None)
     except Stopped as stopped:
         console.print(f"{stopped_line(stopped.number)}; namespaces and processes are removed")
@@ -62,11 +67,18 @@ def main(arguments: Sequence[str]) -> int:
     }
     for line in _lines(seconds, slices, asked):
         console.print(line, highlight=False, soft_wrap=True)
+    if traced is not None:
+        for line in saved(traced, asked.trace, _title(slices, asked)):
+            console.print(line, highlight=False, soft_wrap=True)
     if asked.json is not None:
         asked.json.write_text(
-            json.dumps({"settings": vars(asked) | {"json": None}, "seconds": seconds}, indent=2) + "\n"
+            json.dumps({"settings": vars(asked) | {"json": None, "trace": None}, "seconds": seconds}, indent=2) + "\n"
         )
     return 0
+
+
+def _title(slices: int, asked: argparse.Namespace) -> str:
+    return f"{asked.method}, 2 processes at {asked.bandwidth}, mini-batches of {asked.batch}, {slices} slices"
 
 
 def _lines(seconds: dict[str, list[float]], slices: int, asked: argparse.Namespace) -> list[str]:
@@ -84,7 +96,7 @@ def _lines(seconds: dict[str, list[float]], slices: int, asked: argparse.Namespa
         ratios["a step of plain DistributedDataParallel over an attached one"] = [
             each[PLAIN] / each[ATTACHED] for each in turns
         ]
-    header = f"{asked.method}, 2 processes at {asked.bandwidth}, mini-batches of {asked.batch}, {slices} slices"
+    header = _title(slices, asked)
     medians = ", ".join(f"{name} {1e3 * statistics.median(times):.0f} ms" for name, times in seconds.items())
     rows = [
         f"{what}: {statistics.median(of):.2f} ({quartiles(of)[0]:.2f} .. {quartiles(of)[1]:.2f})"

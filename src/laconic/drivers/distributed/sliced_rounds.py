@@ -4,10 +4,13 @@ All that a rank sends is sent by that thread, so that no collective begins in a 
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
+from typing import TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
+from torch.profiler import record_function
 
 from laconic.contract import Algorithm, ModelSpec
 from laconic.drivers.distributed.agreement import Settings
@@ -17,12 +20,15 @@ from laconic.drivers.distributed.rounds import Processes
 from laconic.drivers.distributed.shards import Shards
 from laconic.drivers.transport import Scheduler, carry_out
 from laconic.protocol.abort import Abort
-from laconic.protocol.exchanges import RankSessions, abandon_round
+from laconic.protocol.exchanges import RankSessions, Requests, abandon_round
 from laconic.protocol.participation import Participation
 from laconic.protocol.round_inputs import Active, Inputs, VectorSource
 from laconic.protocol.round_result import RoundResult
 from laconic.protocol.server import Descend
 from laconic.protocol.slices import SlicedRank
+from laconic.torch_compat import is_profiled
+
+T = TypeVar("T")
 
 
 class SlicedProcesses(Processes):
@@ -83,12 +89,14 @@ class SlicedProcesses(Processes):
             PeerLostError: if a rank is missing. The round then has no effect on this rank, as after any other error.
         """
         self.seconds.phase("compute")
+        between = self.between
         try:
-            if self.node is not None:
-                inputs = self._of_node(self.node, number, inputs)
-            if self.between is not None:
-                requests = self.sliced.run(number, self.rounds, inputs, lr, self.seconds.phase)
-                self._aborted[number] = carry_out(requests, self.between)
+            with record_function(f"laconic::slice {number}") if (profiled := is_profiled()) else nullcontext():
+                if self.node is not None:
+                    inputs = self._of_node(self.node, number, inputs)
+                if between is not None:
+                    requests = self.sliced.run(number, self.rounds, inputs, lr, self.seconds.phase)
+                    self._aborted[number] = carry_out(_with_spans(requests) if profiled else requests, between)
         except BaseException as error:
             abandon_round(self.sliced.workers, self.servers)
             self.give_up(error)
@@ -142,3 +150,16 @@ class SlicedProcesses(Processes):
 def _write_share(vector: VectorSource, n_ranks: int, out: Tensor, start: int, stop: int) -> None:
     if start < stop:
         vector.into(out, start, stop, divisor=n_ranks)
+
+
+def _with_spans(requests: Requests[T]) -> Requests[T]:
+    """Return the same requests, with a span in the trace of torch.profiler for the time that each takes."""
+    answer = None
+    while True:
+        try:
+            request = requests.send(answer)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        with record_function("laconic::exchange"):
+            answer = yield request
