@@ -67,8 +67,8 @@ class OverlapRank:
                     seconds[name].append(time.perf_counter() - start)
         return seconds
 
-    def trace(self, steps: int) -> list[tuple[str, float, float]]:
-        """Return the spans of the attached contender's last of some steps: what, and from when to when in seconds."""
+    def trace(self, steps: int) -> list[tuple[str, int, float, float]]:
+        """Return the spans of the attached contender's last of some steps: what, thread, from when to when, in s."""
         step = self._steps[ATTACHED]
         for _ in range(steps - 1):
             dist.barrier()
@@ -78,7 +78,9 @@ class OverlapRank:
         with profile(activities=[ProfilerActivity.CPU], experimental_config=config) as profiled, record_function(STEP):
             step()
         return [
-            (e.name, e.time_range.start / 1e6, e.time_range.end / 1e6) for e in profiled.events() if _is_shown(e.name)
+            (e.name, e.thread, e.time_range.start / 1e6, e.time_range.end / 1e6)
+            for e in profiled.events()
+            if _is_shown(e.name)
         ]
 
 

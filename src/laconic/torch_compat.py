@@ -162,12 +162,6 @@ def take_step(inner: Optimizer) -> None:
         step_unobserved(inner)
 
 
-def is_profiled() -> bool:
-    """Return whether a profiler of torch is running in this process, in whichever thread it was started."""
-    # Since 1.13.
-    return bool(torch.autograd.profiler._is_profiler_enabled)
-
-
 add_to_each = torch._foreach_add_
 """`add_to_each(tensors, others, alpha=a)`: tensor.add_(other, alpha=a) for each, in one call. Since 1.9."""
 

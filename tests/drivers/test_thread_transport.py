@@ -9,9 +9,10 @@ import torch
 import laconic
 from laconic.compressors import dense
 from laconic.contract import ModelSpec
+from laconic.drivers.scheduler import Scheduler
 from laconic.drivers.simulated.arrivals import SimulatedArrivals
 from laconic.drivers.simulated.rounds import Simulated
-from laconic.drivers.transport import Scheduler, carry_out
+from laconic.drivers.transport import carry_out
 from laconic.errors import ContractError
 from laconic.protocol.async_rank import ServingRank
 from laconic.protocol.exchanges import RankSessions, run_rank

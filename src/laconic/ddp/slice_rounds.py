@@ -16,6 +16,7 @@ from torch import Tensor
 
 from laconic.ddp.step_watch import StepWatch
 from laconic.drivers.distributed.sliced_rounds import SlicedProcesses
+from laconic.drivers.transport import Transport
 from laconic.kernels.api import scatter
 from laconic.protocol.abort import Abort
 from laconic.protocol.round_inputs import Inputs
@@ -105,7 +106,7 @@ class SliceRounds:
         """Begin the parts of the slices that wait; the last of them may abort the round."""
         for number in now.waiting:
             abort = abort_last if number == now.waiting[-1] else Abort.NO
-            self._in_thread(partial(self._run, now, number, abort))
+            self._driver.scheduler.run(partial(self._run_guarded, now, number, abort), number)
         now.begun += now.waiting
         now.waiting = []
 
@@ -113,19 +114,22 @@ class SliceRounds:
         """Call a function in the thread that sends, unless an error has ended the job."""
         self._driver.scheduler.call(partial(self._guarded, function))
 
+    def _run_guarded(self, now: Backward, number: int, abort: Abort, lane: Transport) -> None:
+        self._guarded(partial(self._run, now, number, abort, lane))
+
     def _guarded(self, function: Callable[[], object]) -> None:
         if self._error is None:
             try:
                 with torch.no_grad(), self._on_device():
                     function()
             except BaseException as error:
-                self._error = error
+                self._error = self._error or error  # that of another lane came before
 
     def _on_device(self) -> contextlib.AbstractContextManager[object]:
         device = self._flat.device
         return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
-    def _run(self, now: Backward, number: int, abort: Abort = Abort.NO) -> None:
+    def _run(self, now: Backward, number: int, abort: Abort = Abort.NO, lane: Transport | None = None) -> None:
         for event in now.ready:
             torch.cuda.current_stream().wait_event(event)
         run = self._slices[number]
@@ -134,7 +138,7 @@ class SliceRounds:
             vector=VectorCopy(gradients) if now.loss_scale is None else Unscaled(gradients, now.loss_scale),
             parameters=VectorCopy([self._flat.parameters[place] for place in run]), abort=abort,
         )  # fmt: skip
-        self._driver.run_slice(number, inputs, now.lr)
+        self._driver.run_slice(number, inputs, now.lr, lane)
 
     def _end(self, now: Backward, hand_over: Callable[[], None]) -> Future[None]:
         """Begin what waits, and let the round end; then `hand_over` is called. Returns what `_wait_for` waits for."""

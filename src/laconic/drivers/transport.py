@@ -4,7 +4,6 @@ Ranks are those of the job's group, and each is one node of the layout.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
@@ -142,26 +141,3 @@ def carry_out(requests: Requests[T], transport: Transport) -> T:
         if purpose:
             transport.give_up(error, purpose)
         raise
-
-
-class Scheduler:
-    """A thread that owns a transport. Rounds are started from any thread, and carried out in the order of their start.
-
-    Every rank must start them in the same order.
-    """
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="laconic")
-
-    def start(self, requests: Requests[T]) -> Future[T]:
-        """Start a round; its result, or what it raised, can be awaited."""
-        return self._thread.submit(carry_out, requests, self._transport)
-
-    def call(self, function: Callable[[], T]) -> Future[T]:
-        """Call a function when all that was started before it is over; it may use the transport itself."""
-        return self._thread.submit(function)
-
-    def close(self) -> None:
-        """Wait for all rounds that were started."""
-        self._thread.shutdown()

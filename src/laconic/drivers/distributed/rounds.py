@@ -150,9 +150,13 @@ class Processes:
         )
         if are_distinct([each.get("gpu") or None for each in shown]):
             self.send_from(self.job.device, "nccl")
-        # When this object or the process ends; in processes that multiprocessing starts, `atexit` runs nothing.
         for channel in self._channels:
-            multiprocessing.util.Finalize(self, channel.end, exitpriority=_AT_EXIT_PRIORITY)
+            self.end_at_exit(channel)
+
+    def end_at_exit(self, channel: Channel) -> None:
+        """End a connection when this object or the process ends."""
+        # In processes that multiprocessing starts, `atexit` runs nothing.
+        multiprocessing.util.Finalize(self, channel.end, exitpriority=_AT_EXIT_PRIORITY)
 
     def _make_sessions(
         self, descend: Descend | None, active: Active | None, participation: Participation | None

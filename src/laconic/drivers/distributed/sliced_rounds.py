@@ -1,10 +1,10 @@
-"""Rounds over slices of the vector, which one thread carries out in the order in which they are started.
+"""Rounds over slices of the vector, which threads carry out in the order in which they are started.
 
-All that a rank sends is sent by that thread, so that no collective begins in a callback, and every rank has one order.
+All that a rank sends over a channel is sent by one thread, so that no collective begins in a callback, and every rank
+has one order.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import TypeVar
 
@@ -14,11 +14,13 @@ from torch.profiler import record_function
 
 from laconic.contract import Algorithm, ModelSpec
 from laconic.drivers.distributed.agreement import Settings
+from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.nodes import Node, Nodes
 from laconic.drivers.distributed.parts import Kernels, Part
 from laconic.drivers.distributed.rounds import Processes
 from laconic.drivers.distributed.shards import Shards
-from laconic.drivers.transport import Scheduler, carry_out
+from laconic.drivers.scheduler import Scheduler
+from laconic.drivers.transport import Transport, carry_out
 from laconic.protocol.abort import Abort
 from laconic.protocol.exchanges import RankSessions, Requests, abandon_round
 from laconic.protocol.participation import Participation
@@ -26,7 +28,7 @@ from laconic.protocol.round_inputs import Active, Inputs, VectorSource
 from laconic.protocol.round_result import RoundResult
 from laconic.protocol.server import Descend
 from laconic.protocol.slices import SlicedRank
-from laconic.torch_compat import is_profiled
+from laconic.torch_compat import timeout_s_of
 
 T = TypeVar("T")
 
@@ -56,14 +58,33 @@ class SlicedProcesses(Processes):
     ) -> None:
         """Set up this rank; see `Processes`. The `bounds` are where the slices begin, and the end of the last."""
         self._bounds = tuple(bounds)
+        self._more_lanes: list[Channel] = []
         super().__init__(
             algorithm, parameters=parameters, spec=spec, group=group, layout=layout, seed=seed, timeout_s=timeout_s,
             nodes=nodes, shards=shards, active=active, agreed={**agreed, "slices": str(self._bounds)}, kernels=kernels,
         )  # fmt: skip
         if self.node is not None:
             self.node.open_memory(self.job.d, self.job.dtype, self.job.device, everywhere=False)
-        self.scheduler = Scheduler(self.channel)
+        self._make_lanes(group, timeout_s)
         self._aborted: dict[int, Abort] = {}  # by slice, of those that have run in this round
+
+    def _make_lanes(self, group: dist.ProcessGroup | None, timeout_s: float | None) -> None:
+        """Make what runs the slices. Collective.
+
+        Two lanes, where frames come from the host: while one slice is under way the next one is encoded. Several calls
+        at once of an engine of GPUs would have to be in one order on all ranks.
+        """
+        alone = self.node is None and self.shards is None
+        if alone and len(self.sliced.slices) > 1 and self.job.device.type == "cpu":
+            patience_s = timeout_s_of(group) if timeout_s is None else timeout_s
+            self._more_lanes = [Channel(group, patience_s, self.job.spec.stop)]
+            for channel in self._more_lanes:
+                self.end_at_exit(channel)
+        self.scheduler = Scheduler(self.channel, *self._more_lanes)
+
+    @property
+    def _channels(self) -> list[Channel]:
+        return [*super()._channels, *self._more_lanes]
 
     def _make_sessions(
         self, descend: Descend | None, active: Active | None, participation: Participation | None
@@ -82,21 +103,23 @@ class SlicedProcesses(Processes):
         """The rank of this process's worker, if its own numbers abort the last round."""
         return [worker.rank for worker in self.sliced.workers if worker.is_cause][:1]
 
-    def run_slice(self, number: int, inputs: Inputs, lr: float) -> None:
+    def run_slice(self, number: int, inputs: Inputs, lr: float, lane: Transport | None = None) -> None:
         """Run slice `number` of this round up to its end, in the thread. The `inputs` are of the slice.
+
+        `lane` is what the scheduler has given; by default it goes over the channel.
 
         Raises:
             PeerLostError: if a rank is missing. The round then has no effect on this rank, as after any other error.
         """
         self.seconds.phase("compute")
-        between = self.between
+        between = self.between if self.node is not None or lane is None else lane
         try:
-            with record_function(f"laconic::slice {number}") if (profiled := is_profiled()) else nullcontext():
+            with record_function(f"laconic::slice {number}"):
                 if self.node is not None:
                     inputs = self._of_node(self.node, number, inputs)
                 if between is not None:
                     requests = self.sliced.run(number, self.rounds, inputs, lr, self.seconds.phase)
-                    self._aborted[number] = carry_out(_with_spans(requests) if profiled else requests, between)
+                    self._aborted[number] = carry_out(_with_spans(requests), between)
         except BaseException as error:
             abandon_round(self.sliced.workers, self.servers)
             self.give_up(error)
