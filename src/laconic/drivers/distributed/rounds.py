@@ -344,7 +344,7 @@ class Processes:
 
     def give_up(self, error: BaseException) -> None:
         """Let no rank wait for this one on any connection, after an error on one of several."""
-        if self.node is not None or self.shards is not None:
+        if len(self._channels) > 1:
             for channel in self._channels:
                 channel.give_up(error, f"in round {self.rounds}")
 
