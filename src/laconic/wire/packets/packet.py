@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from laconic.buffer_pool import new_vector
 from laconic.errors import WireError
 from laconic.kernels.api import absolute_maximum, part_of
 
@@ -151,7 +152,11 @@ class Packet(ABC):
         Args:
             vector: (count,) of floats, which this packet was made from; overwritten, unless the packet holds it.
         """
-        return vector.sub_(self.dense())
+        if vector.dtype != self.dtype or vector.device.type != "cpu":
+            return vector.sub_(self.dense())
+        sent = new_vector(vector.numel(), vector.dtype)  # new pages would take longer than the rest
+        self.put_into(sent)
+        return vector.sub_(sent)
 
     @abstractmethod
     def scaled(self, factor: float) -> Self:
