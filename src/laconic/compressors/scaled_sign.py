@@ -40,7 +40,7 @@ class ScaledSign(BlockCompressor):
     reads_key: ClassVar[bool] = False
 
     def __call__(self, vector: Tensor, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> ScaledSigns:
-        return scaled_signs(vector, lengths=self.lengths(vector.shape[0], spec), offset=offset)
+        return scaled_signs(vector, lengths=self.lengths(vector.numel(), spec), offset=offset)
 
     def with_residual(
         self, vector: Tensor, residual: Tensor, *, divisor: int = 1, decay: float = 1.0,
@@ -98,7 +98,7 @@ class ScaledSign(BlockCompressor):
 
     def delta(self, vector: Tensor, spec: ModelSpec | None = None) -> float | None:
         """Return ||v_b||_1^2 / (d_b ||v_b||_2^2) of the worst block, at least 1/d_b; 1 for a block of zeros."""
-        lengths = self.lengths(vector.shape[0], spec)
+        lengths = self.lengths(vector.numel(), spec)
         return min(_contraction(block) for block in torch.split(vector.double().abs(), list(lengths)))
 
     def paper_bits(self, spec: ModelSpec) -> float:
