@@ -24,13 +24,15 @@ class Landing(Protocol):
 class EachWhileLanding:
     """The sums of frames that are served one by one: each of its own alone, from 0."""
 
-    def __init__(self, rank_of: Mapping[int, int], empty: Callable[[], Tensor], is_wanted: Callable[[], bool]) -> None:
+    def __init__(
+        self, rank_of: Mapping[int, int], empty: Callable[[], Tensor], is_wanted: Callable[[], bool] = lambda: True
+    ) -> None:
         """Make sums of frames from now on.
 
         Args:
             rank_of: by node, its worker.
             empty: makes a vector (d,) with arbitrary content.
-            is_wanted: returns whether the next frame's sum will be read.
+            is_wanted: returns whether the next frame's sum will be read; by default it is.
         """
         self._rank_of, self._empty, self._is_wanted = rank_of, empty, is_wanted
         self.sums: dict[int, SumWhileLanding] = {}
