@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Self
+from weakref import proxy
 
 import torch
 from torch import Tensor
@@ -90,7 +91,7 @@ class ServerModel:
         for server in servers:
             server.steps = self.one_pass
         if self.one_pass is not None:
-            self.one_pass.held = held
+            self.one_pass.held = None if held is None else proxy(held)  # which holds the driver, and so these servers
 
     def take(self, values: Tensor) -> None:
         """Go on from these parameters (d,), such as weights that a user has loaded."""
