@@ -135,5 +135,6 @@ def test_no_step_begins_where_the_model_may_be_other_than_the_user_s_parameters_
     assert model.one_pass.begin() is None
     held.end_step()
     assert model.one_pass.begin() is not None
-    assert started({"momentum": 0.9})[0].one_pass.begin() is None
+    other = started({"momentum": 0.9})  # all of it lives as long as the optimizer that holds it
+    assert other[0].one_pass.begin() is None
     assert model_of({}).one_pass.begin() is None
