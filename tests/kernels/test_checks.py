@@ -1,5 +1,6 @@
 """What a kernel is given is checked once, at its entry: nothing reads or writes outside the memory of its arguments."""
 
+import math
 import random
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from laconic.kernels import api as kernels
 from laconic.kernels import checks
 from laconic.kernels.cpu import compile as compiled
+from laconic.kernels.reference import scaled_answers as reference
 from support.inputs import failing_at
 from support.kernel_calls import CALLS, WITHOUT_MEMORY, Wrapped, guards_hold, wrong_arguments
 
@@ -33,6 +35,8 @@ def _assert_same(one, other, tolerance=0.0):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=0.0, equal_nan=True)
     elif isinstance(one, np.ndarray):
         np.testing.assert_array_equal(one, other)
+    elif tolerance and isinstance(one, float):
+        assert math.isclose(one, other, rel_tol=tolerance) or (math.isnan(one) and math.isnan(other))
     else:
         assert one == other
 
@@ -179,3 +183,12 @@ def test_a_tensor_whose_elements_share_memory_is_not_written_to():
     transposed = torch.zeros(4, 2).t()
     kernels.scatter(torch.arange(8.0), [transposed])
     assert transposed.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_an_answer_to_no_packet_is_made_of_the_residual_alone():
+    residual, left, expected = torch.arange(-40.0, 41.0), torch.empty(81), torch.empty(81)
+    found = kernels.answer_scaled_signs([], [], residual, left, (50, 31), divisor=2, decay=0.5)
+    _assert_same(
+        found, reference.answer_scaled_signs([], [], residual, expected, (50, 31), divisor=2, decay=0.5), 2**-22
+    )
+    _assert_same(left, expected, 2**-22)

@@ -45,7 +45,7 @@ def answer_scaled_signs(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """See `reference.scaled_answers.answer_scaled_signs`."""
     blocks = BlockLengths.of(lengths)
-    if blocks.are_short or new_residual.dtype != torch.float32:
+    if blocks.are_short or new_residual.dtype != torch.float32 or not packed:
         return by_sum(
             add_scaled_signs, correct_signs, packed, scales, residual, new_residual, blocks, divisor=divisor,
             decay=decay,

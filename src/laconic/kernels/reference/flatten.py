@@ -137,7 +137,7 @@ def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None
         values: (k,).
     """
     stops = torch.tensor([tensor.numel() for tensor in tensors]).cumsum(0).to(indices.device)
-    bounds = [0, *torch.searchsorted(indices, stops).tolist()]
+    bounds = [0, *torch.searchsorted(indices.contiguous(), stops).tolist()]
     for tensor, stop, (low, high) in zip(tensors, stops.tolist(), pairwise(bounds), strict=True):
         if low < high:
             at, by = indices[low:high] - (stop - tensor.numel()), values[low:high]

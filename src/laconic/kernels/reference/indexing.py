@@ -24,13 +24,15 @@ def clear_at(vector: Tensor, indices: Tensor) -> None:
 @torch.no_grad()
 def take_from(tensors: Sequence[Tensor], indices: Tensor) -> Tensor:
     """Return the elements of the vector that tensors of one type make, at the indices: (k,)."""
+    if not indices.numel():  # of no tensors too
+        return torch.empty(0, dtype=tensors[0].dtype if tensors else torch.float32, device=indices.device)
     return torch.cat([tensor.reshape(-1) for tensor in tensors]).index_select(0, indices)
 
 
 @torch.no_grad()
 def set_at(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
     """Set elements of the vector that tensors make to `values` (k,), at the indices."""
-    start = 0
+    start, indices = 0, indices.contiguous()
     for tensor in tensors:
         low, high = torch.searchsorted(indices, torch.tensor([start, start + tensor.numel()], device=indices.device))
         flat = tensor.reshape(-1).index_copy(0, indices[low:high] - start, values[low:high].to(tensor))

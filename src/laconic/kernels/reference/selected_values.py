@@ -37,16 +37,22 @@ def put_selected(
         out: (count,), overwritten.
         sampled: The mask as bits, from `selected_bits`; None to sample it again.
     """
+    _put("put_selected", selected, offset, key, threshold, out, sampled)
+
+
+def _put(
+    name: str, selected: Tensor, offset: int, key: int, threshold: int, out: Tensor, sampled: Tensor | None
+) -> None:  # fmt: skip
     count = out.numel()
     if threshold == ALL_SELECTED:
-        check_stream("put_selected", selected, count)
+        check_stream(name, selected, count)
         out.copy_(selected)
         return
     if sampled is None:
         mask = reference_hashing.keep_mask(offset, count, key, threshold, out.device)
     else:
         mask = reference_hashing.unpack_bits(sampled, count)
-    check_stream("put_selected", selected, int(mask.sum()))
+    check_stream(name, selected, int(mask.sum()))
     out.zero_().masked_scatter_(mask, selected.to(out.dtype))
 
 
@@ -56,5 +62,5 @@ def add_selected(
 ) -> None:  # fmt: skip
     """Add what `put_selected` would write to `total` (count,), in its type, or subtract it."""
     values = torch.empty_like(total)
-    put_selected(selected, offset, key, threshold, values, sampled)
+    _put("add_selected", selected, offset, key, threshold, values, sampled)
     total.add_(values, alpha=-1 if subtract else 1)

@@ -90,13 +90,19 @@ def put_signs(
         out: (count,) float32 or float64, contiguous, overwritten.
         sampled: The mask as bits, from `selected_bits`; None to sample it again.
     """
+    _put("put_signs", packed, offset, key, threshold, out, sampled)
+
+
+def _put(
+    name: str, packed: Tensor, offset: int, key: int, threshold: int, out: Tensor, sampled: Tensor | None
+) -> None:  # fmt: skip
     mask = None
     if sampled is not None:
         mask = reference_hashing.unpack_bits(sampled, out.numel())
     elif threshold != ALL_SELECTED:
         mask = _mask(offset, out, key, threshold)
     n_selected = out.numel() if mask is None else int(mask.sum())
-    check_stream("put_signs", packed, n_selected)
+    check_stream(name, packed, n_selected)
     if mask is None:
         out.copy_(reference_hashing.unpack_bits(packed, n_selected)).mul_(-2).add_(1)
         return
@@ -117,7 +123,7 @@ def add_signs(
         sampled: The mask as bits, from `selected_bits`; None to sample it again.
     """
     signs = torch.empty_like(total)
-    put_signs(packed, offset, key, threshold, signs, sampled)
+    _put("add_signs", packed, offset, key, threshold, signs, sampled)
     total.add_(signs)
 
 
