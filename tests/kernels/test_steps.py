@@ -80,3 +80,26 @@ def test_gradients_of_other_sizes_than_their_tensors_are_refused():
     tensors, gradients = [torch.ones(3), torch.ones(4)], [torch.ones(4), torch.ones(3)]
     with pytest.raises(ValueError, match=r"^gather_step: gradients must have"):
         api.gather_step(tensors, gradients, [1.0, 1.0], torch.empty(7), adds=True)
+
+
+@over_inputs("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_factor_that_the_type_cannot_hold_is_refused_before_anything_is_written(dtype):
+    largest = torch.finfo(dtype).max
+    wrong = 2 * largest if dtype != torch.float64 else 10**400
+    values, out = torch.ones(3, dtype=dtype), torch.full((3,), 7.0, dtype=dtype)
+    for factor in (wrong, -wrong):
+        for call, name in (
+            (lambda by: api.gather_step([values], [values], [by], out, adds=True), "gather_step: the factor"),
+            (lambda by: api.gather_mean_step([values], [by], [values], out, divisor=1), "gather_mean_step: the factor"),
+            (lambda by: api.step_along_mean(out, [values], divisor=1, lr=by), "step_along_mean: the lr"),
+            (lambda by: api.weighted_sum([values], [by], out), "weighted_sum: the weight"),
+            (
+                lambda by: api.mixed_difference(values, values, [values], [by], out),
+                "mixed_difference: the weight",
+            ),
+        ):
+            with pytest.raises(ValueError, match=f"^{name} .* must be in {dtype}'s"):
+                call(factor)
+    assert out.tolist() == [7.0] * 3
+    api.gather_step([values], [values], [largest], out, adds=True)
+    assert out.isfinite().all()

@@ -22,6 +22,8 @@ BYTES = (torch.uint8,)
 INDICES = (torch.int64,)
 MAX_COUNT = 1 << 32  # coordinates; their numbers are hashed as 32 bits
 
+_LARGEST = {dtype: torch.finfo(dtype).max for dtype in ALL_FLOATS}
+_INFINITE = float("inf")
 _PLAIN_TYPES = (Tensor, Parameter)
 _NO_DISPATCH = Tensor.__torch_dispatch__
 _PLACE = "_laconic_place"  # the attribute of a tensor that says where it was found to be ordinary
@@ -207,6 +209,19 @@ def number(call: str, name: str, given: int, low: int, high: int) -> None:
     """Check a whole number. Raises ValueError outside low .. high."""
     if not low <= given <= high:
         raise ValueError(f"{call}: {name}={given} must be in {low} .. {high}")
+
+
+def factors(call: str, name: str, given: Sequence[float], count: int, dtype: torch.dtype) -> None:
+    """Check the factors of vectors that are added. torch adds no multiple whose factor the type cannot hold.
+
+    Raises:
+        ValueError: There are not `count` of them, or one is finite and beyond the largest number of the type.
+    """
+    number(call, f"number of {name}s", len(given), count, count)
+    largest = _LARGEST[dtype]
+    for factor in given:
+        if largest < factor < _INFINITE or -_INFINITE < factor < -largest:
+            raise ValueError(f"{call}: the {name} {factor} must be in {dtype}'s -{largest:.5g} .. {largest:.5g}")
 
 
 def mask(call: str, offset: int, count: int, key: int, threshold: int, lowest: int = 0) -> None:

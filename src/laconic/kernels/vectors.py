@@ -57,7 +57,7 @@ def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], out: Tenso
     See `reference/sums.py`.
     """
     checks.output("weighted_sum", "out", out, checks.ALL_FLOATS)
-    checks.number("weighted_sum", "number of weights", len(weights), len(vectors), len(vectors))
+    checks.factors("weighted_sum", "weight", weights, len(vectors), out.dtype)
     for number, vector in enumerate(vectors):
         checks.vector("weighted_sum", f"vector {number}", vector, (out.dtype,), out.numel())
     are_here = all(vector.device == out.device for vector in vectors)
@@ -76,7 +76,7 @@ def mixed_difference(
     call, dtypes = "mixed_difference", (out.dtype,)
     checks.output(call, "out", out, checks.ALL_FLOATS)
     checks.number(call, "number of copies", len(copies), 1, checks.MAX_COUNT)
-    checks.number(call, "number of weights", len(weights), len(copies), len(copies))
+    checks.factors(call, "weight", weights, len(copies), out.dtype)
     for name, vector in (("updated", updated), ("published", published), *(("a copy", copy) for copy in copies)):
         checks.vector(call, name, vector, dtypes, out.numel(), out.device)
     made: Tensor = fastest("sums", out.device).mixed_difference(updated, published, copies, weights, out)
@@ -245,6 +245,7 @@ def step_along_mean(values: Tensor, vectors: Sequence[Tensor], *, divisor: int, 
     checks.output("step_along_mean", "values", values, checks.ALL_FLOATS)
     checks.number("step_along_mean", "number of vectors", len(vectors), 1, checks.MAX_COUNT)
     checks.number("step_along_mean", "divisor", divisor, 1, checks.MAX_COUNT)
+    checks.factors("step_along_mean", "lr", (lr,), 1, values.dtype)
     for number, vector in enumerate(vectors):
         checks.vector("step_along_mean", f"vector {number}", vector, (values.dtype,), values.numel(), values.device)
     fastest("steps", values.device).step_along_mean(values, vectors, divisor=divisor, lr=lr)
@@ -259,7 +260,7 @@ def gather_mean_step(
     Returns its largest magnitude. See `reference/steps.py`.
     """
     checks.output("gather_mean_step", "out", out, checks.ALL_FLOATS)
-    checks.number("gather_mean_step", "number of factors", len(factors), len(tensors), len(tensors))
+    checks.factors("gather_mean_step", "factor", factors, len(tensors), out.dtype)
     checks.number("gather_mean_step", "number of vectors", len(vectors), 1, checks.MAX_COUNT)
     checks.number("gather_mean_step", "divisor", divisor, 1, checks.MAX_COUNT)
     for number, vector in enumerate(vectors):
@@ -277,7 +278,7 @@ def gather_step(
     Returns its largest magnitude. See `reference/steps.py`.
     """
     checks.output("gather_step", "out", out, checks.ALL_FLOATS, strided=True)
-    checks.number("gather_step", "number of factors", len(factors), len(tensors), len(tensors))
+    checks.factors("gather_step", "factor", factors, len(tensors), out.dtype)
     for each in (tensors, gradients):
         checks.tensors("gather_step", each, out.numel())
     if list(map(Tensor.numel, tensors)) != list(map(Tensor.numel, gradients)):
