@@ -1,5 +1,6 @@
 """The documentation builds as a site without a warning, fetches nothing, and has a place for every method and name."""
 
+import html
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import laconic
+from laconic.hyperparameters import hyperparameters_of
 from support.browser import browser, requests_of, why_none
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +56,15 @@ def test_a_page_of_the_site_makes_a_browser_fetch_nothing_from_elsewhere(site):
     assert not [
         (page.name, one) for page in pages for one in addresses_of(page).fetched if re.match(r"(https?:)?//", one)
     ]
+
+
+@pytest.mark.slow
+def test_the_reference_shows_hyper_parameters_with_plain_defaults_and_their_meanings(site):
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (site / "reference").glob("*.html"))
+    assert "hyperparameter(" not in re.sub(r"<[^>]+>", "", text)
+    for cls in (laconic.SSGDMVAD, laconic.QSGD, laconic.RandomSkips):  # of inherited fields, a compressor, a policy
+        for _, spec in hyperparameters_of(cls):
+            assert html.escape(spec.about, quote=False) in re.sub(r"</?code>", "", text)
 
 
 @pytest.mark.slow
