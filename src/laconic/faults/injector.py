@@ -10,7 +10,7 @@ from laconic.network import Link
 from laconic.protocol.participation import Participation
 from laconic.protocol.worker import WorkerSession
 from laconic.telemetry.meter import FrameSizes
-from laconic.wire import Encoded, Frame
+from laconic.wire import Encoded, Packet
 
 
 class FaultInjector:
@@ -61,14 +61,13 @@ class FaultInjector:
             worker.count_copies({shard: frame.numel() for shard, frame in frames.items()})
         return frames
 
-    def send_unsplit(self, worker: WorkerSession, round_: int, exchange: int) -> tuple[Frame, FrameSizes]:
-        """Return the same in one frame that is not encoded, with the sizes of the frames of `send`."""
-        if self.expected:
-            fate = self._fate_of(worker, round_, exchange)
-        frame, sizes = worker.outgoing_unsplit()
-        if self.expected and fate == "duplicated":
+    def send_unsplit(self, worker: WorkerSession, round_: int, exchange: int) -> tuple[Packet | None, FrameSizes]:
+        """Return the packet, None for a control frame, with the sizes of the frames of `send`."""
+        fate = self._fate_of(worker, round_, exchange)
+        packet, sizes = worker.outgoing_unsplit()
+        if fate == "duplicated":
             worker.count_copies(dict(enumerate(sizes.n_bytes)))
-        return frame, sizes
+        return packet, sizes
 
     def _fate_of(self, worker: WorkerSession, round_: int, exchange: int) -> Fate:
         """Tamper with a worker's packet, and return and count what happens to it. Control frames that abort arrive."""

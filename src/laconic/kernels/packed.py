@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from laconic.kernels import checks
+from laconic.kernels.checked_tensors import CheckedTensors
 from laconic.kernels.checks import ALL_FLOATS, FLOATS
 from laconic.kernels.dispatch import CPU, fastest
 from laconic.kernels.reference.powers_of_two import EXPONENT_BITS
@@ -195,6 +196,8 @@ def error_feedback_step(
     checks.output(call, "new_momentum", new_momentum, *like)
     checks.vector(call, "momentum", momentum, *like)
     checks.vector(call, "residual", residual, *like)
+    if type(tensors) is not CheckedTensors:
+        tensors = CheckedTensors(tensors)
     checks.tensors(call, tensors, d)
     checks.mask(call, offset, d, key, threshold)
     made: tuple[Tensor, int, Tensor | None, bool] = fastest("signs", new_residual.device).error_feedback_step(

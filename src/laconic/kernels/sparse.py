@@ -90,8 +90,8 @@ def gather_top_k(
     _check_blocks("gather_top_k", blocks, out.numel())
     if not out.is_cpu:
         return gather_scaled(tensors, factors, out, plus), top_k_by_block(out, blocks)
-    made: tuple[bool, Tensor] = fastest("gathered_top_k").gather_top_k(tensors, factors, out, plus, blocks, guesses)
-    return made
+    is_finite, largest = fastest("gathered_top_k").gather_top_k(tensors, factors, out, plus, blocks, guesses)
+    return is_finite, checks.note_place(largest)
 
 
 def _check_blocks(call: str, blocks: Sequence[tuple[int, int]], d: int) -> None:

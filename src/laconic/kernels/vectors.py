@@ -18,8 +18,7 @@ def take_at(vector: Tensor, indices: Tensor) -> Tensor:
     """Return the elements of `vector` at indices (k,) int64, ascending, each once; see `reference/indexing.py`."""
     checks.vector("take_at", "vector", vector, None, None, indices.device)
     checks.indices("take_at", "indices", indices, vector.numel())
-    made: Tensor = fastest("indexing", vector.device).take_at(vector, indices)
-    return made
+    return checks.note_place(fastest("indexing", vector.device).take_at(vector, indices))
 
 
 def add_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:

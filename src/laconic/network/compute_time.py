@@ -76,6 +76,11 @@ class ComputeTime:
         if missing:
             raise ValueError(f"ComputeTime: seconds names no time for node {missing[0]}; give one for each node")
 
+    @property
+    def is_equal(self) -> bool:
+        """Whether all nodes take one time, in all steps."""
+        return not (isinstance(self.seconds, Mapping) or self.factors or self.tail_s)
+
     def ns(self, node: int, step: int, *, seed: int = 0) -> int:
         """Return how long a node computes in a step.
 

@@ -1,13 +1,16 @@
 """The sizes of frames that are not encoded, and what decoding them would give."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
 from laconic.contract import Algorithm
 from laconic.protocol.layout import Shard
 from laconic.telemetry.meter import FrameSizes
-from laconic.wire import HEADER_BYTES, Dense, Frame, Packet, Size, Sizes, decode, encode
+from laconic.wire import HEADER_BYTES, Dense, Frame, Header, Packet, Size, Sizes, decode, encode
+
+_ANY_HEADER = Header(role="worker", rank=0, round=0, exchange=0)  # what a packet decodes to does not depend on it
 
 
 def as_received(frame: Frame, d: int, *, in_place: bool = False) -> Frame:
@@ -24,27 +27,40 @@ def as_received(frame: Frame, d: int, *, in_place: bool = False) -> Frame:
     sent = frame.packet
     if sent is None or (in_place and type(sent) is Dense and sent.values.is_cpu):
         return frame
+    packet = packet_as_received(sent, d)
+    return frame if packet is sent else Frame(header=frame.header, packet=packet)
+
+
+def packet_as_received(sent: Packet, d: int) -> Packet:
+    """Return the same for what a frame carries."""
     packet = sent.as_read()
     if packet is None:
-        return decode(encode(frame), d)
-    if packet is sent:
-        return frame
-    if "absolute_maximum" in sent.__dict__:  # the cached property: it is known here
+        decoded = decode(encode(Frame(header=_ANY_HEADER, packet=sent)), d).packet
+        assert decoded is not None, "the frame of a packet"
+        return decoded
+    if packet is not sent and "absolute_maximum" in sent.__dict__:  # the cached property: it is known here
         packet.__dict__["absolute_maximum"] = sent.__dict__["absolute_maximum"]
-    return Frame(header=frame.header, packet=packet)
+    return packet
+
+
+@lru_cache(maxsize=16)
+def control_sizes(n: int, *, skips: bool) -> FrameSizes:
+    """Return the sizes of `n` control frames that go out in place of a packet: SKIP, or ABORT."""
+    return FrameSizes([HEADER_BYTES] * n, n * HEADER_BYTES, n, [0.0] * n, int(skips))
 
 
 def frame_sizes(
-    frame: Frame, bounds: Sequence[int], algorithm: Algorithm, direction: Literal["up", "down"]
+    packet: Packet, bounds: Sequence[int], algorithm: Algorithm, direction: Literal["up", "down"]
 ) -> FrameSizes:
-    """Return the sizes of the frames that this one would be split into, from each offset in `bounds` to the next."""
-    n, packet = len(bounds) - 1, frame.packet
-    if packet is None:
-        skips = int(frame.skipped)
-        return FrameSizes([HEADER_BYTES] * n, n * HEADER_BYTES, n, [0.0] * n, skips)
-    if n > 1 and type(algorithm).paper_bits_of is Algorithm.paper_bits_of:
+    """Return the sizes of the frames that a packet would be split into, from each offset in `bounds` to the next."""
+    n, own = len(bounds) - 1, type(algorithm).paper_bits_of is not Algorithm.paper_bits_of
+    if n == 1:
+        n_bytes, bits = HEADER_BYTES + packet.encoded_bytes, packet.payload_bits + algorithm.skips
+        paper_bits = algorithm.paper_bits_of(direction, packet) if own else packet.paper_bits
+        return FrameSizes([n_bytes], n_bytes, bits, [paper_bits], 0)
+    if not own:
         return _framed(packet.sizes(bounds), algorithm)
-    parts = [packet] if n == 1 else [packet.part(start, stop) for start, stop in pairwise(bounds)]
+    parts = [packet.part(start, stop) for start, stop in pairwise(bounds)]
     return _framed(
         Sizes.of([part.size._replace(paper_bits=algorithm.paper_bits_of(direction, part)) for part in parts]), algorithm
     )

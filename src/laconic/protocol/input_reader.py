@@ -172,7 +172,7 @@ class InputReader:
             vector = me.read_change(plus)
             return vector, top_k(vector, k)
         self.unread, out = None, me.scratch()
-        guesses = me.guesses.setdefault("largest", Guesses())
+        guesses = me.guesses.get("largest") or me.guesses.setdefault("largest", Guesses())
         is_finite, largest = gather_top_k(*scaled, out, plus, [(me.count, k)], guesses)
         me.require(is_finite)
         if self._limit is not None:

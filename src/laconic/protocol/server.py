@@ -233,7 +233,6 @@ class ServerSession:
 
         If one of the frames or the answer is not finite, it returns None and sets `aborted`.
         """
-        view, shard = self.view, self._shard
         packets: dict[int, Packet] = {}
         skipped: set[int] = set()
         aborted = Abort.NO
@@ -243,11 +242,17 @@ class ServerSession:
             else:
                 aborted = max(aborted, Abort.of(frame))
                 skipped.add(rank)
+        return self.serve_packets(packets, frozenset(skipped), aborted)
+
+    def serve_packets(self, packets: Mapping[int, Packet], skipped: frozenset[int], aborted: Abort) -> Packet | None:
+        """Return the same, given what the frames carry, the ranks that skip, and why some of them abort the round."""
+        view, shard = self.view, self._shard
         self.aborted = aborted
         if aborted:
+            self.refused = None
             return None
         inbox = Inbox(
-            packets, self.n_expected, partial(self._empty, shard.count), frozenset(skipped),
+            packets, self.n_expected, partial(self._empty, shard.count), skipped,
             vote_buffer=(lambda: self.scratch(torch.int8)) if shard.count == view.count else None,
             made_mean=None if self.landed is None else self.landed.mean_of,
         )  # fmt: skip

@@ -6,7 +6,7 @@ A round is: begin -> (outgoing -> answer -> receive), repeated as often as the a
 some rank aborted the round (`abort.py`). Nothing enters a memory before the commit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -17,14 +17,14 @@ from laconic.buffer_pool import VectorPool
 from laconic.contract import Algorithm, Memory, Reply, Result, Scratch, Step, Worker, by_parameter, read_saved
 from laconic.errors import ContractError, NonFiniteError
 from laconic.protocol.abort import Abort
-from laconic.protocol.frame_sizes import as_received, frame_sizes
+from laconic.protocol.frame_sizes import as_received, control_sizes, frame_sizes, packet_as_received
 from laconic.protocol.frames import Answer, check_own
 from laconic.protocol.input_reader import InputReader
 from laconic.protocol.job import Job, PlannedExchange
 from laconic.protocol.legs import Answering
 from laconic.protocol.magnitudes import Magnitudes
 from laconic.protocol.round_inputs import Active, Inputs
-from laconic.protocol.shared_reply import Shared, SharedReply
+from laconic.protocol.shared_reply import SharedReply
 from laconic.telemetry.meter import UP_AND_DOWN, FrameSizes, Meter
 from laconic.wire import Dense, Encoded, Frame, Header, Packet, Sparse, encode, encode_in_place, encode_split
 
@@ -231,24 +231,24 @@ class WorkerSession:
             set_differs=self.aborted is Abort.SET_DIFFERS,
         )  # fmt: skip
 
-    def outgoing_unsplit(self) -> tuple[Frame, FrameSizes]:
-        """Return the same in one frame, as the server decodes it, with the sizes of the frames of `outgoing`."""
-        frame = Frame.carrying(self._header(), self.packet, aborted=bool(self.aborted))
-        frame = as_received(frame, self.job.spec.stop)
-        sizes = frame_sizes(frame, self.planned[self.exchange].bounds, self.job.algorithm, "up")
-        self._count_unsplit("up", sizes)
-        return frame, sizes
+    def outgoing_unsplit(self) -> tuple[Packet | None, FrameSizes]:
+        """Return the packet as its server decodes it, None for a control frame, and the sizes of its frames."""
+        planned, packet = self.planned[self.exchange], self.packet
+        if packet is None or self.aborted:
+            packet, sizes = None, control_sizes(len(planned.bounds) - 1, skips=not self.aborted)
+        else:
+            packet = packet_as_received(packet, self.job.spec.stop)
+            sizes = frame_sizes(packet, planned.bounds, self.job.algorithm, "up")
+        self.meter.frames("up", sizes, exchange=planned.exchange.name, local=planned.pattern.served_at.get(self.node))
+        return packet, sizes
 
-    def receive_unsplit(self, frame: Frame, sizes: FrameSizes, shared: Shared, *, delivered: bool = True) -> None:
-        """Continue with an answer in one frame, as `receive`; it is counted as frames of `sizes`."""
-        self._count_unsplit("down", sizes)
-        self.aborted = max(self.aborted, Abort.of(frame))
-        self._resume(() if frame.packet is None else (frame.packet,), delivered=delivered, shared=shared)
-
-    def _count_unsplit(self, direction: Literal["up", "down"], sizes: FrameSizes) -> None:
+    def receive_unsplit(self, reply: SharedReply, sizes: FrameSizes, aborted: Abort) -> None:
+        """Continue with an answer that all workers share, as `receive`; it is counted as frames of `sizes`."""
         planned = self.planned[self.exchange]
-        local = planned.pattern.served_at.get(self.node)
-        self.meter.frames(direction, sizes, exchange=planned.exchange.name, local=local)
+        self.meter.frames("down", sizes, exchange=planned.exchange.name, local=planned.pattern.served_at.get(self.node))
+        self.aborted = max(self.aborted, aborted)
+        if self._goes_on(reply.parts):
+            self._advance(reply)
 
     def count_copies(self, n_bytes: Mapping[int, int]) -> None:
         """Count frames of these bytes, by shard, that are sent twice: not their payload. Call before `receive`."""
@@ -328,27 +328,29 @@ class WorkerSession:
         self._resume((packet,))
 
     def _resume(
-        self, parts: tuple[Packet, ...], *, delivered: bool = True, packets: Mapping[int, Packet] | None = None,
-        shared: Shared | None = None,
-    ) -> None:  # fmt: skip
+        self, parts: tuple[Packet, ...], *, delivered: bool = True, packets: Mapping[int, Packet] | None = None
+    ) -> None:
         """Continue with the answer, unless the round is aborted."""
         planned = self.planned[self.exchange]
-        count, offset = planned.exchange.count, planned.exchange.offset
+        if self._goes_on(parts if packets is None else packets.values()):
+            count, offset = planned.exchange.count, planned.exchange.offset
+            empty = self.scratch if planned.is_full else partial(self.job.zeros, count)
+            self._advance(Reply(
+                delivered=delivered, parts=parts, count=count, offset=offset, empty=empty, packets=packets or {},
+                home=self._home, take_made=self.take_made,
+            ))  # fmt: skip
+
+    def _goes_on(self, answers: Collection[Packet]) -> bool:
+        """End an exchange with its answers; return whether the method continues."""
+        planned = self.planned[self.exchange]
         self.exchange += 1
         if self.aborted:
             if planned.pattern.one_by_one:  # it continues with the newest parameters
-                self.result = parts[0].dense()
-            return
+                self.result = next(iter(answers)).dense()
+            return False
         if self.magnitudes.are_watched:
-            self.magnitudes.saw(parts if packets is None else packets.values())
-        given: dict[str, Any] = {
-            "delivered": delivered, "parts": parts, "home": self._home, "take_made": self.take_made,
-        }  # fmt: skip
-        if shared is not None:
-            self._advance(SharedReply(**given, count=count, offset=offset, empty=shared.empty, shared=shared))
-            return
-        empty = self.scratch if planned.is_full else partial(self.job.zeros, count)
-        self._advance(Reply(**given, count=count, offset=offset, empty=empty, packets=packets or {}))
+            self.magnitudes.saw(answers)
+        return True
 
     def close(self) -> bool:
         """End the round: commit the memory and return True, or drop what was staged and return False.

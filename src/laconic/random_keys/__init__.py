@@ -6,6 +6,7 @@ compares one uniform number made from a key with its probability. `streams` has 
 """
 
 import struct
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal
 
@@ -14,6 +15,7 @@ Role = Literal["worker", "server", "shared", "model", "data", "link"]
 KEY_BITS = 64
 
 
+@lru_cache(maxsize=64)  # a packet's key is made by its method, then compared by the protocol
 def make_key(seed: int, role: Role, rank: int, step: int, stream: str) -> int:
     """Return the 64-bit key of one draw. `stream` separates draws for different purposes ("mask", "skip", ...)."""
     text = f"{role}\0{stream}".encode()

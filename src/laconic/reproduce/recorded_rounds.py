@@ -91,11 +91,11 @@ class _Recorder(RoundTime):
         self.steps: list[TimedOperation] = []
         self._nodes = driver.layout.worker_nodes
 
-    def compute(self, ranks: Sequence[int], round_: int, factor_of: Callable[[int, int], float]) -> None:
+    def compute(self, ranks: Sequence[int], round_: int, factor_of: Callable[[int, int], float] | None) -> None:
         begin_ns = self.clock.now_ns
         super().compute(ranks, round_, factor_of)
         for rank in ranks:
-            end_ns = self.clock.now_ns + self._ready_ns[rank]
+            end_ns = self.clock.now_ns + self._ready_ns.get(rank, 0)
             step = Computation(self._nodes[rank], end_ns - begin_ns)
             self.steps.append(TimedOperation(step, begin_ns, begin_ns, end_ns))
 

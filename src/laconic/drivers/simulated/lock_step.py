@@ -5,7 +5,7 @@ their sizes are computed: then packets stay unsplit, and one server serves all s
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from random import Random
 
@@ -14,15 +14,16 @@ from torch import Tensor
 from laconic.errors import WireError
 from laconic.faults.injector import FaultInjector
 from laconic.protocol.abort import Abort
-from laconic.protocol.frame_sizes import as_received, frame_sizes, sizes_where_aborted
+from laconic.protocol.frame_sizes import control_sizes, frame_sizes, packet_as_received, sizes_where_aborted
 from laconic.protocol.frames import Answer
 from laconic.protocol.job import Job, PlannedExchange
 from laconic.protocol.legs import Answering, Pattern
 from laconic.protocol.ring_allreduce import ring_bytes, ring_sum
 from laconic.protocol.server import ServerSession
-from laconic.protocol.shared_reply import Shared
+from laconic.protocol.shared_reply import Shared, SharedReply
 from laconic.protocol.worker import WorkerSession
-from laconic.wire import Dense, Encoded, Frame, Header, encode
+from laconic.telemetry.meter import FrameSizes
+from laconic.wire import Dense, Encoded, Frame, Packet, encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,23 +169,52 @@ class LockStep:
         lr: float,
     ) -> Exchanged:
         """Do the same with one server of all slices, and compute only the sizes of the frames."""
-        job, (server,), (round_, number) = self.job, self.servers, place
-        sent = {worker.rank: self.injector.send_unsplit(worker, round_, number) for worker in present}
-        arriving = {rank: frame for rank, (frame, _) in sent.items() if self.injector.is_awaited(rank)}
+        (server,), (round_, number) = self.servers, place
+        packets: dict[int, Packet] = {}
+        skipped, lost, up = set[int](), set[int](), dict[int, Sequence[int]]()
+        aborted, may_be_lost = Abort.NO, self.injector.expected
+        for worker in present:
+            rank = worker.rank
+            if may_be_lost:
+                sent, sent_sizes = self.injector.send_unsplit(worker, round_, number)
+            else:
+                sent, sent_sizes = worker.outgoing_unsplit()
+            up[worker.node] = sent_sizes.n_bytes
+            if may_be_lost and not self.injector.is_awaited(rank):
+                lost.add(rank)
+            elif sent is not None:
+                packets[rank] = sent
+            else:
+                skipped.add(rank)
+                aborted = max(aborted, worker.aborted)
         server.open(round_, number, lr)
-        packet = server.serve(arriving)
-        header = Header(role="server", rank=0, round=round_, exchange=number)
-        frame = as_received(Frame.carrying(header, packet, aborted=bool(server.aborted)), job.spec.stop)
-        if server.refused is not None:
+        answer = server.serve_packets(packets, frozenset(skipped), aborted)
+        reply, sizes = self._shared_reply(planned, server, answer)
+        missed = replace(reply, delivered=False) if lost else reply
+        aborted = server.aborted
+        return Exchanged(
+            pattern=planned.pattern, down=sizes.n_bytes, up=up,
+            receive=lambda worker: worker.receive_unsplit(missed if worker.rank in lost else reply, sizes, aborted),
+        )  # fmt: skip
+
+    def _shared_reply(
+        self, planned: PlannedExchange, server: ServerSession, answer: Packet | None
+    ) -> tuple[SharedReply, FrameSizes]:
+        """Return what all workers continue with, and the sizes of the frames that it would come in."""
+        job, exchange = self.job, planned.exchange
+        if answer is not None:
+            answer = packet_as_received(answer, job.spec.stop)
+            sizes = frame_sizes(answer, planned.bounds, job.algorithm, "down")
+        elif server.refused is not None:
             sizes = sizes_where_aborted(server.refused, planned.shards, job.algorithm, server.would_refuse)
         else:
-            sizes = frame_sizes(frame, planned.bounds, job.algorithm, "down")
-        shared = Shared(self._scratch if planned.is_full else partial(job.zeros, planned.exchange.count))
-        return Exchanged(
-            pattern=planned.pattern, down=sizes.n_bytes,
-            up={worker.node: sent[worker.rank][1].n_bytes for worker in present},
-            receive=lambda worker: worker.receive_unsplit(frame, sizes, shared, delivered=worker.rank in arriving),
+            sizes = control_sizes(len(planned.bounds) - 1, skips=not server.aborted)
+        shared = Shared(self._scratch if planned.is_full else partial(job.zeros, exchange.count))
+        reply = SharedReply(
+            delivered=True, parts=() if answer is None else (answer,), count=exchange.count, offset=exchange.offset,
+            empty=shared.empty, home=(job.dtype, job.device), shared=shared,
         )  # fmt: skip
+        return reply, sizes
 
     def _pass_on(
         self,

@@ -21,7 +21,7 @@ class RoundTime:
             seed: The seed of the run.
         """
         self.network, self._compute_time, self._seed = network, compute_time, seed
-        self._ready_ns: dict[int, int] = {}  # by worker, how much longer than the fastest it computes
+        self._ready_ns: dict[int, int] = {}  # by worker, how much longer than the fastest it computes; empty for 0
 
     @classmethod
     def on(cls, n_nodes: int, link: Link, compute_s: float, seed: int) -> "RoundTime":
@@ -33,16 +33,20 @@ class RoundTime:
         """The clock."""
         return self.network.clock
 
-    def compute(self, ranks: Sequence[int], round_: int, factor_of: Callable[[int, int], float]) -> None:
+    def compute(self, ranks: Sequence[int], round_: int, factor_of: Callable[[int, int], float] | None) -> None:
         """Run the clock until the fastest worker has its gradient, and record how much longer the others take.
 
         Args:
             ranks: The workers that are up.
             round_: The number of the round.
-            factor_of: Returns how many times as long as usual a worker computes in a round.
+            factor_of: Returns how many times as long as usual a worker computes in a round; None for 1.
         """
+        if factor_of is None and self._compute_time.is_equal:
+            self._ready_ns = {}
+            self.clock.run(self.clock.now_ns + self._compute_time.ns(0, round_, seed=self._seed))
+            return
         usual_ns = {rank: self._compute_time.ns(rank, round_, seed=self._seed) for rank in ranks}
-        times_ns = {rank: round(usual_ns[rank] * factor_of(rank, round_)) for rank in ranks}
+        times_ns = {rank: round(usual_ns[rank] * (factor_of(rank, round_) if factor_of else 1.0)) for rank in ranks}
         fastest_ns = min(times_ns.values(), default=self._compute_time.ns(0, round_, seed=self._seed))
         self._ready_ns = {rank: time_ns - fastest_ns for rank, time_ns in times_ns.items()}
         self.clock.run(self.clock.now_ns + fastest_ns)
@@ -53,9 +57,10 @@ class RoundTime:
 
     def exchange(self, exchanged: Exchanged, present: Sequence[WorkerSession], injector: FaultInjector) -> None:
         """Run the clock until all workers have the answers; then send the late packets."""
-        pattern, ready_ns = exchanged.pattern, {worker.node: self._ready_ns[worker.rank] for worker in present}
-        self._ready_ns = dict.fromkeys(self._ready_ns, 0)  # the next exchange starts on all workers at once
-        all_ready_ns = self.clock.now_ns + max(ready_ns.values())
+        pattern = exchanged.pattern
+        ready_ns = {worker.node: self._ready_ns[worker.rank] for worker in present} if self._ready_ns else {}
+        self._ready_ns = {}  # the next exchange starts on all workers at once
+        all_ready_ns = self.clock.now_ns + max(ready_ns.values(), default=0)
         if pattern.starts_together:
             self.clock.run(all_ready_ns)
             ready_ns = {}
@@ -68,7 +73,7 @@ class RoundTime:
             )
             self.carry_out(listed)
         self.clock.run(max(all_ready_ns, self.clock.now_ns))
-        late = {worker.node for worker in present if injector.is_late(worker.rank)}
+        late = {worker.node for worker in present if injector.is_late(worker.rank)} if injector.expected else set()
         for leg in pattern.uploads if late else ():
             if leg.sender in late:
                 self.network.send(leg.sender, leg.receiver, exchanged.up[leg.sender][leg.shard], lambda: None)

@@ -181,8 +181,10 @@ class Simulated:
             if not isinstance(inputs.vector, Tensor):
                 self.reclaim(inputs.vector.reads)
             worker.begin(self.rounds, inputs, lr)
+        plan = self.injector.plan
         for time in self.times:
-            time.compute([worker.rank for worker in present], self.rounds, self.injector.plan.compute_factor)
+            ranks = [worker.rank for worker in present]
+            time.compute(ranks, self.rounds, plan.compute_factor if plan.is_slowing else None)
         results: list[Result] = []
         exchanges = self.job.exchanges_in(self.rounds) if present else ()
         agrees = self.layout.has_graph  # at the end of the round: until then an aborted one goes on
@@ -303,6 +305,8 @@ class Simulated:
         assert result is not None
         if not results or not self.job.algorithm.replicas_equal:
             results.append(result)
+        elif result is results[0]:
+            return
         elif not same_result(result, results[0]):
             raise ContractError(
                 f"{self.job.algorithm.name} claims equal replicas, but worker {worker.rank} returned other values "
