@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 import laconic
 from laconic.lab.algorithms import make_algorithm
 
-METHODS = ("sgd", "signsgd-mv", "dropsign", "compskip", "dist-ef", "sparse")
+METHODS = ("sgd", "signsgd-mv", "dropsign", "compskip", "dist-ef", "sparse", "ssgd-mv")
 WORKERS, ROUNDS = 7, 20
 
 

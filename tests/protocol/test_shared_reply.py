@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import laconic
-from laconic.compressors import dense
+from laconic.compressors import Quantized, dense
 from laconic.contract import Algorithm, ModelSpec, Rule, Slot
 from laconic.drivers.simulated.rounds import Simulated
 from laconic.errors import ContractError
@@ -22,7 +22,7 @@ from laconic.protocol.round_inputs import Inputs
 from laconic.wire import HEADER_BYTES, Dense, Frame, ScaledSigns, Sparse, decode, encode
 from support.frame_bytes import HEADER
 from support.inputs import over_inputs
-from support.methods import SAMPLES
+from support.methods import SAMPLES, WITH_ALL_MEMORIES
 from support.packets.dense import dense_packets
 from support.packets.positions import position_packets
 from support.packets.scaled_signs import scaled_sign_packets
@@ -36,6 +36,28 @@ BOTH = ("sized", "encoded")
 
 def traffic_of(sim):
     return [worker.meter.saved() for worker in sim.workers]
+
+
+BETWEEN_WORKERS = {
+    "csgd-ring": laconic.CSGDRing(),
+    "csgd-ring, 4 bits": laconic.CSGDRing(compressor=Quantized(bits=4)),
+    "dsgd": laconic.DSGD(),
+    "dsgd, choco": WITH_ALL_MEMORIES["dsgd, choco"],
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN_WORKERS)
+def test_a_round_between_workers_is_the_same_whether_its_frames_are_encoded_or_not(name):
+    sized, encoded = (
+        Run(
+            BETWEEN_WORKERS[name], quadratic(d=23, n_workers=4), lr=0.02, layout="peers", frames=frames,
+            link=Link(bytes_per_s=1e5, latency_s=1e-4), links={1: Link(bytes_per_s=3e4)},
+        )
+        for frames in BOTH
+    )  # fmt: skip
+    assert torch.equal(sized.path(6), encoded.path(6))
+    assert traffic_of(sized.sim) == traffic_of(encoded.sim)
+    assert sized.sim.clock.now_ns == encoded.sim.clock.now_ns
 
 
 @pytest.mark.slow

@@ -200,7 +200,7 @@ class WorkerSession:
             The encoded frames by shard, and that other frame as its server would decode it.
         """
         planned = self.planned[self.exchange]
-        pattern, header, packet = planned.pattern, self._header(), self.packet
+        pattern, header, packet = planned.pattern, self.header(), self.packet
         served, sent, own = pattern.served_at.get(self.node), dict[int, Encoded](), None
         carries, aborted = packet is not None and not self.aborted, bool(self.aborted)
         for shard, n_copies in enumerate(pattern.ends[self.node].n_copies):
@@ -221,10 +221,10 @@ class WorkerSession:
                 self._count_once("up", frame, n_bytes * n_copies)
                 continue
             for number in range(n_copies or 1):
-                self._count("up", frame, n_bytes, local=local, lead=shard == number == 0)
+                self.count("up", frame, n_bytes, local=local, lead=shard == number == 0)
         return sent, own
 
-    def _header(self) -> Header:
+    def header(self) -> Header:
         """Return the header of this exchange's frames, which are all alike."""
         return Header(
             role="worker", rank=self.rank, round=self.me.round, exchange=self.exchange,
@@ -256,7 +256,7 @@ class WorkerSession:
         for leg in planned.pattern.ends[self.node].uploads:
             self.meter.collective("up", n_bytes[leg.shard], 0, 0.0, planned.exchange.name)
 
-    def _count(
+    def count(
         self, direction: Literal["up", "down"], frame: Frame, n_bytes: int, *, local: bool = False, lead: bool = True
     ) -> None:
         """Count a frame."""
@@ -291,7 +291,7 @@ class WorkerSession:
         for number in sorted(answers):
             answer = answers[number]
             frame = answer.frame
-            self._count("down", frame, answer.n_bytes, local=number == served, lead=from_peers or number == 0)
+            self.count("down", frame, answer.n_bytes, local=number == served, lead=from_peers or number == 0)
             if frame.packet is not None:
                 packets[number] = frame.packet
             else:

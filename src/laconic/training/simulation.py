@@ -94,8 +94,8 @@ class Simulation:
             sites: where the nodes are, and the line between; by default all are at one place.
             compute_s: virtual time of one gradient, seconds: of all workers, by worker, or as a distribution.
             faults: the faults to simulate.
-            frames: "encoded" encodes and decodes frames to and from servers as processes do; "sized" only computes
-                their sizes, with the same result; "auto" does the latter where no fault may damage a frame.
+            frames: "encoded" encodes and decodes frames as processes do; "sized" only computes their sizes, with the
+                same result; "auto" does the latter where no fault may damage a frame.
             clip_norm: as for `DistributedOptimizer`.
             clip_value: as for `DistributedOptimizer`.
             lr: as for `DistributedOptimizer`.

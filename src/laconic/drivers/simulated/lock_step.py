@@ -74,7 +74,7 @@ class LockStep:
             job: the training job.
             servers: all servers; one of all slices if `unsplit`.
             injector: the faults.
-            unsplit: whether only the sizes of frames to and from servers are computed.
+            unsplit: whether only the sizes of frames are computed.
             scratch: makes a vector (d,) for the answer that workers share.
             delivery: the order in which frames reach a server, if it is not that of the workers' ranks.
             phase: called at the end of each "encode" of a worker, "serve" of a server, and "read" of all answers.
@@ -102,6 +102,8 @@ class LockStep:
             return self._add_up(planned, present)
         if pattern.answering is Answering.SERVERS and self._unsplit:
             return self._serve_unsplit(planned, present, (round_, number), lr)
+        if pattern.answering is Answering.NOBODY and self._unsplit and not self.injector.expected:
+            return self._pass_on_unencoded(pattern, present)
         outgoing = {}
         for worker in present:
             outgoing[worker.rank] = self.injector.send(worker, round_, number)
@@ -224,19 +226,38 @@ class LockStep:
         outgoing: Mapping[int, Mapping[int, Encoded]],
     ) -> Exchanged:
         """Give every worker its neighbors' frames. Whether one of them aborts the round, all learn at its end."""
-        rank_at = self.job.layout.rank_at
         answers = {
             rank: Answer.read_from_peer(frames[0], self.job, rank, *place)
             for rank, frames in outgoing.items()
             if frames
         }
         self._phase("read")
+        return self._passed_on(pattern, answers, _sizes(present, outgoing))
+
+    def _pass_on_unencoded(self, pattern: Pattern, present: Sequence[WorkerSession]) -> Exchanged:
+        """Do the same with frames that are not encoded, where there is no fault."""
+        answers, up = dict[int, Answer](), dict[int, list[int]]()
+        for worker in present:
+            (n_copies,) = pattern.ends[worker.node].n_copies
+            up[worker.node] = []
+            if not n_copies:
+                continue  # no neighbor gets it
+            sent = Frame.carrying(worker.header(), worker.packet, aborted=bool(worker.aborted))
+            answer = answers[worker.rank] = Answer.own(sent, self.job)
+            up[worker.node].append(answer.n_bytes)
+            for number in range(n_copies):
+                worker.count("up", sent, answer.n_bytes, lead=number == 0)
+        return self._passed_on(pattern, answers, up)
+
+    def _passed_on(self, pattern: Pattern, answers: Mapping[int, Answer], up: Mapping[int, list[int]]) -> Exchanged:
+        """Return an exchange in which workers get the frames of their neighbors, by rank."""
+        rank_at = self.job.layout.rank_at
 
         def receive(worker: WorkerSession) -> None:
             senders = [rank_at[node] for node in pattern.ends[worker.node].uploaders]
             worker.receive({rank: answers[rank] for rank in senders})
 
-        return Exchanged(pattern=pattern, up=_sizes(present, outgoing), receive=receive)
+        return Exchanged(pattern=pattern, up=up, receive=receive)
 
     def _add_up(self, planned: PlannedExchange, present: Sequence[WorkerSession]) -> Exchanged:
         """Run the engine's ring all-reduce: the same order of addition, the same bytes."""

@@ -82,9 +82,9 @@ class Simulated:
         worker, or as a distribution. `descend` steps the server's own model. `active` says which parameters
         take part in a round; by default all do. With `sparse_results`, a result that the method returns as a
         sparse packet stays one. With `delivery_seed`, the server receives frames in a random order; no bit may
-        depend on it. With `frames="encoded"`, frames to and from servers are encoded and decoded as between
-        processes; with "sized", only their sizes are computed, with the same result; "auto" does the latter
-        where no fault and no order of delivery asks for the former. Frames between workers are always encoded.
+        depend on it. With `frames="encoded"`, frames are encoded and decoded as between processes; with "sized",
+        only their sizes are computed, with the same result; "auto" does the latter where no fault and no order of
+        delivery asks for the former. Frames that workers send to each other are encoded with any fault plan.
         With `clients_per_round`, so many workers take part in a round, chosen anew in each; the others do nothing.
 
         Raises:
