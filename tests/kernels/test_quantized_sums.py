@@ -6,7 +6,9 @@ import torch
 from laconic.compressors import QSGD, Quantized, Ternary
 from laconic.contract import Inbox
 from laconic.kernels import api as kernels
+from laconic.kernels.cpu.flatten import PAST_CACHES_BYTES
 from laconic.kernels.reference import quantized_sums as reference
+from laconic.kernels.reference import stochastic_rounding as reference_rounding
 from support.inputs import over_inputs
 
 D = 3000
@@ -80,3 +82,32 @@ def test_sums_of_vectors_that_do_not_fit_are_refused():
     ):
         with pytest.raises(ValueError, match=f"^sum_dequantized: {message}"):
             kernels.sum_dequantized(*arguments)
+
+
+@over_inputs("dtype", [torch.float32, torch.float64])
+@over_inputs("span", [1e-40, 1.0, 3e38])
+def test_long_vectors_which_are_stored_past_the_caches_get_the_same_bits(dtype, span):
+    """Also where a grid needs a factor, since its ends are so close or so far from each other."""
+    count, bits = PAST_CACHES_BYTES // dtype.itemsize + 37, 8
+    random = torch.Generator().manual_seed(7)
+    given = [(torch.rand(count, generator=random, dtype=dtype) - 0.5) * 2 * span for _ in range(2)]
+    memory = torch.empty(count + 16, dtype=dtype)
+    aligned = -memory.data_ptr() % 64 // dtype.itemsize
+    for lengths in ([count], [count - 5000, 5000]):
+        ends = [kernels.ranges(vector, lengths) for vector in given]
+        codes = [kernels.quantize(vector, *each, lengths, bits, 0, 9) for vector, each in zip(given, ends, strict=True)]
+        lows, highs = zip(*ends, strict=True)
+        expected = torch.empty(count, dtype=dtype)
+        for out in (memory[aligned:][:count], memory[aligned + 1 :][: count - 1]):  # the second one is not aligned
+            if len(out) == count:
+                reference.sum_dequantized(codes, lows, highs, lengths, bits, expected, divisor=2)
+                kernels.sum_dequantized(codes, lows, highs, lengths, bits, out, divisor=2)
+                assert torch.equal(out, expected)
+                reference.put_moved(given[1], codes[0], lows[0], highs[0], lengths, bits, expected)
+                kernels.put_moved(given[1], codes[0], lows[0], highs[0], lengths, bits, out)
+                assert torch.equal(out, expected)
+            shorter = [len(out)] if len(lengths) == 1 else [len(out) - 5000, 5000]
+            kernels.put_dequantized(codes[0][: len(out)], lows[0], highs[0], shorter, bits, out)
+            assert torch.equal(
+                out, reference_rounding.dequantize(codes[0][: len(out)], lows[0], highs[0], shorter, bits)
+            )

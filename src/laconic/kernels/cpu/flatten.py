@@ -153,6 +153,13 @@ def pointer_to(typing: Any, address: Any) -> Codegen:  # noqa: ANN401
 
 
 @kernel
+def uncounted(array: Array) -> Array:
+    """Return an array's memory as another one: for its slices no references are counted, which costs as a tile does."""
+    seen: Array = carray(pointer_to(uint64(array.ctypes.data)), array.shape, array.dtype)
+    return seen
+
+
+@kernel
 def _gather_largest(addresses: Array, sizes: Array, patterns: Array, mask: Any) -> Any:  # noqa: ANN401 - an integer
     """Copy tensors into a vector, as bits. Returns the largest without their sign, as `finite._largest_pattern`."""
     found, at = mask ^ mask, 0

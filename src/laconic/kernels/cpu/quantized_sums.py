@@ -18,19 +18,13 @@ from torch import Tensor
 from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.cpu.block_edges import block_at, edge_of
 from laconic.kernels.cpu.block_norms import FLOATS, bits_of, ends_of_keys, keys_in
-from laconic.kernels.cpu.code_tiles import code_buffer, unpack_tile
+from laconic.kernels.cpu.code_tiles import TILE, code_buffer, unpack_tile
 from laconic.kernels.cpu.compile import kernel
-from laconic.kernels.cpu.flatten import pointer_to
+from laconic.kernels.cpu.flatten import pointer_to, uncounted
+from laconic.kernels.cpu.grid_points import add, add_scaled, add_signed, grid_of, put, put_sum
 from laconic.kernels.cpu.llvm.vectors import Codegen, cgutils, intrinsic, types
-from laconic.kernels.cpu.stochastic_rounding import (
-    add_dequantized,
-    add_levels,
-    constants,
-    factor_of,
-    ranges,
-    value_of,
-    write_values,
-)
+from laconic.kernels.cpu.past_caches import store_past_caches, tile_buffer
+from laconic.kernels.cpu.stochastic_rounding import add_dequantized, add_levels, constants, ranges
 from laconic.kernels.cpu.threads import in_chunks
 from laconic.kernels.reference import quantized_sums as reference_quantized_sums
 from laconic.kernels.reference.stochastic_rounding import level_bits
@@ -69,7 +63,7 @@ def put_moved(
     def run(start: int, stop: int) -> None:
         _move_tiles(
             of_base, codes_of, lows_, highs_, blocks.size, blocks.sparse_edges, numbers, bits, int32(max_code),
-            code_buffer(bits), total, start, stop,
+            code_buffer(bits), tile_buffer(out, TILE), total, start, stop,
         )  # fmt: skip
 
     in_chunks(total.size, run)
@@ -110,7 +104,7 @@ def _write(
     def run(start: int, stop: int) -> None:
         ends = _sum_tiles(
             addresses, lows_, highs_, blocks.size, blocks.sparse_edges, numbers, bits, int32(max_code), int32(minus),
-            code_buffer(bits), total, keys, mask, *scaled_by, start, stop,
+            code_buffer(bits), tile_buffer(out, TILE), total, keys, mask, *scaled_by, start, stop,
         )  # fmt: skip
         found.append(ends)
 
@@ -134,16 +128,17 @@ def _fetch(typing: Any, address: Any) -> Codegen:  # noqa: ANN401
 
 
 @kernel
-def _uncounted(array: Array) -> Array:
-    """Return an array's memory as another one: for its slices no references are counted, which costs as a tile does."""
-    seen: Array = carray(pointer_to(uint64(array.ctypes.data)), array.shape, array.dtype)
-    return seen
+def _fetch_lines(address: int, start: int, stop: int) -> None:
+    """Ask for the cache lines of bytes start .. stop - 1 after an address, uint64."""
+    for at in range(start, stop, _CACHE_LINE):
+        _fetch(address + uint64(at))
 
 
 @kernel
 def _sum_tiles(
     addresses: Array, lows: Array, highs: Array, size: int, edges: Array, numbers: Array, bits: int, max_code: Any,  # noqa: ANN401
-    minus: Any, codes: Array, total: Array, keys: Array, mask: Any, factor: Any, divisor: Any, start: int, stop: int,  # noqa: ANN401
+    minus: Any, codes: Array, buffer: Array, total: Array, keys: Array, mask: Any, factor: Any, divisor: Any,  # noqa: ANN401
+    start: int, stop: int,
 ) -> Any:  # fmt: skip # noqa: ANN401
     """Write the sums of elements start .. stop - 1, times a factor and divided, and return their ends as keys.
 
@@ -154,131 +149,90 @@ def _sum_tiles(
         codes: A code_buffer.
         total: (d,), overwritten.
         keys: The same memory as integers.
+        buffer: A tile_buffer of the total.
         mask: All bits of one but the sign.
         factor: Factor of the sums, of the total's type.
         divisor: Divisor of the sums, of the total's type.
         start: First element, a multiple of CHUNK. The other arguments are those of `stochastic_rounding._dequantize`.
         stop: Index behind the last element.
     """
-    lows, highs, edges, numbers = _uncounted(lows), _uncounted(highs), _uncounted(edges), _uncounted(numbers)
-    codes, total, keys = _uncounted(codes), _uncounted(total), _uncounted(keys)
+    lows, highs, edges, numbers = uncounted(lows), uncounted(highs), uncounted(edges), uncounted(numbers)
+    codes, total, keys = uncounted(codes), uncounted(total), uncounted(keys)
+    buffer, buffered_keys = uncounted(buffer), uncounted(buffer.view(keys.dtype))
     one, n_bytes = numbers[2], (total.size * bits + 7) // 8
     low_key, high_key = mask, ~mask
     for tile in range(start, stop, codes.size):
         last = min(tile + codes.size, stop)
         begin, end = tile * bits // 8, (last * bits + 7) // 8
-        part = total[tile:last]
+        part = buffer[: last - tile] if buffer.size else total[tile:last]
         if minus:
             for i in range(part.size):
                 part[i] = numbers[1]
         for vector in range(addresses.size):
             ahead = begin + _AHEAD * (codes.size * bits // 8)
-            for at in range(ahead, min(ahead + end - begin, n_bytes), _CACHE_LINE):
-                _fetch(addresses[vector] + uint64(at))
-            packed = carray(pointer_to(addresses[vector]), (n_bytes,), np.uint8)[begin:end]
+            _fetch_lines(addresses[vector], ahead, min(ahead + end - begin, n_bytes))
+            from_here = pointer_to(addresses[vector] + uint64(begin))
+            some = carray(from_here, (last - tile,), codes.dtype) if bits == 8 else codes
+            if bits != 8:
+                unpack_tile(carray(from_here, (end - begin,), np.uint8), bits, codes)
             times = factor if vector == addresses.size - 1 and divisor == one else one
-            if bits == 8:
-                _add_tile(
-                    packed, lows[vector], highs[vector], size, edges, numbers, max_code, minus, total, tile, last,
-                    vector == 0, times,
-                )  # fmt: skip
-            else:
-                unpack_tile(packed, bits, codes)
-                _add_tile(
-                    codes, lows[vector], highs[vector], size, edges, numbers, max_code, minus, total, tile, last,
-                    vector == 0, times,
-                )  # fmt: skip
+            at = tile
+            block = block_at(tile, size, edges)
+            while at < last:
+                until = min(last, edge_of(block + 1, size, edges, total.size))
+                grid = grid_of(lows[vector, block], highs[vector, block], numbers, max_code)
+                points, out = some[at - tile : until - tile], part[at - tile : until - tile]
+                if minus:
+                    add_signed(points, grid, minus, out, one)
+                elif vector == 0:
+                    put(points, grid, out)
+                elif times != one:
+                    add_scaled(points, grid, out, times)
+                else:
+                    add(points, grid, out, one)
+                at = until
+                block += 1
         if divisor != one:
             for i in range(part.size):
                 part[i] /= divisor
         elif factor != one and (minus or addresses.size == 1):
             for i in range(part.size):
                 part[i] *= factor
-        low_key, high_key = keys_in(keys[tile:last], mask, low_key, high_key)
-    return low_key, high_key
-
-
-@kernel
-def _add_tile(
-    codes: Array, lows: Array, highs: Array, size: int, edges: Array, numbers: Array, max_code: Any, minus: Any,  # noqa: ANN401
-    total: Array, tile: int, last: int, is_initial: bool, times: Any,  # noqa: ANN401
-) -> None:  # fmt: skip
-    """Add the values of a tile's codes to elements tile .. last - 1.
-
-    Args:
-        codes: One for each element.
-        is_initial: Whether nothing was added before: values are written, but for those with a sign.
-        times: Factor of the sum then; 1 where `is_initial`, or there are signs. The others are those of `_sum_tiles`.
-    """
-    at, one = tile, numbers[2]
-    block = block_at(tile, size, edges)
-    while at < last:
-        until = min(last, edge_of(block + 1, size, edges, total.size))
-        low, high = lows[block], highs[block]
-        unit = factor_of(low, high, numbers)
-        bottom = low * unit
-        step = (high * unit - bottom) / numbers[0]
-        some, out = codes[at - tile : until - tile], total[at:until]
-        if minus:
-            write_values(some, bottom, step, one / unit, high, max_code, minus, out, one)
-        elif is_initial:
-            _put(some, bottom, step, one / unit, high, max_code, out)
-        elif times != one:
-            _add_scaled(some, bottom, step, one / unit, high, max_code, out, times)
+        if buffer.size:
+            low_key, high_key = keys_in(buffered_keys[: last - tile], mask, low_key, high_key)
+            store_past_caches(part, total[tile:last])
         else:
-            _add(some, bottom, step, one / unit, high, max_code, out)
-        at = until
-        block += 1
+            low_key, high_key = keys_in(keys[tile:last], mask, low_key, high_key)
+    return low_key, high_key
 
 
 @kernel
 def _move_tiles(
     base: Array, packed: Array, lows: Array, highs: Array, size: int, edges: Array, numbers: Array, bits: int,
-    max_code: Any, codes: Array, total: Array, start: int, stop: int,  # noqa: ANN401
+    max_code: Any, codes: Array, buffer: Array, total: Array, start: int, stop: int,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Write `base` plus the values of codes to elements start .. stop - 1 of `total`; others as for `_sum_tiles`."""
-    lows, highs, edges, numbers = _uncounted(lows), _uncounted(highs), _uncounted(edges), _uncounted(numbers)
-    codes, total, base, packed = _uncounted(codes), _uncounted(total), _uncounted(base), _uncounted(packed)
-    one = numbers[2]
+    lows, highs, edges, numbers = uncounted(lows), uncounted(highs), uncounted(edges), uncounted(numbers)
+    codes, total, base, packed = uncounted(codes), uncounted(total), uncounted(base), uncounted(packed)
+    buffer = uncounted(buffer)
     block = block_at(start, size, edges)
     end = edge_of(block + 1, size, edges, total.size)
+    grid = grid_of(lows[block], highs[block], numbers, max_code)
     for tile in range(start, stop, codes.size):
         last = min(tile + codes.size, stop)
-        unpack_tile(packed[tile * bits // 8 : (last * bits + 7) // 8], bits, codes)
+        some = packed[tile * bits // 8 : (last * bits + 7) // 8]
+        if bits != 8:
+            unpack_tile(some, bits, codes)
+        part = buffer[: last - tile] if buffer.size else total[tile:last]
         at = tile
         while at < last:
-            until = min(last, end)
-            low, high = lows[block], highs[block]
-            unit = factor_of(low, high, numbers)
-            bottom = low * unit
-            step = (high * unit - bottom) / numbers[0]
-            some, before, out = codes[at - tile : until - tile], base[at:until], total[at:until]
-            for i in range(some.size):
-                out[i] = before[i] + value_of(int32(some[i]), bottom, step, one / unit, high, max_code)
-            at = until
-            if until == end:
+            if end <= at:
                 block += 1
                 end = edge_of(block + 1, size, edges, total.size)
-
-
-@kernel
-def _put(codes: Array, bottom: Any, step: Any, unfactor: Any, high: Any, max_code: Any, total: Array) -> None:  # noqa: ANN401
-    """Write the values of codes without a sign; see `write_values`."""
-    for i in range(codes.size):
-        total[i] = value_of(int32(codes[i]), bottom, step, unfactor, high, max_code)
-
-
-@kernel
-def _add(codes: Array, bottom: Any, step: Any, unfactor: Any, high: Any, max_code: Any, total: Array) -> None:  # noqa: ANN401
-    """Add them."""
-    for i in range(codes.size):
-        total[i] += value_of(int32(codes[i]), bottom, step, unfactor, high, max_code)
-
-
-@kernel
-def _add_scaled(
-    codes: Array, bottom: Any, step: Any, unfactor: Any, high: Any, max_code: Any, total: Array, factor: Any,  # noqa: ANN401
-) -> None:  # fmt: skip
-    """Add them, and multiply the sum."""
-    for i in range(codes.size):
-        total[i] = (total[i] + value_of(int32(codes[i]), bottom, step, unfactor, high, max_code)) * factor
+                grid = grid_of(lows[block], highs[block], numbers, max_code)
+            until = min(last, end)
+            of_tile = (some if bits == 8 else codes)[at - tile : until - tile]
+            put_sum(base[at:until], of_tile, grid, part[at - tile : until - tile])
+            at = until
+        if buffer.size:
+            store_past_caches(part, total[tile:last])

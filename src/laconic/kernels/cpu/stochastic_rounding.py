@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import int32, uint32
+from numba import int32, uint32, uint64
+from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,10 +24,13 @@ from laconic.kernels.cpu.block_norms import FLOATS, bits_of
 from laconic.kernels.cpu.block_norms import absolute_maxima as absolute_maxima
 from laconic.kernels.cpu.block_norms import norms as norms
 from laconic.kernels.cpu.block_norms import ranges as ranges
-from laconic.kernels.cpu.code_tiles import LONG_TILE, TILE, code_buffer, pack_tile, unpack_tile
+from laconic.kernels.cpu.code_tiles import TILE, code_buffer, pack_tile, unpack_tile
 from laconic.kernels.cpu.compile import kernel
+from laconic.kernels.cpu.flatten import pointer_to, uncounted
+from laconic.kernels.cpu.grid_points import add, add_signed, factor_of, grid_of, put, put_signed
 from laconic.kernels.cpu.llvm.packing import GROUP
 from laconic.kernels.cpu.llvm.stochastic_rounding import SEGMENT, draw_groups
+from laconic.kernels.cpu.past_caches import store_past_caches, tile_buffer
 from laconic.kernels.cpu.short_blocks import dequantize_short, quantize_short
 from laconic.kernels.cpu.threads import in_chunks
 from laconic.kernels.reference.hashing import key_words
@@ -177,30 +181,17 @@ def _write(
     total: Tensor, *, times: int,
 ) -> None:  # fmt: skip
     data, out, blocks = packed.contiguous().numpy(), total.numpy(), BlockLengths.of(lengths)
-    size, edges = blocks.size, blocks.sparse_edges
     lows_, highs_, numbers = lows.contiguous().numpy(), highs.contiguous().numpy(), constants(lows.dtype, max_code)
-
-    sign = lows_.dtype.type(times)
-    write = dequantize_short if blocks.are_short else _dequantize
+    settings = blocks.size, blocks.sparse_edges, numbers, bits, int32(max_code), int32(minus)
+    sign, size = lows_.dtype.type(times), 0 if times else TILE
+    are_short = blocks.are_short
 
     def run(start: int, stop: int) -> None:
-        codes = code_buffer(bits, TILE if blocks.are_short else LONG_TILE)
-        write(
-            data,
-            lows_,
-            highs_,
-            size,
-            edges,
-            numbers,
-            bits,
-            int32(max_code),
-            int32(minus),
-            codes,
-            out,
-            start,
-            stop,
-            sign,
-        )
+        if are_short:
+            dequantize_short(data, lows_, highs_, *settings, code_buffer(bits), out, start, stop, sign)
+        else:
+            buffer = tile_buffer(total, size)
+            _dequantize(data, lows_, highs_, *settings, code_buffer(bits), buffer, out, start, stop, sign)
 
     in_chunks(total.numel(), run)
 
@@ -218,15 +209,6 @@ def constants(dtype: torch.dtype, max_code: int) -> Array:
     floats: Any = FLOATS[dtype]
     tiny = 2.0 ** TINY_BITS[dtype]
     return np.array([max_code, 0.0, 1.0, 0.5, 1 / tiny, tiny, 1 + np.finfo(floats).eps, 2.0], floats)
-
-
-@kernel
-def factor_of(low: Any, high: Any, numbers: Array) -> Any:  # noqa: ANN401 - numba's own scalars
-    """Return `reference.stochastic_rounding.range_factors` of one block."""
-    span = high - low
-    if not np.isfinite(span):
-        return numbers[3]
-    return numbers[5] if numbers[1] < span < numbers[4] else numbers[2]
 
 
 @kernel
@@ -304,70 +286,48 @@ def quantize_blocks(
 @kernel
 def _dequantize(
     packed: Array, lows: Array, highs: Array, size: int, edges: Array, numbers: Array, bits: int, max_code: Any,  # noqa: ANN401
-    minus: Any,  # noqa: ANN401
-    codes: Array, total: Array, start: int, stop: int, sign: Any,  # noqa: ANN401
+    minus: Any, codes: Array, buffer: Array, total: Array, start: int, stop: int, sign: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Write the values of the codes of elements start .. stop - 1, or add them.
 
     Args:
         packed: The codes.
+        buffer: A tile_buffer of the total; (0,) to add.
         total: (d,), overwritten.
         sign: 1 to add, -1 to subtract, 0 to overwrite; of the ends' type. The others are as for `quantize_blocks`.
     """
+    packed, lows, highs, edges = uncounted(packed), uncounted(lows), uncounted(highs), uncounted(edges)
+    numbers, codes, buffer, total = uncounted(numbers), uncounted(codes), uncounted(buffer), uncounted(total)
+    address, adds = uint64(packed.ctypes.data), sign != type(sign)(0)
     block = block_at(start, size, edges)
     end = edge_of(block + 1, size, edges, total.size)
+    grid = grid_of(lows[block], highs[block], numbers, max_code)
     for tile in range(start, stop, codes.size):
         last = min(tile + codes.size, stop)
-        unpack_tile(packed[tile * bits // 8 : (last * bits + 7) // 8], bits, codes)
+        begin = tile * bits // 8
+        some = carray(pointer_to(address + uint64(begin)), (last - tile,), codes.dtype) if bits == 8 else codes
+        if bits != 8:
+            unpack_tile(packed[begin : (last * bits + 7) // 8], bits, codes)
+        out = buffer[: last - tile] if buffer.size else total[tile:last]
         at = tile
         while at < last:
-            until = min(last, end)
-            low, high = lows[block], highs[block]
-            factor = factor_of(low, high, numbers)
-            bottom = low * factor
-            step = (high * factor - bottom) / numbers[0]
-            unfactor = numbers[2] / factor
-            write_values(
-                codes[at - tile : until - tile], bottom, step, unfactor, high, max_code, minus, total[at:until], sign
-            )
-            at = until
-            if until == end:
+            if end <= at:
                 block += 1
                 end = edge_of(block + 1, size, edges, total.size)
-
-
-@kernel
-def write_values(
-    codes: Array, bottom: Any, step: Any, unfactor: Any, high: Any, max_code: Any, minus: Any, total: Array, sign: Any,  # noqa: ANN401
-) -> None:  # fmt: skip
-    """Write or add the values of codes of one block; see `reference.stochastic_rounding.values_of_codes`."""
-    adds = sign != type(high)(0)
-    if minus and adds:
-        for i in range(codes.size):
-            total[i] += sign * _level(int32(codes[i]), bottom, step, unfactor, high, max_code, minus)
-    elif minus:
-        for i in range(codes.size):
-            total[i] = _level(int32(codes[i]), bottom, step, unfactor, high, max_code, minus)
-    elif adds:
-        for i in range(codes.size):
-            total[i] += sign * value_of(int32(codes[i]), bottom, step, unfactor, high, max_code)
-    else:
-        for i in range(codes.size):
-            total[i] = value_of(int32(codes[i]), bottom, step, unfactor, high, max_code)
-
-
-@kernel
-def value_of(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, max_code: Any) -> Any:  # noqa: ANN401
-    """Return the grid point of a code without a sign."""
-    found = (type(high)(code) * step + bottom) * unfactor
-    return (found if (found < high) & (code != max_code) else high) + type(high)(0)  # -0.0 becomes 0.0
-
-
-@kernel
-def _level(code: Any, bottom: Any, step: Any, unfactor: Any, high: Any, max_code: Any, minus: Any) -> Any:  # noqa: ANN401
-    """Return the grid point of a code with a sign."""
-    found = value_of(int32(code & int32(minus - int32(1))), bottom, step, unfactor, high, max_code)
-    return -found if code >= minus else found
+                grid = grid_of(lows[block], highs[block], numbers, max_code)
+            until = min(last, end)
+            points, part = some[at - tile : until - tile], out[at - tile : until - tile]
+            if minus and adds:
+                add_signed(points, grid, minus, part, sign)
+            elif minus:
+                put_signed(points, grid, minus, part)
+            elif adds:
+                add(points, grid, part, sign)
+            else:
+                put(points, grid, part)
+            at = until
+        if buffer.size:
+            store_past_caches(out, total[tile:last])
 
 
 @kernel

@@ -10,10 +10,10 @@ from numba import float64, int32, uint8, uint32
 
 from laconic.kernels.cpu.block_edges import block_at, edge_of
 from laconic.kernels.cpu.code_tiles import TILE, pack_tile
+from laconic.kernels.cpu.grid_points import factor_of
 from laconic.kernels.cpu.hashing import hash32
 from laconic.kernels.cpu.llvm.level_sums import ROWS, SPAN
 from laconic.kernels.cpu.llvm.reductions import LANES, RUN
-from laconic.kernels.cpu.stochastic_rounding import factor_of
 from laconic.kernels.cpu.threads import CHUNK
 from laconic.kernels.reference.stochastic_rounding import FRACTION_BITS
 
