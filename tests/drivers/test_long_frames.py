@@ -8,6 +8,7 @@ import torch
 
 import laconic
 from laconic.algorithms.asgd import ASGD
+from laconic.algorithms.csgd import CSGD
 from laconic.algorithms.csgd_ring import CSGDRing
 from laconic.algorithms.dsgd import DSGD
 from laconic.algorithms.lag import LAG
@@ -15,6 +16,7 @@ from laconic.algorithms.sgd import SGD
 from laconic.algorithms.sgd_model import ModelAveraging
 from laconic.algorithms.sgd_server import GlobalReplica
 from laconic.algorithms.sparse import SparseSGD
+from laconic.compressors import Quantized
 from laconic.wire import LONG_BYTES
 from support.deadlines import PATIENCE_S
 from support.ranks import run_ranks
@@ -37,6 +39,16 @@ CASES = [
 ]
 
 
+OF_CODES = (
+    2,
+    1_200_001,
+    [
+        (CSGD(), "rank0"),
+        (DSGD(mixing="difference", compressor=Quantized()), "auto"),
+        (DSGD(mixing="choco", compressor=Quantized(bits=7)), "auto"),
+        (DSGD(mixing="difference", compressor=Quantized(blocks="layer")), "auto"),
+    ],
+)  # codes that come in chunks
 OF_THREE = 3, 800_001, [(CSGDRing(), "auto"), (DSGD(), "auto"), (GlobalReplica(), "rank0")]  # a third is long
 
 
@@ -45,7 +57,7 @@ def gradient(rank: int, round_: int, d: int) -> torch.Tensor:
 
 
 def inner_of(weight: torch.nn.Parameter) -> torch.optim.Optimizer:
-    return torch.optim.SGD([weight], lr=0.1, momentum=0.5)
+    return torch.optim.SGD([weight], lr=0.1, momentum=0.0 if weight.numel() == OF_CODES[1] else 0.5)
 
 
 def train_in_process(rank: int, d: int, cases: list[tuple[laconic.Algorithm, str]]) -> list[torch.Tensor]:
@@ -75,7 +87,7 @@ def in_simulator(algorithm: laconic.Algorithm, layout: str, n: int, d: int) -> l
 
 @pytest.mark.slow
 def test_long_frames_give_the_bits_of_the_simulator():
-    for n, d, cases in ((N, D, CASES), OF_THREE):
+    for n, d, cases in ((N, D, CASES), OF_THREE, OF_CODES):
         assert 4 * (d // n) >= LONG_BYTES
         by_rank = run_ranks(train_in_process, n, d, cases)
         for place, (algorithm, layout) in enumerate(cases):

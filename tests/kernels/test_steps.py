@@ -5,6 +5,7 @@ import torch
 
 from laconic.kernels import api
 from laconic.kernels.cpu import steps as cpu_steps
+from laconic.kernels.cpu.flatten import PAST_CACHES_BYTES
 from laconic.kernels.reference import steps as reference_steps
 from support.inputs import over_inputs
 
@@ -65,6 +66,38 @@ def test_the_change_of_a_step_is_what_torch_s_step_changes(kernels, dtype):
         assert torch.equal(out, expected)
         assert largest == float(expected.abs().max())
     assert torch.equal(as_vector(tensors), start)
+
+
+@pytest.mark.parametrize("kernels", [reference_steps, cpu_steps], ids=["plain", "cpu"])
+@over_inputs("dtype", [torch.float32, torch.float64])
+def test_a_difference_from_a_step_is_that_from_the_model_which_it_leads_to(kernels, dtype):
+    tensors, gradients = tensors_of(dtype, 0), tensors_of(dtype, 1)
+    updated, random = torch.empty(D, dtype=dtype), torch.Generator().manual_seed(2)
+    largest = api.gather_step(tensors, gradients, [-0.1] * 5, updated, adds=True)
+    published, *copies = (torch.randn(D, generator=random, dtype=dtype) for _ in range(4))
+    for n in (1, 2, 3):
+        expected, weights = torch.empty(D, dtype=dtype), [0.5, 0.3, 0.2][:n]
+        api.mixed_difference(updated, published, copies[:n], weights, expected)
+        for to in (torch.full((D,), torch.nan, dtype=dtype), torch.full((D + 1,), torch.nan, dtype=dtype)[1:]):
+            found, ends = kernels.step_difference(tensors, gradients, [-0.1] * 5, published, copies[:n], weights, to)
+            assert torch.equal(to, expected), n
+            assert found == largest
+            assert ends == api.ranges(expected, [D]), n
+
+
+def test_a_long_difference_is_stored_past_the_caches_to_the_same_bits():
+    count, random = PAST_CACHES_BYTES // 4 + 37, torch.Generator().manual_seed(3)
+    sizes = [1, 70_001, 0, count - 70_009, 7, 0]
+    tensors, gradients = ([torch.randn(size, generator=random) for size in sizes] for _ in range(2))
+    published, copy = (torch.randn(count, generator=random) for _ in range(2))
+    memory = torch.empty(count + 16)
+    out, expected = memory[-memory.data_ptr() % 64 // 4 :][:count], torch.empty(count)
+    made = api.step_difference(tensors, gradients, [-0.1] * 6, published, [published, copy], [0.5, 0.5], out)
+    wanted = reference_steps.step_difference(
+        tensors, gradients, [-0.1] * 6, published, [published, copy], [0.5, 0.5], expected
+    )
+    assert torch.equal(out, expected)
+    assert made == wanted
 
 
 @over_inputs("kernels", [reference_steps, cpu_steps])

@@ -3,7 +3,7 @@
 import torch
 
 from laconic.compressors import Quantized
-from laconic.contract import Inbox
+from laconic.contract import ArrivingChanges, Inbox
 from laconic.kernels.api import ranges
 from laconic.protocol.landing_codes import AnswerOfCodes, MeanOfCodes
 from laconic.wire import HEADER_BYTES, Frame, Header, decode, encode
@@ -76,6 +76,25 @@ def test_what_no_mean_can_be_made_of_is_read_when_it_is_complete():
     land(landing, 11, broken)
     landing.chunk(11, torch.ones(D), 0)  # a dense frame
     assert landing.mean_of({0: own, 1: packet}) is None
+
+
+def test_models_move_by_what_comes_while_it_comes():
+    for bits in (8, 3):
+        (payload, packet), (other_payload, other) = payload_of(packet_of(1, bits)), payload_of(packet_of(2, bits))
+        base, steps = torch.randn(D, generator=torch.Generator().manual_seed(9)), []
+        moved = {rank: (base, torch.full((D,), torch.nan)) for rank in (1, 2)}
+        arriving = ArrivingChanges(moved, D, lambda steps=steps: steps.append("own"))
+        assert not arriving.saw(1, packet)
+        land(arriving, 1, payload)
+        land(arriving, 2, other_payload, until=other_payload.numel() - 1)
+        assert arriving.saw(1, packet)
+        assert not arriving.saw(1, payload_of(packet_of(1, bits))[1]), "of another frame"
+        assert not arriving.saw(2, other), "a byte is missing"
+        arriving.chunk(2, torch.ones(3), 0)  # of a dense frame
+        assert steps == ["own"]
+        expected = torch.empty(D)
+        packet.put_moved(base, expected)
+        assert torch.equal(moved[1][1], expected)
 
 
 def test_an_answer_is_written_while_it_lands_and_taken_once():

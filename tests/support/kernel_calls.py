@@ -109,6 +109,9 @@ def _calls() -> list[Call]:
         vectors=lambda: [_floats(seed=seed) for seed in range(1, 6)])  # fmt: skip
     add("gather_step", "steps", tensors=_tensors, gradients=_tensors, factors=(1.0, 2.0, 3.0, 4.0, 5.0), out=_floats,
         adds=True)  # fmt: skip
+    add("step_difference", "steps", tensors=_tensors, gradients=_tensors, factors=(1.0, 2.0, 3.0, 4.0, 5.0),
+        published=lambda: _floats(seed=1), copies=lambda: [_floats(seed=2), _floats()], weights=(0.25, 0.75),
+        out=lambda: _floats(seed=3))  # fmt: skip
     add("mixed_difference", "sums", updated=_floats, published=lambda: _floats(seed=1),
         copies=lambda: [_floats(seed=2), _floats()], weights=(0.25, 0.75), out=lambda: _floats(seed=3))  # fmt: skip
     add("all_finite", "finite", vector=_floats)

@@ -3,6 +3,7 @@
 import torch
 
 from laconic.algorithms.dsgd import DSGD
+from laconic.kernels.api import mixed_difference, ranges
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.learning_rates import LearningRates
 from laconic.training.local_steps import LocalSteps
@@ -34,6 +35,11 @@ def test_the_change_is_that_of_the_optimizer_s_step_which_is_not_taken():
         full = torch.full((D,), torch.nan)
         assert source.into(full, 0, D, plus=plus)
         assert torch.equal(full, made[what]), what
+    published, expected, difference = start.flip(0), torch.empty(D), torch.empty(D)
+    mixed_difference(out, published, [published, start], [0.5, 0.5], expected)
+    made_of = source.difference_into(difference, published, [published, start], [0.5, 0.5])
+    assert torch.equal(difference, expected)
+    assert made_of == (largest, ranges(expected, [D]))
     assert torch.equal(flat.values(), start)
     inner.step()
     change = flat.values() - start

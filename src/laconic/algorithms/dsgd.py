@@ -15,8 +15,9 @@ Differs: the inner optimizer makes the local step, and there may be several. Pub
 parameters, which are the same on all workers, and not at zero.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Generator, Mapping, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -29,6 +30,7 @@ from laconic.contract import (
     Arriving,
     Exchange,
     ModelSpec,
+    Reply,
     Rule,
     Slices,
     Slot,
@@ -38,7 +40,7 @@ from laconic.contract import (
 )
 from laconic.gossip.mixing import Mixing
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import mixed_difference, weighted_sum
+from laconic.kernels.api import weighted_sum
 from laconic.wire import Packet
 
 
@@ -103,7 +105,7 @@ class DSGD(Algorithm):
         if self.mixing == "choco":
             return (yield from self._choco(me, me.updated))
         if self.mixing == "difference":
-            return (yield from self._difference(me, me.updated))
+            return (yield from self._difference(me))
         sent, mixed = me.dense_updated(), me.scratch()
         updated = sent.values
         arriving, neighbors = self._mix_while_they_come(me, updated, mixed)
@@ -153,20 +155,29 @@ class DSGD(Algorithm):
             return dict.fromkeys(ranks, me.parameters)
         return {rank: me.memory[f"replica.{rank}"] for rank in ranks}
 
-    def _publish(self, me: Worker, copies: dict[int, Tensor], changes: Mapping[int, Packet]) -> None:
-        for rank, copy in copies.items():
-            copies[rank] = me.memory[f"replica.{rank}"] = new = me.scratch()
-            changes[rank].put_moved(copy, new)
+    def _publish(self, me: Worker, copies: dict[int, Tensor], sent: Packet) -> Generator[Packet, Reply, None]:
+        """Send a change of the own published model. Move all of `copies` by what is sent: while it comes, if long."""
+        new = {rank: me.scratch() for rank in copies}
+        neighbors = {rank: (copy, new[rank]) for rank, copy in copies.items() if rank != me.rank}
+        move_own = partial(sent.put_moved, copies[me.rank], new[me.rank])
+        arriving = me.see_changes(neighbors, move_own)
+        reply = yield sent
+        if not arriving.began:
+            move_own()
+        for rank, (copy, out) in neighbors.items():
+            packet = reply.packets[rank]
+            if not arriving.saw(rank, packet):
+                packet.put_moved(copy, out)
+        for rank, model in new.items():
+            copies[rank] = me.memory[f"replica.{rank}"] = model
 
-    def _difference(self, me: Worker, updated: Tensor) -> Step:
+    def _difference(self, me: Worker) -> Step:
         """Send the compressed difference between the mixed and the published model; return the new published one."""
         copies = self._copies(me)
         ranks, weights = self._weighted(me, copies)
-        mixed_from = [copies[rank] for rank in ranks]
-        difference = mixed_difference(updated, copies[me.rank], mixed_from, weights, me.scratch())
-        sent = self.compressor(difference, spec=me.spec, key=me.key("compress"), offset=me.offset)
-        reply = yield sent
-        self._publish(me, copies, {**reply.packets, me.rank: sent})
+        difference, ends = me.updated_difference(copies[me.rank], [copies[rank] for rank in ranks], weights)
+        sent = self.compressor.of_measured(difference, ends, spec=me.spec, key=me.key("compress"), offset=me.offset)
+        yield from self._publish(me, copies, sent)
         return copies[me.rank]
 
     def _choco(self, me: Worker, updated: Tensor) -> Step:
@@ -174,8 +185,7 @@ class DSGD(Algorithm):
         copies = self._copies(me)
         difference = torch.sub(updated, copies[me.rank], out=me.scratch())
         sent = self.compressor(difference, spec=me.spec, key=me.key("compress"), offset=me.offset)
-        reply = yield sent
-        self._publish(me, copies, {**reply.packets, me.rank: sent})
+        yield from self._publish(me, copies, sent)
         toward_neighbors = self._mixed(me, copies).sub_(copies[me.rank]).mul_(self.consensus_step_size)
         return updated.add_(toward_neighbors)
 

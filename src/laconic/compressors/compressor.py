@@ -17,7 +17,7 @@ from torch import Tensor
 from laconic.contract import Accept, Inbox, ModelSpec, Worker
 from laconic.hyperparameters import check_hyperparameters, hyperparameter
 from laconic.kernels.api import BlockLengths, all_finite, correct, gather
-from laconic.wire import Packet
+from laconic.wire import Ends, Packet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +133,20 @@ class Compressor(ABC):
             me.require(gather(tensors, vector))
         return self(vector, spec=spec, key=key, offset=offset)
 
+    def of_measured(
+        self, vector: Tensor, ends: Ends | None, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0
+    ) -> Packet:
+        """Compress a vector of which more may be known; to the bits of a call.
+
+        Args:
+            vector: (d,) float32 or float64.
+            ends: its minimum and maximum, (1,) each; None if they are not known.
+            spec: As for a call, as all below.
+            key: The key of random draws.
+            offset: Number of the vector's first coordinate.
+        """
+        return self(vector, spec=spec, key=key, offset=offset)
+
     def of_mean(self, inbox: Inbox, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Packet:
         """Compress a server's mean over the workers whose packets are here.
 
@@ -142,7 +156,8 @@ class Compressor(ABC):
             key: The key of random draws.
             offset: Number of the vector's first coordinate.
         """
-        return self(inbox.mean(), spec=spec, key=key, offset=offset)
+        mean = inbox.mean()
+        return self.of_measured(mean, inbox.ends_of(mean), spec=spec, key=key, offset=offset)
 
     @abstractmethod
     def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from laconic.compressors.compressor import BlockCompressor, as_values
 from laconic.compressors.levels import level_variances, levels, levels_outgrow_residual, place_variances
-from laconic.contract import Accept, Inbox, ModelSpec, Worker
+from laconic.contract import Accept, ModelSpec, Worker
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import (
     BlockLengths,
@@ -91,12 +91,13 @@ class Quantized(BlockCompressor):
         packed = quantize_tensors(tensors, *ends, lengths, self.bits, offset, key)
         return self._packet(packed, ends, lengths, offset)
 
-    def of_mean(self, inbox: Inbox, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0) -> Packet:
-        mean = inbox.mean()
-        ends, lengths = inbox.ends_of(mean), self.lengths(mean.numel(), spec)
+    def of_measured(
+        self, vector: Tensor, ends: Ends | None, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0
+    ) -> Packet:
+        lengths = self.lengths(vector.numel(), spec)
         if ends is None or self.scaling == "l2" or len(lengths) > 1:
-            return self(mean, spec=spec, key=key, offset=offset)
-        return self._rounded(mean, ends, lengths, offset, key)
+            return self(vector, spec=spec, key=key, offset=offset)
+        return self._rounded(vector, ends, lengths, offset, key)
 
     def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:
         lengths = self.lengths(spec.d, spec)

@@ -1,11 +1,12 @@
-"""Dense values that a method sees while they come from its neighbors."""
+"""What a method sees of its neighbors' packets while they come."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import final
 
 import torch
 from torch import Tensor
 
+from laconic.contract.coming_codes import ComingCodes, ready_until
 from laconic.wire import Dense, Packet
 
 Take = Callable[[int, Tensor, int], float | None]
@@ -46,3 +47,45 @@ class Arriving:
         if type(packet) is not Dense or not packet.count == self._count == self._n_taken.get(rank):
             return False
         return packet.values.data_ptr() == self._at[rank]
+
+
+@final
+class ArrivingChanges:
+    """Adds quantized packets to vectors while their codes come, if the driver shows them; see `Arriving`.
+
+    The sums are written to vectors of the method's scratch, and count where `saw` says so of the packet.
+    """
+
+    def __init__(
+        self, moved: Mapping[int, tuple[Tensor, Tensor]], max_count: int, meanwhile: Callable[[], object]
+    ) -> None:
+        """Begin sums.
+
+        Args:
+            moved: by rank, a vector (d,) to add to, and another one of its type for the sum.
+            max_count: number of coordinates up to the last one of the full vector.
+            meanwhile: is called once when a chunk has come, while others are under way.
+        """
+        self._moved, self._max_count, self._meanwhile = moved, max_count, meanwhile
+        self._coming = {rank: ComingCodes() for rank in moved}
+        self._n_moved = dict.fromkeys(moved, 0)
+        self.began = False
+        """Whether a chunk has come, and `meanwhile` was called."""
+
+    def chunk(self, node: int, values: Tensor, start: int) -> None:
+        """Take a payload of which `start` bytes have come, as a transport hands it over; in a graph nodes are ranks."""
+        if not self.began:
+            self.began = True
+            self._meanwhile()
+        if values.dtype is not torch.uint8:
+            return  # a dense frame
+        (base, out), coming = self._moved[node], self._coming[node]
+        coming.look(values, start, out, self._max_count)
+        begin, stop = self._n_moved[node], ready_until(coming.n_ready, out.numel())
+        if stop > begin:
+            coming.between(begin, stop).put_moved(base[begin:stop], out[begin:stop])
+            self._n_moved[node] = stop
+
+    def saw(self, rank: int, packet: Packet) -> bool:
+        """Return whether it has added all of this packet, which came from `rank`."""
+        return self._n_moved[rank] == packet.count and self._coming[rank].is_start_of(packet)

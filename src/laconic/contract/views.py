@@ -1,6 +1,6 @@
 """What a worker and a server can read and call in a round."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from laconic.contract.arriving import Arriving, Take
+from laconic.contract.arriving import Arriving, ArrivingChanges, Take
 from laconic.contract.memory import Memory, Scratch
 from laconic.contract.messages import Inbox
 from laconic.contract.model_spec import ModelSpec
 from laconic.errors import ContractError, NonFiniteError
 from laconic.random_keys import Role, make_key, shared_key, uniform
-from laconic.wire import LONG_BYTES, Dense
+from laconic.wire import LONG_BYTES, Dense, Ends
 
 
 @dataclass(kw_only=True)
@@ -87,6 +87,9 @@ class Worker(Side):
     read_parameters: Callable[[], Tensor] = field(default=lambda: torch.empty(0))
     read_parameters_from: Callable[[Tensor], tuple[Tensor, float]] = field(default=lambda other: (torch.empty(0), 0.0))
     read_updated: Callable[[], Tensor] = field(default=lambda: torch.empty(0))
+    read_difference: Callable[[Tensor, Sequence[Tensor], Sequence[float]], tuple[Tensor, Ends | None]] = field(
+        default=lambda published, copies, weights: (torch.empty(0), None)
+    )
     gradient_at: Callable[[Tensor], Tensor] = field(default=lambda parameters: _no_second_gradient())
     """Returns the gradient (d,) of this round's mini-batch at other parameters (d,)."""
     gradient_tensors_at: Callable[[Tensor], Sequence[Tensor]] = field(
@@ -95,7 +98,7 @@ class Worker(Side):
     """Returns the same as tensors of d elements in all, which need not be copied."""
     support: Tensor | None = None
     """Set by a method that knows it: indices (k,) int64, ascending, outside which the result of its round is zero."""
-    arriving: Arriving | None = None
+    arriving: Arriving | ArrivingChanges | None = None
     """What sees the packets of the next exchange while they come; see `see_arriving`."""
     guesses: dict[str, Any] = field(default_factory=dict)
     """By name, what makes a round fast and changes no result, such as where a selection begins; it is not saved."""
@@ -129,6 +132,23 @@ class Worker(Side):
         """
         return self.read_updated()
 
+    def updated_difference(
+        self, published: Tensor, copies: Sequence[Tensor], weights: Sequence[float]
+    ) -> tuple[Tensor, Ends | None]:
+        """Return `updated` less a published model, plus a weighted sum of models, less that model again.
+
+        Read it once per round, in place of `updated`, which need not be written. One not finite aborts the round.
+
+        Args:
+            published: (d,).
+            copies: (d,) each, at least one.
+            weights: one for each copy.
+
+        Returns:
+            (d,), which may be overwritten; and its minimum and maximum, (1,) each, where they are known.
+        """
+        return self.read_difference(published, copies, weights)
+
     def dense_gradient(self) -> Dense:
         """Return a packet of `gradient` as it was read. Where its largest magnitude is known, it is not looked for."""
         packet = Dense(values=self.gradient, offset=self.offset)
@@ -150,6 +170,19 @@ class Worker(Side):
         """
         arriving = Arriving(take, count, self.memory.dtype)
         self.arriving = arriving if count * self.memory.dtype.itemsize >= LONG_BYTES else None
+        return arriving
+
+    def see_changes(
+        self, moved: Mapping[int, tuple[Tensor, Tensor]], meanwhile: Callable[[], object]
+    ) -> ArrivingChanges:
+        """Let neighbors' packets of the next exchange be added to vectors while codes come, as `see_arriving`.
+
+        Args:
+            moved: by the sender's rank, a vector (d,) to add its packet to, and where to write the sum, (d,).
+            meanwhile: is called once when a part of a packet has come, while the rest is under way.
+        """
+        arriving = ArrivingChanges(moved, self.offset + self.count, meanwhile)
+        self.arriving = arriving if moved and self.count * self.memory.dtype.itemsize >= LONG_BYTES else None
         return arriving
 
     def require(self, is_finite: bool) -> None:

@@ -278,12 +278,38 @@ def gather_step(
     """
     checks.output("gather_step", "out", out, checks.ALL_FLOATS, strided=True)
     checks.factors("gather_step", "factor", factors, len(tensors), out.dtype)
-    for each in (tensors, gradients):
-        checks.tensors("gather_step", each, out.numel())
-    if list(map(Tensor.numel, tensors)) != list(map(Tensor.numel, gradients)):
-        raise ValueError("gather_step: gradients must have as many elements as their tensors, one by one")
+    _check_pairs("gather_step", tensors, gradients, out.numel())
     made: float = fastest("steps", out.device).gather_step(tensors, gradients, factors, out, adds=adds)
     return made
+
+
+def step_difference(
+    tensors: Sequence[Tensor], gradients: Sequence[Tensor], factors: Sequence[float], published: Tensor,
+    copies: Sequence[Tensor], weights: Sequence[float], out: Tensor,
+) -> tuple[float, tuple[Tensor, Tensor]]:  # fmt: skip
+    """Write `mixed_difference` of what a step of plain SGD leads to, in one pass.
+
+    Returns the largest magnitude of what it leads to, and the ends of `out` (d,). See `reference/steps.py`.
+    """
+    call, dtypes = "step_difference", (out.dtype,)
+    checks.output(call, "out", out, checks.FLOATS)
+    checks.factors(call, "factor", factors, len(tensors), out.dtype)
+    _check_pairs(call, tensors, gradients, out.numel())
+    checks.number(call, "number of copies", len(copies), 1, checks.MAX_COUNT)
+    checks.factors(call, "weight", weights, len(copies), out.dtype)
+    for name, vector in (("published", published), *(("a copy", copy) for copy in copies)):
+        checks.vector(call, name, vector, dtypes, out.numel(), out.device)
+    made: tuple[float, tuple[Tensor, Tensor]] = fastest("steps", out.device).step_difference(
+        tensors, gradients, factors, published, copies, weights, out
+    )
+    return made
+
+
+def _check_pairs(call: str, tensors: Sequence[Tensor], gradients: Sequence[Tensor], count: int) -> None:
+    for each in (tensors, gradients):
+        checks.tensors(call, each, count)
+    if list(map(Tensor.numel, tensors)) != list(map(Tensor.numel, gradients)):
+        raise ValueError(f"{call}: gradients must have as many elements as their tensors, one by one")
 
 
 def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:

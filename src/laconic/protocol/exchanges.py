@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
-from laconic.contract import Arriving, Memory, Result
+from laconic.contract import Arriving, ArrivingChanges, Memory, Result
 from laconic.protocol.abort import Abort
 from laconic.protocol.frames import Answer, read_frame
 from laconic.protocol.job import Job, PlannedExchange
@@ -266,7 +266,7 @@ class _Swapping:
                 server.take(worker.rank, sent[0] if own is None else own)
         expected = [node for node in ends.uploaders if node not in resting] if resting else ends.uploaders
         meanwhile = None if server is None else rank.meanwhile
-        arriving: Arriving | None = None
+        arriving: Arriving | ArrivingChanges | None = None
         if server is not None:
             if server.may_sum_while_landing():
                 self.landing = server.sum_while_landing(expected, meanwhile)

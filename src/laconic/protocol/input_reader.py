@@ -14,12 +14,14 @@ from laconic.kernels.api import (
     divide,
     gather_distance,
     gather_top_k,
+    mixed_difference,
     squared_distance,
     take_at,
     top_k,
 )
 from laconic.protocol.abort import Abort
 from laconic.protocol.round_inputs import Inputs, SharedVector, VectorSource
+from laconic.wire import Ends
 
 
 class InputReader:
@@ -62,6 +64,7 @@ class InputReader:
             me.gradient_tensors_at = lambda parameters: self._tensors(gradient_at(parameters))
         waits = sum_is_checked and as_given and overlaps and not isinstance(vector, Tensor)
         me.read_updated = partial(self._read_updated, inputs.parameters, waits=waits)
+        me.read_difference = self._read_difference
         if isinstance(vector, Tensor):
             return Abort.unless(self._take(vector) or sum_is_checked or self._is_finite(vector))
         if self._algorithm.consumes == "change":
@@ -150,10 +153,27 @@ class InputReader:
         return self._me.scratch()
 
     def _take_updated(self, updated: Tensor, largest: float) -> Tensor:
-        self.unread, self._me.largest_updated = None, largest
+        self._me.largest_updated = largest
+        self._note_updated(largest)
+        return updated
+
+    def _note_updated(self, largest: float) -> None:
+        self.unread = None
         self._me.require(math.isfinite(largest))
         self.exceeds |= self._limit is not None and not largest <= self._limit
-        return updated
+
+    def _read_difference(
+        self, published: Tensor, copies: Sequence[Tensor], weights: Sequence[float]
+    ) -> tuple[Tensor, Ends | None]:
+        """Return what `Worker.updated_difference` does."""
+        me = self._me
+        if self.unread is not None:
+            out = me.scratch()
+            made = self.unread.difference_into(out, published, copies, weights)
+            if made is not None:
+                self._note_updated(made[0])
+                return out, made[1]
+        return mixed_difference(me.updated, published, copies, weights, me.scratch()), None
 
     def _read_change(self, plus: Tensor | Sequence[Tensor] | None) -> Tensor:
         """Return the change (d,), plus another vector (d,) if one is given."""

@@ -1,67 +1,16 @@
 """Quantized packets that are added up or written while their codes come: `landing.py` has the same for dense ones."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import final
 
 import torch
 from torch import Tensor
 
-from laconic.errors import WireError
-from laconic.kernels.api import BlockLengths, ranges
+from laconic.contract import ComingCodes, ready_until
+from laconic.kernels.api import ranges
 from laconic.protocol.job import PlannedExchange
 from laconic.protocol.worker import WorkerSession
 from laconic.wire import LONG_BYTES, Ends, Packet, QuantizedValues
-
-_UNIT = 1 << 10  # elements whose codes fill bytes, whatever their bits; no fewer are treated at a time
-
-
-class _Coming:
-    """A packet whose codes come. It has one block, and its codes fill bytes: others are read when they are complete."""
-
-    def __init__(self, packet: QuantizedValues | None = None) -> None:
-        """`packet`: one that is here already."""
-        self.packet = packet
-        self.n_ready = 0 if packet is None else packet.count
-        """Number of the elements, from the first one on, whose codes have come."""
-
-    def look(self, payload: Tensor, n_landed: int, out: Tensor, max_count: int) -> None:
-        """Note that the first bytes of a payload (n,) uint8 have come, of a packet about as many elements as `out`."""
-        try:
-            found = QuantizedValues.read_ahead(payload, out.dtype, max_count, n_landed)
-        except WireError:
-            return  # the frame will be refused
-        if found is not None and found[0].count == out.numel() and len(found[0].lengths) == 1:
-            self.packet, self.n_ready = found
-
-    def between(self, start: int, stop: int) -> QuantizedValues:
-        """Return these elements, the first one a multiple of _UNIT, as a packet that shares the codes."""
-        packet = self.packet
-        assert packet is not None, "some of it has come"
-        place = slice(start * packet.bits // 8, (stop * packet.bits + 7) // 8)
-        length = stop - start
-        return replace(
-            packet, packed=packet.packed[place], count=length, lengths=BlockLengths.uniform(length, length),
-            offset=packet.offset + start,
-        )  # fmt: skip
-
-    def is_start_of(self, packet: Packet) -> bool:
-        """Return whether this is what came of a packet, complete and checked by now."""
-        mine = self.packet
-        return (
-            mine is not None
-            and type(packet) is QuantizedValues
-            and packet.packed.data_ptr() == mine.packed.data_ptr()
-            and (packet.count, packet.bits, packet.lengths) == (mine.count, mine.bits, mine.lengths)
-            and packet.dtype is mine.dtype
-            and bool(packet.lows == mine.lows)
-            and bool(packet.highs == mine.highs)
-        )
-
-
-def _until(n_ready: int, count: int) -> int:
-    """Return up to which element to treat what is ready."""
-    return count if n_ready >= count else n_ready - n_ready % _UNIT
 
 
 @final
@@ -81,7 +30,7 @@ class MeanOfCodes:
             max_count: number of coordinates up to the last one of the full vector.
             meanwhile: is called once when a chunk has landed, while others are under way.
         """
-        self._coming = {rank: _Coming(own.get(rank)) for rank in sorted((*own, *senders.values()))}
+        self._coming = {rank: ComingCodes(own.get(rank)) for rank in sorted((*own, *senders.values()))}
         self._senders, self._out, self._max_count, self._meanwhile = senders, out, max_count, meanwhile
         self._n_added = 0
         self._ends: list[Ends] = []  # of the parts that are added
@@ -97,7 +46,7 @@ class MeanOfCodes:
         if values.dtype is not torch.uint8:
             return  # the frame will be refused
         self._coming[self._senders[node]].look(values, start, self._out, self._max_count)
-        start, stop = self._n_added, _until(min(each.n_ready for each in self._coming.values()), self._out.numel())
+        start, stop = self._n_added, ready_until(min(each.n_ready for each in self._coming.values()), self._out.numel())
         if stop > start:
             parts = [each.between(start, stop) for each in self._coming.values()]
             ends = QuantizedValues.sum_into(parts, self._out[start:stop], len(parts))
@@ -127,7 +76,7 @@ class AnswerOfCodes:
             max_count: number of coordinates up to the last one.
         """
         self._new_vector, self._max_count = new_vector, max_count
-        self._coming = _Coming()
+        self._coming = ComingCodes()
         self._out: Tensor | None = None
         self._n_written = 0
 
@@ -137,7 +86,7 @@ class AnswerOfCodes:
             return  # values that need not be unpacked
         out = self._out = self._new_vector() if self._out is None else self._out
         self._coming.look(values, start, out, self._max_count)
-        start, stop = self._n_written, _until(self._coming.n_ready, out.numel())
+        start, stop = self._n_written, ready_until(self._coming.n_ready, out.numel())
         if stop > start:
             self._coming.between(start, stop).put_into(out[start:stop])
             self._n_written = stop

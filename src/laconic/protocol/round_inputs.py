@@ -9,6 +9,7 @@ from torch import Tensor
 from laconic.kernels.api import gather_distance, squared_distance
 from laconic.protocol.abort import Abort
 from laconic.torch_compat import version_of
+from laconic.wire import Ends
 
 
 class VectorSource(Protocol):
@@ -51,6 +52,14 @@ class VectorSource(Protocol):
         None where the source does not know them: then nothing is written.
         """
 
+    def difference_into(
+        self, out: Tensor, published: Tensor, copies: Sequence[Tensor], weights: Sequence[float]
+    ) -> tuple[float, Ends] | None:
+        """Write the `mixed_difference` of what `updated_into` writes, without that; return its largest, and the ends.
+
+        None where the source does not do so: then nothing is written.
+        """
+
     def scaled(self) -> tuple[Sequence[Tensor], Sequence[float]] | None:
         """Return consecutive tensors and a factor of each, whose products are the vector; None if it is another."""
 
@@ -68,6 +77,7 @@ class SharedVector:
         """`source` is read when a worker asks for the vector; `empty` returns a vector (d,) with any content."""
         self.reads, self.into, self.tensors = source.reads, source.into, source.tensors
         self.largest_into, self.scaled, self.updated_into = source.largest_into, source.scaled, source.updated_into
+        self.difference_into = source.difference_into
         self._empty = empty
         self._vector: Tensor | None = None
         self._version = 0

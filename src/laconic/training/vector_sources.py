@@ -20,7 +20,9 @@ from laconic.kernels.api import (
     gather_scaled,
     gather_step,
     slice_tensors,
+    step_difference,
 )
+from laconic.wire import Ends
 
 Plus = Tensor | Sequence[Tensor] | None
 """What is added to a vector: another one, or tensors of as many elements in all."""
@@ -85,6 +87,12 @@ class _Source(ABC):
         return None
 
     def updated_into(self, out: Tensor) -> float | None:
+        """See `VectorSource`."""
+        return None
+
+    def difference_into(
+        self, out: Tensor, published: Tensor, copies: Sequence[Tensor], weights: Sequence[float]
+    ) -> tuple[float, Ends] | None:
         """See `VectorSource`."""
         return None
 
@@ -184,6 +192,12 @@ class ChangeByStep(_Source):
     def updated_into(self, out: Tensor) -> float | None:
         """See `VectorSource`."""
         return gather_step(self._parameters, self.reads, self._factors, out, adds=True)
+
+    def difference_into(
+        self, out: Tensor, published: Tensor, copies: Sequence[Tensor], weights: Sequence[float]
+    ) -> tuple[float, Ends] | None:
+        """See `VectorSource`."""
+        return step_difference(self._parameters, self.reads, self._factors, published, copies, weights, out)
 
     def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Plus) -> bool:
         parameters, factors = self._parameters, self._factors

@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from numba import uint64
 from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laconic.kernels.cpu.block_norms import FLOATS, bits_of, ends_of_keys, keys_in
+from laconic.kernels.cpu.code_tiles import TILE
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.finite import magnitude_of, patterns_of
-from laconic.kernels.cpu.flatten import are_contiguous_floats, pointer_to, spans_of
-from laconic.kernels.cpu.sums import fused
+from laconic.kernels.cpu.flatten import are_contiguous_floats, pointer_to, spans_of, uncounted
+from laconic.kernels.cpu.past_caches import store_past_caches, tile_buffer
+from laconic.kernels.cpu.sums import fused, mix_block
 from laconic.kernels.reference import steps as reference_steps
 
 Array = NDArray[Any]
@@ -53,6 +57,27 @@ def gather_mean_step(
     addresses = np.array([vector.data_ptr() for vector in vectors], np.uint64)
     found = _gather_mean_step(*spans, np.array(factors), addresses, out.numpy(), *patterns_of(out), float(divisor))
     return magnitude_of(found, out.dtype)
+
+
+def step_difference(
+    tensors: Sequence[Tensor], gradients: Sequence[Tensor], factors: Sequence[float], published: Tensor,
+    copies: Sequence[Tensor], weights: Sequence[float], out: Tensor,
+) -> tuple[float, tuple[Tensor, Tensor]]:  # fmt: skip
+    """See `reference.steps.step_difference`."""
+    spans, more = spans_of(tensors, out), spans_of(gradients, out)
+    is_plain = spans is not None and more is not None and np.array_equal(spans[1], more[1])
+    if (
+        spans is None or more is None or not is_plain or not _rounds_as_torch(out.dtype)
+        or not are_contiguous_floats([published, *copies, out], out.dtype)
+    ):  # fmt: skip
+        return reference_steps.step_difference(tensors, gradients, factors, published, copies, weights, out)
+    addresses = np.array([vector.data_ptr() for vector in copies], np.uint64)
+    stepped, mixed = (np.empty(TILE, FLOATS[out.dtype]) for _ in range(2))
+    found, low, high = _step_difference(
+        *spans, more[0], np.array(factors), published.numpy(), addresses, np.array(weights), stepped, mixed,
+        tile_buffer(out, TILE), out.numpy(), *bits_of(out),
+    )  # fmt: skip
+    return magnitude_of(found, out.dtype), ends_of_keys([(low, high)], out.dtype)
 
 
 @functools.cache
@@ -167,3 +192,58 @@ def _gather_step(
                 found = max(found, bits[k] & mask)
         at = end
     return found
+
+
+@kernel
+def _step_difference(
+    tensors: Array, sizes: Array, gradients: Array, factors: Array, published: Array, addresses: Array, weights: Array,
+    stepped: Array, mixed: Array, buffer: Array, out: Array, keys: Array, mask: Pattern,
+) -> tuple[Pattern, Pattern, Pattern]:  # fmt: skip
+    """Write the difference tile by tile. Returns the largest bits of what was stepped to, and the ends as keys.
+
+    Args:
+        tensors: Addresses of the tensors that step.
+        sizes: Their numbers of elements.
+        gradients: Addresses of as many gradients.
+        factors: One for each.
+        published: (d,).
+        addresses: Where the copies begin.
+        weights: One for each.
+        stepped: (TILE,), overwritten.
+        mixed: The same.
+        buffer: A tile_buffer of `out`.
+        out: (d,), overwritten.
+        keys: The same memory as integers.
+        mask: All bits of one but the sign.
+    """
+    number, found, low_key, high_key = out.dtype.type, mask ^ mask, mask, ~mask
+    stepped, buffer, out = uncounted(stepped), uncounted(buffer), uncounted(out)
+    patterns, its_keys = uncounted(stepped.view(keys.dtype)), uncounted(buffer.view(keys.dtype))
+    published, mixed, keys = uncounted(published), uncounted(mixed), uncounted(keys)
+    k, begin = 0, 0  # the tensor, and where it begins
+    for tile in range(0, out.size, TILE):
+        last = min(tile + TILE, out.size)
+        at = tile
+        while at < last:
+            until = min(last, begin + sizes[k])
+            by, start = number(factors[k]), uint64((at - begin) * out.itemsize)
+            x = carray(pointer_to(tensors[k] + start), (until - at,), out.dtype)
+            g = carray(pointer_to(gradients[k] + start), (until - at,), out.dtype)
+            part = stepped[at - tile : until - tile]
+            for i in range(part.size):
+                part[i] = fused(g[i], by, x[i]) - x[i] + x[i]
+            at = until
+            while k + 1 < sizes.size and at >= begin + sizes[k]:
+                begin += sizes[k]
+                k += 1
+        bits = patterns[: last - tile]
+        for i in range(bits.size):
+            found = max(found, bits[i] & mask)
+        made = buffer[: last - tile] if buffer.size else out[tile:last]
+        mix_block(stepped[: last - tile], published[tile:last], addresses, weights, tile, mixed, made)
+        if buffer.size:
+            low_key, high_key = keys_in(its_keys[: last - tile], mask, low_key, high_key)
+            store_past_caches(made, out[tile:last])
+        else:
+            low_key, high_key = keys_in(keys[tile:last], mask, low_key, high_key)
+    return found, low_key, high_key

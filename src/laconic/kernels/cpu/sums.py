@@ -136,30 +136,46 @@ def _mixed_difference(
     updated: Array, published: Array, addresses: Array, weights: Array, mixed: Array, out: Array
 ) -> None:
     """Write the difference by blocks. `mixed` (_BLOCK,) has the sum of all weighted vectors but the last."""
-    number = out.dtype.type
-    zero, last = number(0), addresses.size - 1
-    by_last = number(weights[last])
     for at in range(0, out.size, _BLOCK):
         part, new, old = out[at : at + _BLOCK], updated[at : at + _BLOCK], published[at : at + _BLOCK]
-        some = mixed[: part.size]
-        one, by = carray(pointer_to(addresses[0]), out.shape, out.dtype)[at : at + _BLOCK], number(weights[0])
-        for number_of in range(last):
-            if number_of > 0:
-                one = carray(pointer_to(addresses[number_of]), out.shape, out.dtype)[at : at + _BLOCK]
-                by = number(weights[number_of])
-                for i in range(part.size):
-                    some[i] = fused(one[i], by, some[i])
-            elif last > 1:
-                for i in range(part.size):
-                    some[i] = fused(one[i], by, zero)
-        final = carray(pointer_to(addresses[last]), out.shape, out.dtype)[at : at + _BLOCK]
-        if last == 0:
+        mix_block(new, old, addresses, weights, at, mixed, part)
+
+
+@kernel
+def mix_block(
+    new: Array, old: Array, addresses: Array, weights: Array, at: int, mixed: Array, part: Array
+) -> None:  # fmt: skip
+    """Write `reference.sums.mixed_difference` of one block of `new` and `old`, (n,) each, to `part` (n,).
+
+    Args:
+        addresses: Where the copies begin.
+        weights: One for each.
+        at: Index of the block's first element in a copy.
+        mixed: At least (n,), overwritten.
+        part: Other memory than what is read.
+    """
+    number = part.dtype.type
+    zero, last = number(0), addresses.size - 1
+    by_last = number(weights[last])
+    some, stop = mixed[: part.size], at + part.size
+    one, by = carray(pointer_to(addresses[0]), (stop,), part.dtype)[at:stop], number(weights[0])
+    for number_of in range(last):
+        if number_of > 0:
+            one = carray(pointer_to(addresses[number_of]), (stop,), part.dtype)[at:stop]
+            by = number(weights[number_of])
             for i in range(part.size):
-                part[i] = (((new[i] + zero) - old[i]) + fused(final[i], by_last, zero)) - old[i]
-        elif last == 1:
+                some[i] = fused(one[i], by, some[i])
+        elif last > 1:
             for i in range(part.size):
-                total = fused(final[i], by_last, fused(one[i], by, zero))
-                part[i] = (((new[i] + zero) - old[i]) + total) - old[i]
-        else:
-            for i in range(part.size):
-                part[i] = (((new[i] + zero) - old[i]) + fused(final[i], by_last, some[i])) - old[i]
+                some[i] = fused(one[i], by, zero)
+    final = carray(pointer_to(addresses[last]), (stop,), part.dtype)[at:stop]
+    if last == 0:
+        for i in range(part.size):
+            part[i] = (((new[i] + zero) - old[i]) + fused(final[i], by_last, zero)) - old[i]
+    elif last == 1:
+        for i in range(part.size):
+            total = fused(final[i], by_last, fused(one[i], by, zero))
+            part[i] = (((new[i] + zero) - old[i]) + total) - old[i]
+    else:
+        for i in range(part.size):
+            part[i] = (((new[i] + zero) - old[i]) + fused(final[i], by_last, some[i])) - old[i]

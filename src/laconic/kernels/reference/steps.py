@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from laconic.kernels.reference.finite import absolute_maximum
-from laconic.kernels.reference.sums import add_up
+from laconic.kernels.reference.stochastic_rounding import ranges
+from laconic.kernels.reference.sums import add_up, mixed_difference
 
 
 @torch.no_grad()
@@ -74,3 +75,29 @@ def gather_step(
         if adds:
             part += before
     return absolute_maximum(out)
+
+
+@torch.no_grad()
+def step_difference(
+    tensors: Sequence[Tensor], gradients: Sequence[Tensor], factors: Sequence[float], published: Tensor,
+    copies: Sequence[Tensor], weights: Sequence[float], out: Tensor,
+) -> tuple[float, tuple[Tensor, Tensor]]:  # fmt: skip
+    """Write `mixed_difference` of what a step leads to: `gather_step` that adds, without writing that.
+
+    Args:
+        tensors: As for `gather_step`, as the next two.
+        gradients: As many.
+        factors: One for each.
+        published: (d,), as for `mixed_difference`, as the next two.
+        copies: (d,) each, at least one.
+        weights: One for each copy.
+        out: (d,), overwritten; none of the vectors.
+
+    Returns:
+        The largest magnitude of what the step leads to, NaN if it has one; and the minimum and the maximum of `out`,
+        (1,) of its type each.
+    """
+    updated = torch.empty_like(out)
+    largest = gather_step(tensors, gradients, factors, updated, adds=True)
+    mixed_difference(updated, published, copies, weights, out)
+    return largest, ranges(out, [out.numel()])
