@@ -4,7 +4,6 @@ from laconic.contract.accept import DENSE, Accept, Accepted, AcceptedBy
 from laconic.contract.algorithm import ALGORITHMS, Algorithm, Exchange, Result, Slices, Step, algorithm, is_of_warm_up
 from laconic.contract.arriving import Arriving, ArrivingChanges
 from laconic.contract.bounded_staleness import Late, StalenessBound, UpdateOutcome
-from laconic.contract.coming_codes import ComingCodes, ready_until
 from laconic.contract.memory import Memory, Scratch, storage_of
 from laconic.contract.messages import Inbox, Reply
 from laconic.contract.model_spec import ModelSpec, TensorSpec
@@ -22,7 +21,6 @@ __all__ = [
     "Algorithm",
     "Arriving",
     "ArrivingChanges",
-    "ComingCodes",
     "Exchange",
     "Inbox",
     "Late",
@@ -49,7 +47,6 @@ __all__ = [
     "is_of_warm_up",
     "load_plugins",
     "read_saved",
-    "ready_until",
     "resized_server",
     "resized_workers",
     "storage_of",

@@ -6,8 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from laconic.contract.coming_codes import ComingCodes, ready_until
-from laconic.wire import Dense, Packet
+from laconic.wire import ComingCodes, Dense, Packet, ready_until
 
 Take = Callable[[int, Tensor, int], float | None]
 """Takes a sender's rank, values (n,), and the number of values before them; returns the largest magnitude it wrote."""

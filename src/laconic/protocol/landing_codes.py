@@ -6,11 +6,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from laconic.contract import ComingCodes, ready_until
 from laconic.kernels.api import ranges
 from laconic.protocol.job import PlannedExchange
 from laconic.protocol.worker import WorkerSession
-from laconic.wire import LONG_BYTES, Ends, Packet, QuantizedValues
+from laconic.wire import LONG_BYTES, ComingCodes, Ends, Packet, QuantizedValues, ready_until
 
 
 @final

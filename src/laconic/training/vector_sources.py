@@ -22,7 +22,6 @@ from laconic.kernels.api import (
     slice_tensors,
     step_difference,
 )
-from laconic.wire import Ends
 
 Plus = Tensor | Sequence[Tensor] | None
 """What is added to a vector: another one, or tensors of as many elements in all."""
@@ -92,7 +91,7 @@ class _Source(ABC):
 
     def difference_into(
         self, out: Tensor, published: Tensor, copies: Sequence[Tensor], weights: Sequence[float]
-    ) -> tuple[float, Ends] | None:
+    ) -> tuple[float, tuple[Tensor, Tensor]] | None:
         """See `VectorSource`."""
         return None
 
@@ -195,7 +194,7 @@ class ChangeByStep(_Source):
 
     def difference_into(
         self, out: Tensor, published: Tensor, copies: Sequence[Tensor], weights: Sequence[float]
-    ) -> tuple[float, Ends] | None:
+    ) -> tuple[float, tuple[Tensor, Tensor]] | None:
         """See `VectorSource`."""
         return step_difference(self._parameters, self.reads, self._factors, published, copies, weights, out)
 

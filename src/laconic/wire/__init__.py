@@ -44,6 +44,7 @@ from laconic.wire.in_chunks import (
     start_of,
 )
 from laconic.wire.packets.blocks import blocks_between
+from laconic.wire.packets.coming_codes import ComingCodes, ready_until
 from laconic.wire.packets.dense import Dense
 from laconic.wire.packets.fractional import FractionalValues
 from laconic.wire.packets.levels import Levels, pack_levels
@@ -71,6 +72,7 @@ __all__ = [
     "VALUE_BITS",
     "BorrowedFrame",
     "ChunkReader",
+    "ComingCodes",
     "Control",
     "Dense",
     "Encoded",
@@ -111,6 +113,7 @@ __all__ = [
     "paper_position_bits",
     "promised_bytes",
     "read_payload_info",
+    "ready_until",
     "short_bits",
     "start_of",
 ]

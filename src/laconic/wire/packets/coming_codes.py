@@ -7,7 +7,8 @@ from torch import Tensor
 
 from laconic.errors import WireError
 from laconic.kernels.api import BlockLengths
-from laconic.wire import Packet, QuantizedValues
+from laconic.wire.packets.packet import Packet
+from laconic.wire.packets.quantized import QuantizedValues
 
 _UNIT = 1 << 10  # elements whose codes fill bytes, whatever their bits; no fewer are treated at a time
 
