@@ -86,3 +86,11 @@ def test_long_vectors_of_a_pool_begin_at_cache_lines_share_nothing_and_outlive_i
     assert {vector.data_ptr() % 64 for vector in vectors} == {0}
     assert [vector.untyped_storage().nbytes() for vector in vectors] == [count * v.element_size() for v in vectors]
     assert [(vector == number).all() for number, vector in enumerate(vectors)] == [True] * 11
+
+
+def test_long_vectors_begin_at_different_lines_of_a_page_whatever_pools_they_are_of():
+    pools = [VectorPool(count, torch.float32) for count in (300_000, 20_000_000)]  # a slab holds many, or one
+    vectors = [pool.take(dtype) for _ in range(8) for pool in pools for dtype in (torch.float32, torch.float64)]
+    starts = [vector.data_ptr() % 4096 for vector in vectors]
+    assert len(set(starts)) == len(starts) == 32
+    assert {start % 64 for start in starts} == {0}

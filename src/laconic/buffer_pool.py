@@ -5,7 +5,9 @@ decoded packet are views of it, and a method may store them. So a buffer is borr
 the last tensor that shares its memory is gone.
 
 A pass over several vectors of megabytes reads more pages than the processor remembers the places of. So long vectors
-lie in huge pages, of 2 MiB in place of 4 KiB, where the system has them.
+lie in huge pages, of 2 MiB in place of 4 KiB, where the system has them. And they begin at different places of a page
+of 4 KiB: some processors look an address up by its lower bits first, and a pass over five vectors that begin at the
+same place takes twice as long there.
 """
 
 import mmap
@@ -14,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
+from itertools import count as counted
 from threading import RLock
 from typing import Any
 
@@ -23,6 +26,8 @@ from torch import Tensor
 _SMALLEST_POOLED = 1 << 11
 _HUGE_BYTES = 1 << 20  # from so many on, a vector lies in huge pages
 _SLAB_BYTES = 1 << 25  # so that vectors do not begin in a huge page each
+_PAGE = 1 << 12
+_APART = 17 * 64  # bytes of a page between the places at which vectors begin: all of its 64 lines in turn
 _RETAINED_BYTES = (1 << 25) - (1 << 16)  # about the largest block after which glibc retains more of what is freed
 _PATIENCE = 256  # a buffer unused for so many borrowings is dropped when a new one is allocated
 
@@ -78,6 +83,9 @@ def _retain_freed_memory() -> None:
     torch.empty(_RETAINED_BYTES, dtype=torch.uint8)
 
 
+_NUMBERS = counted()  # of the vectors in huge pages, of all pools: a pass may read vectors of several
+
+
 class _Slab:
     """Memory in huge pages, from which vectors are taken one behind the other. It is freed when all of them are."""
 
@@ -88,12 +96,13 @@ class _Slab:
             self._memory.madvise(mmap.MADV_HUGEPAGE)
         self._start = 0
 
-    def take(self, count: int, dtype: torch.dtype) -> Tensor | None:
-        """Return a vector (count,) at a multiple of 64 bytes, or None if too few bytes are left."""
-        start, stop = self._start, self._start + count * dtype.itemsize
+    def take(self, count: int, dtype: torch.dtype, place: int) -> Tensor | None:
+        """Return a vector (count,) that begins `place` bytes behind the start of a page, or None if none fits."""
+        start = self._start + (place - self._start) % _PAGE
+        stop = start + count * dtype.itemsize
         if stop > len(self._memory):
             return None
-        self._start = -(-stop // 64) * 64
+        self._start = stop
         return torch.frombuffer(self._memory, dtype=dtype, count=count, offset=start)
 
 
@@ -130,10 +139,11 @@ class VectorPool:
         return self._in_huge_pages(dtype)
 
     def _in_huge_pages(self, dtype: torch.dtype) -> Tensor:
-        vector = None if self._slab is None else self._slab.take(self.count, dtype)
+        place = next(_NUMBERS) * _APART % _PAGE
+        vector = None if self._slab is None else self._slab.take(self.count, dtype, place)
         if vector is None:
-            self._slab = _Slab(max(_SLAB_BYTES, self.count * dtype.itemsize))
-            vector = self._slab.take(self.count, dtype)
+            self._slab = _Slab(max(_SLAB_BYTES, _PAGE + self.count * dtype.itemsize))
+            vector = self._slab.take(self.count, dtype, place)
         assert vector is not None, "a slab holds a vector"
         return vector
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from laconic.buffer_pool import VectorPool
 from laconic.compressors import block_lengths, n_selected_in
 from laconic.kernels import api as kernels
 from laconic.kernels.api import reference
@@ -54,10 +55,15 @@ def _by_both(plainly: ModuleType, call: Callable[[Any], object]) -> Calls:
     return {"laconic": lambda: call(kernels), "torch": lambda: call(plainly)}
 
 
+def _own(*values: Tensor) -> list[Tensor]:
+    """Return copies of vectors in memory as a method's own vectors have it."""
+    pool = VectorPool(values[0].numel(), values[0].dtype)
+    return [pool.take().copy_(value) for value in values]
+
+
 def _error_feedback_step(vector: Tensor) -> Calls:
     """The worker's step of DropSign and CompSkip: momentum, residual, packed signs on a keyed mask, new residual."""
-    momentum, residual = vector.flip(0), 0.1 * vector.roll(1)
-    new = torch.empty_like(vector), torch.empty_like(vector)
+    momentum, residual, *new = _own(vector.flip(0), 0.1 * vector.roll(1), vector, vector)
     settings: dict[str, Any] = {
         "mu": 0.9,
         "decay": 0.9,
@@ -73,8 +79,7 @@ def _error_feedback_step(vector: Tensor) -> Calls:
 
 def _error_feedback_total(vector: Tensor) -> Calls:
     """The server's step of DropSign and CompSkip, from votes."""
-    votes, residual = vector.sign().to(torch.int8), 0.1 * vector.roll(1)
-    new_residual = torch.empty_like(vector)
+    votes, (residual, new_residual) = vector.sign().to(torch.int8), _own(0.1 * vector.roll(1), vector)
     settings: dict[str, Any] = {
         "divisor": VOTERS, "scale": 0.01, "decay": 0.9, "c": 0.01, "offset": 0, "key": _KEY,
         "threshold": _KEEP_30_PERCENT,
@@ -83,7 +88,7 @@ def _error_feedback_total(vector: Tensor) -> Calls:
 
 
 def _momentum_signs(vector: Tensor) -> Calls:
-    gradient, momentum = vector.clone(), vector.flip(0)
+    gradient, momentum = _own(vector, vector.flip(0))
     return _by_both(reference("signs"), lambda by: by.momentum_signs(gradient, momentum, mu=0.9))
 
 
@@ -92,7 +97,7 @@ def _scaled_sign_step(vector: Tensor) -> Calls:
 
     The residual is zero, and is left as it is; the gradient is written over.
     """
-    gradient, residual = vector.clone(), torch.zeros_like(vector)
+    gradient, residual = _own(vector, torch.zeros_like(vector))
 
     def step(by: Any) -> None:  # noqa: ANN401 - kernels, or their reference
         packed, scales = by.correct_signs(gradient, residual, (vector.numel(),))
@@ -103,8 +108,7 @@ def _scaled_sign_step(vector: Tensor) -> Calls:
 
 def _scaled_sign_momentum(vector: Tensor) -> Calls:
     """The worker's pass of dist-EF: the same, with momentum."""
-    gradient, momentum, residual = vector.clone(), vector.flip(0), torch.zeros_like(vector)
-    new_momentum = torch.empty_like(vector)
+    gradient, momentum, residual, new_momentum = _own(vector, vector.flip(0), torch.zeros_like(vector), vector)
 
     def step(by: Any) -> None:  # noqa: ANN401
         packed, scales = by.momentum_correct_signs(
@@ -119,7 +123,7 @@ def _scaled_sign_answer(voters: int) -> Callable[[Tensor], Calls]:
     """The server's pass of EC-SGD: packets added up, residual, signs and scale of the answer, new residual."""
 
     def prepare(vector: Tensor) -> Calls:
-        lengths, residual, new_residual = (vector.numel(),), 0.1 * vector.roll(1), torch.empty_like(vector)
+        lengths, (residual, new_residual) = (vector.numel(),), _own(0.1 * vector.roll(1), vector)
         made = [kernels.mean_signs(vector.roll(worker), lengths) for worker in range(voters)]
         packed, scales = [signs for signs, _ in made], [scale for _, scale in made]
         return _by_both(

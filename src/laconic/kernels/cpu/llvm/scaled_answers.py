@@ -27,6 +27,8 @@ from laconic.kernels.cpu.llvm.vectors import (
     vector_at,
 )
 
+_AHEAD = 1 << 12  # bytes; the residual is the one long array that is read
+
 
 class _Voters:
     """Reads the words of voters, and what a sign of each stands for."""
@@ -141,7 +143,7 @@ def _mean(is_second: bool, past: bool) -> Any:  # noqa: ANN401
                 for number in range(LANES // width):
                     block.lane = number * width
                     # lanes: mean + decay * residual, and its sign
-                    value = builder.fadd(mean(number), builder.fmul(decay, block.read(residual_, 3)))
+                    value = builder.fadd(mean(number), builder.fmul(decay, block.read(residual_, 3, _AHEAD)))
                     negative = builder.fcmp_ordered("<", value, same(lanes, 0.0))
                     if is_second:
                         # lanes: 0.0 for -0.0 (of two sizes that differ by 0), less the answer -> out
