@@ -5,6 +5,7 @@ It needs root and iproute2. `close` removes everything, whatever happened before
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from types import TracebackType
@@ -108,6 +109,25 @@ class Bed:
             )
             counted.append(int(dict(zip(names, values, strict=True))["RetransSegs"]))
         return counted
+
+    def sent_by_tcp(self) -> tuple[int, int]:
+        """Return the bytes that open connections between namespaces have sent, without any header, and those again."""
+        totals = []
+        for name in ("bytes_sent", "bytes_retrans"):
+            shown = [_run("ip", "netns", "exec", each, "ss", "-tinH", "dst", f"{_SUBNET}.0/24") for each in self.names]
+            totals.append(sum(int(found) for text in shown for found in re.findall(rf"\b{name}:(\d+)", text)))
+        return totals[0], totals[1]
+
+    def keep_order(self) -> None:
+        """Let one processor carry all packets, in order, and TCP wait long for an answer: nothing is sent twice.
+
+        Else a sender that goes on on another processor overtakes its own packets, and TCP takes those for lost.
+        """
+        for number, name in enumerate(self.names):
+            for where, device in (((), self._port(number)), (("ip", "netns", "exec", name), INTERFACE)):
+                _run(*where, "sh", "-c", f"echo 1 > /sys/class/net/{device}/queues/rx-0/rps_cpus")
+            _run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.tcp_early_retrans=0")  # no probes
+            _run("ip", "-n", name, "route", "change", f"{_SUBNET}.0/24", "dev", INTERFACE, "rto_min", "5s")
 
     def _sent(self, what: str) -> list[int]:
         counted = []

@@ -7,10 +7,10 @@ get from it crosses this rank's link too: `served` counts it here, beside their 
 A round with several exchanges (positions, then values) is also counted by exchange.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import reduce
-from operator import add, attrgetter
+from operator import add, attrgetter, sub
 from typing import Any, Literal, NamedTuple, get_args
 
 from laconic.hyperparameters import make_plain
@@ -115,6 +115,9 @@ class _Counter:
 
 
 _values = attrgetter(*_Counter.__slots__)
+_MESSAGES = _Counter.__slots__.index("messages")
+Totals = tuple[Any, ...]
+"""What a `Count` holds, in its order."""
 
 
 class Meter:
@@ -281,14 +284,24 @@ class Meter:
             self._by_exchange[direction] = {name: _Counter(Count(**count)) for name, count in by_name.items()}
 
 
-def sum_by_exchange(meters: Sequence[Meter], direction: Direction) -> dict[str, Count]:
+def totals_by_exchange(meters: Sequence[Meter], direction: Direction) -> dict[str, Totals]:
     """Return the traffic of several workers in one direction by exchange. It is asked for after every round."""
-    totals: dict[str, Iterable[Any]] = {}
+    totals: dict[str, Totals] = {}
     for meter in meters:
         for name, counter in meter._by_exchange[direction].items():
             before = totals.get(name)
             totals[name] = _values(counter) if before is None else tuple(map(add, before, _values(counter)))
-    return {name: Count(**dict(zip(_Counter.__slots__, values, strict=True))) for name, values in totals.items()}
+    return totals
+
+
+def counts_since(before: Mapping[str, Totals], now: Mapping[str, Totals]) -> dict[str, Count]:
+    """Return what was counted between two times, of the exchanges that had messages."""
+    counts = {}
+    for name, values in now.items():
+        count = values if name not in before else tuple(map(sub, values, before[name]))
+        if count[_MESSAGES]:
+            counts[name] = Count(**dict(zip(_Counter.__slots__, count, strict=True)))
+    return counts
 
 
 def sum_of_saved(meters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class PrometheusEndpoint:
                 Named("labels", labels), f" must not have {', '.join(taken)}, which samples have themselves"
             )
         self._registry = prometheus_client.CollectorRegistry()
+        self._children: dict[tuple[str, ...], Any] = {}  # the package's own way to one takes longer than to count
         try:
             self._metrics = {
                 name: getattr(prometheus_client, kind)(
@@ -83,13 +84,17 @@ class PrometheusEndpoint:
     def count(self, stats: RoundStats) -> None:
         """Count one round."""
         self._of("rounds").inc()
-        self._of("aborted_rounds").inc(int(stats.aborted))
+        if stats.aborted:
+            self._of("aborted_rounds").inc()
         for direction, counts in (("up", stats.up), ("down", stats.down)):
             for exchange, count in counts.items():
                 self._count_one(direction, exchange, count)
         self._of("inside_wire_bytes").inc(stats.inside.wire_bytes)
+        seconds: dict[str, float] = {}
         for phase, start_s, end_s in stats.phases:
-            self._of("phase_seconds", phase).inc(max(0.0, end_s - start_s))
+            seconds[phase] = seconds.get(phase, 0.0) + end_s - start_s
+        for phase, of_phase_s in seconds.items():
+            self._of("phase_seconds", phase).inc(max(0.0, of_phase_s))
         if stats.residual_norm is not None:
             self._of("residual_norm").set(stats.residual_norm)
         if stats.votes is not None:
@@ -100,10 +105,13 @@ class PrometheusEndpoint:
         self._of("payload_bits", direction, exchange).inc(count.payload_bits)
         self._of("skips", direction, exchange).inc(count.skips)
 
-    def _of(self, name: str, *values: str) -> Any:  # noqa: ANN401
-        metric = self._metrics[name]
-        every = (*self._labels.values(), *values)
-        return metric.labels(*every) if every else metric
+    def _of(self, *key: str) -> Any:  # noqa: ANN401
+        """Return what counts one metric, by its name and the values of its own labels."""
+        child = self._children.get(key)
+        if child is None:
+            metric, every = self._metrics[key[0]], (*self._labels.values(), *key[1:])
+            child = self._children[key] = metric.labels(*every) if every else metric
+        return child
 
     def close(self) -> None:
         """Stop listening. Later calls do nothing."""

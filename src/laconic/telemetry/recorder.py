@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from laconic.telemetry.meter import Count, Meter, sum_by_exchange
+from laconic.telemetry.meter import Count, Meter, Totals, counts_since, totals_by_exchange
 from laconic.telemetry.phases import Seconds
 from laconic.telemetry.votes import VoteCounter, Votes
 
@@ -118,7 +118,7 @@ class Recorder:
         if self._seconds is not None:
             phases, self._seconds.phases = self._seconds.phases or [], []
         before, self._before = self._before, self._counts()
-        up, down = (_difference(self._before[place], before[place]) for place in (0, 1))
+        up, down = map(counts_since, before, self._before)
         inside_before, self._inside_before = self._inside_before, self._inside()
         wants_norm = self._norm_every is not None and round_ % self._norm_every == 0
         norm = self._residual_norm() if wants_norm and self._residual_norm is not None else None
@@ -130,10 +130,5 @@ class Recorder:
         for observer in self.observers:
             observer(stats)
 
-    def _counts(self) -> tuple[dict[str, Count], dict[str, Count]]:
-        return sum_by_exchange(self._meters, "up"), sum_by_exchange(self._meters, "down")
-
-
-def _difference(now: Mapping[str, Count], before: Mapping[str, Count]) -> dict[str, Count]:
-    by_name = {name: count - before[name] if name in before else count for name, count in now.items()}
-    return {name: count for name, count in by_name.items() if count.messages}
+    def _counts(self) -> tuple[dict[str, Totals], dict[str, Totals]]:
+        return totals_by_exchange(self._meters, "up"), totals_by_exchange(self._meters, "down")
