@@ -6,6 +6,7 @@ import torch
 import laconic
 import laconic.fsdp
 from support import small_model
+from support.fsdp_infinities import BY_BACKWARD, BY_STEP
 from support.fsdp_refusals import MESSAGES
 from support.fsdp_scenarios import everything
 from support.fsdp_tasks import Net
@@ -76,6 +77,19 @@ def test_an_inf_in_one_shard_of_one_node_leaves_no_trace_on_any_rank(of):
             assert seen[1]["same memory"]
             assert found[name]["count"] == 1
         assert_equal(*(found[name]["values"] for found in by_rank))
+
+
+def test_every_method_with_memory_meets_the_inf_in_full_precision_and_in_half():
+    assert {*BY_BACKWARD} >= {"ec-sgd", "signsgd-mv", "compskip", "dropsign", "powersgd", "dist-ef", "sparse", "lag"}
+    assert {*BY_STEP} >= {"diloco", "sparseloco", "ssgd-mv", "ssgd-topk"}
+
+
+def test_an_overflow_that_an_optimizer_would_keep_is_skipped_by_all_shards(of):
+    by_rank = of("one_overflow_by_step")
+    for name in by_rank[0]:
+        assert_equal(*(found[name]["values"] for found in by_rank))
+        assert all(found[name]["finite"] for found in by_rank), name
+        assert {found[name]["count"] for found in by_rank} == {1}, name
 
 
 def test_an_inf_leaves_the_models_alike_where_the_step_exchanges(of):
@@ -163,6 +177,25 @@ def test_mistakes_are_named_on_all_ranks(of):
         if message not in found[what]
     ]
     assert not missing
+
+
+def test_all_shards_take_one_choice_and_train_as_with_that_method(of):
+    by_rank = of("automatic")
+    one, *others = (found["measured"] for found in by_rank)
+    assert others == 3 * [one]
+    assert (one[0], one[4]) == (None, 3)
+    for found in by_rank:
+        assert found["made with it"]
+        assert found["counted"]
+        assert_equal(*found["values"])
+
+
+def test_a_method_that_is_chosen_in_a_backward_pass_has_its_bits_and_goes_on_from_a_state(of):
+    by_rank = of("automatic")
+    for name in ("signsgd-mv", "ec-sgd"):
+        for chosen, given, resumed, straight in (found[name] for found in by_rank):
+            assert_equal(chosen, given, by_rank[0][name][0])
+            assert_equal(resumed, straight)
 
 
 def test_one_process_alone_exchanges_nothing(stated):

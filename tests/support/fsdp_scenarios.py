@@ -15,12 +15,12 @@ import laconic.checkpoint
 import laconic.fsdp
 from support import small_model
 from support.deadlines import PATIENCE_S
+from support.fsdp_automatic import automatic
+from support.fsdp_infinities import one_inf_by_step, one_inf_in_one_shard, one_overflow_by_step
 from support.fsdp_refusals import refusals
 from support.fsdp_tasks import Net, attached, full_values, mesh, methods_as_twins, sgd, sharded, trained
 from support.methods import with_test_settings
 from support.optimizers import Branches
-
-WITH_MEMORY = ("ec-sgd", "signsgd-mv", "compskip", "dropsign", "powersgd", "dist-ef", "sparse")
 
 
 def reloaded(state: Any) -> Any:
@@ -72,54 +72,6 @@ def _of_the_other_shard(rank: int, handle: laconic.fsdp.Handle) -> list[str]:
     except TypeError as error:
         reported.append(str(error))
     return reported
-
-
-def one_inf_in_one_shard(rank: int, over: DeviceMesh) -> dict[str, Any]:
-    """Four steps; in the second one rank's gradient has an inf, in the only element of a parameter of shard 0."""
-    found = {}
-    for name in WITH_MEMORY:
-        net = sharded(over)
-        optimizer = sgd(net)
-        method = with_test_settings(name)
-        handle = attached(net, method, over, optimizer=optimizer if method.reads_lr else None)
-        seen = []
-        for round_ in range(4):
-            optimizer.zero_grad()
-            before = copy.deepcopy(handle.state_dict()["driver"]["worker"]["memory"])
-            loss = small_model.loss(net, rank, round_)
-            if (rank, round_) == (3, 1):
-                loss = loss + net.factor.sum() * torch.inf
-            loss.backward()
-            after = handle.state_dict()["driver"]["worker"]["memory"]
-            gradients = [p.grad._local_tensor for p in net.parameters()]
-            seen.append({
-                "aborted": handle.aborted, "all NaN": all(bool(each.isnan().all()) for each in gradients),
-                "same memory": str(before) == str(after),
-            })  # fmt: skip
-            if not handle.aborted or method.reads_lr:
-                optimizer.step()
-        found[name] = {"seen": seen, "values": full_values(net), "count": handle.traffic.aborted_rounds}
-        handle.detach()
-    return found
-
-
-def one_inf_by_step(rank: int, over: DeviceMesh) -> dict[str, Any]:
-    """The same of methods that the optimizer's step exchanges."""
-    found = {}
-    for name, settings in {"ssgd-mv": {}, "diloco": {"local_steps": 2}, "sgd": {"local_steps": 2}}.items():
-        net = sharded(over)
-        optimizer = sgd(net)
-        handle = attached(net, with_test_settings(name), over, optimizer=optimizer, clip_norm=1.0, **settings)
-        for round_ in range(4):
-            optimizer.zero_grad()
-            loss = small_model.loss(net, rank, round_)
-            if (rank, round_) == (3, 1):
-                loss = loss + net.factor.sum() * torch.inf
-            loss.backward()
-            optimizer.step()
-        found[name] = {"values": full_values(net), "count": handle.traffic.aborted_rounds}
-        handle.detach()
-    return found
 
 
 def local_steps(rank: int, over: DeviceMesh) -> dict[str, list[Tensor]]:
@@ -315,8 +267,9 @@ def scaled(rank: int, over: DeviceMesh) -> dict[str, list[Any]]:
 _TASKS = {
     task.__name__: task
     for task in (
-        saved_and_loaded, one_inf_in_one_shard, one_inf_by_step, local_steps, kinds_of_shards, accumulated, two_passes,
-        called_twice,         clipped, unlike_use, detached_and_replaced, scaled,
+        automatic, saved_and_loaded, one_inf_in_one_shard, one_inf_by_step, one_overflow_by_step,
+        local_steps, kinds_of_shards, accumulated, two_passes,
+        called_twice, clipped, unlike_use, detached_and_replaced, scaled,
     )
 }  # fmt: skip
 

@@ -1,10 +1,11 @@
 """What `attach` returns."""
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Protocol
 
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -71,6 +72,8 @@ class Detachable(Protocol):
 
     rounds: Any
     """Who takes them; None for the plain mean."""
+    before: Callable[[], None] | None
+    """Called once before gradients are handed over; None for nothing."""
 
 
 class Handle:
@@ -92,17 +95,29 @@ class Handle:
 
     def _begun(self, method: Method) -> Carrier:
         """Return what carries a method, or plain all-reduce until one is chosen. Collective."""
-        ddp, settings = self._ddp, self._settings
-        with nullcontext() if ddp is None else refusals_shown(ddp.process_group, TOPIC):
-            self.automatic = automatic = check_attachable(method, settings)
+        with self._refusals():
+            self.automatic = automatic = self._automatic_of(method)
         if automatic is None:
             assert isinstance(method, Algorithm), "it was checked"
             return self._carrier_of(method)
-        automatic.group = None if ddp is None else ddp.process_group
-        self._settings = replace(settings, layout=PLAIN_LAYOUT, agreed_choice=automatic.agreed())
+        self._settings = replace(self._settings, layout=PLAIN_LAYOUT, agreed_choice=automatic.agreed())
         carrier = self._carrier_of(plain(), f"a method that the earliest backward pass chooses, until then {PLAIN},")
-        self.undecided = None if ddp is None else Undecided(self, automatic, self._go_on)
+        automatic.group = self._group
+        self.undecided = None if automatic.group is None else Undecided(self, automatic, self._go_on)
         return carrier
+
+    def _automatic_of(self, method: object) -> Automatic | None:
+        """Return what chooses the method; None if one is given. Raises ValueError or TypeError for a wrong one."""
+        return check_attachable(method, self._settings)
+
+    @property
+    def _group(self) -> dist.ProcessGroup | None:
+        """The ranks that exchange; None if there is one alone."""
+        return None if self._ddp is None else self._ddp.process_group
+
+    def _refusals(self) -> AbstractContextManager[None]:
+        """Return what shows the others what this rank refuses."""
+        return nullcontext() if self._ddp is None else refusals_shown(self._ddp.process_group, TOPIC)
 
     @property
     def undecided(self) -> Undecided | None:
@@ -111,9 +126,9 @@ class Handle:
 
     @undecided.setter
     def undecided(self, undecided: Undecided | None) -> None:
-        self._undecided, trampoline = undecided, self._trampoline
-        if isinstance(trampoline, Trampoline):
-            trampoline.before = None if undecided is None else undecided.measure
+        self._undecided = undecided
+        if self._trampoline is not None:
+            self._trampoline.before = None if undecided is None else undecided.measure
 
     def _go_on(self, method: Algorithm, layout: str) -> None:
         """Go on with a method that was chosen."""
@@ -131,7 +146,7 @@ class Handle:
                 f"{method.name} exchanges nothing: one worker trains, and no DistributedDataParallel wraps its model"
             )
             return IdleCarrier(method)
-        with refusals_shown(ddp.process_group, TOPIC):
+        with self._refusals():
             check_carriable(method, settings)
             check_trained(ddp.module, settings.optimizer)
             check_modes(ddp)

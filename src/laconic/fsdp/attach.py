@@ -1,5 +1,7 @@
 """`attach`: a model that is sharded inside each node exchanges its gradients by a method between the nodes."""
 
+from collections.abc import Sequence
+
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
@@ -7,11 +9,12 @@ from torch.optim import Optimizer
 from laconic.contract import Algorithm
 from laconic.ddp.settings import Settings
 from laconic.fsdp.handle import Handle
+from laconic.training.automatic import Method
 
 
 def attach(
     model: object,
-    method: Algorithm,
+    method: Method,
     *,
     mesh: DeviceMesh | None,
     optimizer: Optimizer | None = None,
@@ -23,6 +26,7 @@ def attach(
     grad_scaler: torch.amp.GradScaler | None = None,
     clip_norm: float | None = None,
     clip_value: float | None = None,
+    allowed: Sequence[Algorithm] | None = None,
 ) -> Handle:
     """Let a model that `fully_shard` has sharded exchange its gradients by a method from now on. Collective.
 
@@ -36,7 +40,8 @@ def attach(
 
     Args:
         model: the root module that `fully_shard` was called with, or what holds it, such as a trainer.
-        method: what exchanges the gradients between nodes.
+        method: what exchanges the gradients between nodes; or "auto", which the earliest backward pass chooses, as for
+            `ddp.attach`.
         mesh: of all ranks, in two dimensions: one is that of `fully_shard`, and the other one goes over the nodes. None
             where one process is alone.
         optimizer: the user's optimizer, which skips the steps of aborted rounds. Methods that read the learning rate
@@ -52,6 +57,7 @@ def attach(
             without it, however the scale changes.
         clip_norm: the largest norm of the direction, over all shards. None for no bound.
         clip_value: the largest magnitude of its elements. None for no bound.
+        allowed: what "auto" may choose, beside plain all-reduce; None for csgd and ec-sgd, as `planning.choose`.
 
     Raises:
         ValueError: for a model or a mesh that cannot be used so, a method that cannot be carried, and other wrong
@@ -63,5 +69,6 @@ def attach(
     settings = Settings(
         optimizer=optimizer, layout=layout, seed=seed, timeout_s=timeout_s, overlap=overlap, local_steps=local_steps,
         grad_scaler=grad_scaler, clip_norm=clip_norm, clip_value=clip_value, nodes=None,
+        allowed=allowed,
     )  # fmt: skip
     return Handle(model, mesh, method, settings)

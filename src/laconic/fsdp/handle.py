@@ -1,5 +1,7 @@
 """What `attach` returns."""
 
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import NoneType
 
 import torch.distributed as dist
@@ -8,19 +10,21 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from laconic.contract import Algorithm
 from laconic.ddp import handle as of_ddp
-from laconic.ddp.carriable import check_overlap, check_trained, why_not
+from laconic.ddp.carriable import check_trained
 from laconic.ddp.idle_carrier import IdleCarrier
 from laconic.ddp.settings import Settings
 from laconic.drivers.distributed.agreement import agree
+from laconic.drivers.distributed.door import ATTACH, entered
 from laconic.drivers.distributed.meeting import Meeting, refusals_shown
+from laconic.fsdp.carriable import check_carriable, goes_by_step
+from laconic.fsdp.shard_automatic import ShardAutomatic
 from laconic.fsdp.shard_carrier import ShardCarrier
 from laconic.fsdp.shard_step_carrier import ShardStepCarrier
 from laconic.fsdp.sharded_model import ShardedModel, check_not_empty, sharded_model
 from laconic.fsdp.trampoline import ShardTrampoline
-from laconic.protocol.layout import has_dedicated_server
 from laconic.statements import state_once
 from laconic.torch_compat import timeout_s_of
-from laconic.training.automatic import Method
+from laconic.training.automatic import Method, is_auto
 
 _TOPIC, _PURPOSE = "fsdp", "to attach a method to its sharded model"
 _MAX_READY_BYTES = 64
@@ -31,32 +35,66 @@ class Handle(of_ddp.Handle):
 
     holds_shards = True
 
-    def __init__(self, model: object, mesh: DeviceMesh | None, method: Algorithm, settings: Settings) -> None:
+    def __init__(self, model: object, mesh: DeviceMesh | None, method: Method, settings: Settings) -> None:
         """Begin to carry a method. Collective."""
         self._given, self._mesh = model, mesh
         self._sharded: ShardedModel | None = None
         super().__init__(None, method, settings)
 
-    def _begun(self, method: Method) -> of_ddp.Carrier:
-        return self._carrier_of(method)
-
-    def _carrier_of(self, method: Method, called: str = "") -> of_ddp.Carrier:
+    def _automatic_of(self, method: object) -> ShardAutomatic | None:
         settings = self._settings
-        with refusals_shown(None, _TOPIC):
+        if not is_auto(method, settings.allowed):
             if not isinstance(method, Algorithm):
-                raise TypeError(f"method={method!r:.80} must be an algorithm such as laconic.ECSGD()")
-            _check_carriable(method, settings)
+                raise TypeError(f'method={method!r:.80} must be an algorithm such as laconic.ECSGD(), or "auto"')
+            return None
+        settings.check()
+        automatic = ShardAutomatic(settings.allowed, settings.layout, timeout_s=settings.timeout_s)
+        for each in automatic.allowed:
+            check_carriable(each, settings)
+        return automatic
+
+    def _begun(self, method: Method) -> of_ddp.Carrier:
+        carrier = super()._begun(method)
+        if isinstance(self.automatic, ShardAutomatic) and self.undecided is not None:
+            self.automatic.choose_with(carrier.driver.shards)
+        return carrier
+
+    @property
+    def _group(self) -> dist.ProcessGroup | None:
+        return None if self._sharded is None else self._sharded.group
+
+    def _refusals(self) -> AbstractContextManager[None]:
+        return refusals_shown(None, _TOPIC)
+
+    def _go_on(self, method: Algorithm, layout: str) -> None:
+        """Go on with a method that was chosen, in a backward pass, while some parameters are full ones."""
+        self.detach()
+        self._settings = replace(self._settings, layout=layout)
+        assert self._sharded is not None
+        with entered(ATTACH):
+            self._carrier = self._carried(self._sharded, method)
+        self._is_attached = True
+
+    def _carrier_of(self, method: Algorithm, called: str = "") -> of_ddp.Carrier:
+        settings = self._settings
+        with self._refusals():
+            check_carriable(method, settings)
             self._sharded = sharded = sharded_model(self._given, self._mesh)
             if sharded is None:
                 if not dist.is_initialized() or dist.get_rank() == 0:
-                    state_once(f"{method.name} exchanges nothing: there is one node")
+                    state_once(f"{called or method.name} exchanges nothing: there is one node")
                 return IdleCarrier(method)
             check_not_empty(sharded.parameters)
             assert isinstance(sharded.module, nn.Module)
             check_trained(sharded.module, settings.optimizer)
-            self._trampoline = trampoline = ShardTrampoline.of(sharded.sharded_modules, sharded.group)
-        carrier = _agreed(sharded, method, settings)
-        trampoline.rounds = carrier.rounds
+            self._trampoline = ShardTrampoline.of(sharded.sharded_modules, sharded.group)
+        return self._carried(sharded, method, called)
+
+    def _carried(self, sharded: ShardedModel, method: Algorithm, called: str = "") -> of_ddp.Carrier:
+        """Return what carries a method, which takes the gradients from now on. Collective."""
+        assert self._trampoline is not None
+        carrier = _agreed(sharded, method, self._settings)
+        self._trampoline.rounds = carrier.rounds
         of_ddp.say_when(carrier, called)
         return carrier
 
@@ -74,10 +112,10 @@ def _agreed(sharded: ShardedModel, method: Algorithm, settings: Settings) -> Sha
     hyperparameters = {f"{method.name}/{key}": value for key, value in method.settings().items()}
     agree(meeting, {
         "algorithm": method.name, **hyperparameters, "seed": settings.seed, "layout": settings.layout,
-        **sharded.settings(),
+        **sharded.settings(), **settings.agreed_choice,
     }, _PURPOSE, timeout_s)  # fmt: skip
     with refusals_shown(None, _TOPIC):
-        kind = ShardStepCarrier if _goes_by_step(method, settings) else ShardCarrier
+        kind = ShardStepCarrier if goes_by_step(method, settings) else ShardCarrier
         carrier: ShardCarrier | ShardStepCarrier = kind(sharded, method, settings)
     try:
         meeting.gather(None, _PURPOSE, NoneType, _MAX_READY_BYTES, timeout_s)
@@ -85,30 +123,3 @@ def _agreed(sharded: ShardedModel, method: Algorithm, settings: Settings) -> Sha
         carrier.close()
         raise
     return carrier
-
-
-def _check_carriable(algorithm: Algorithm, settings: Settings) -> None:
-    """Raise ValueError for a method that cannot be attached to a sharded model."""
-    settings.check()
-    reasons = {
-        "its server takes each gradient as it arrives, and no rank waits for another": algorithm.is_asynchronous,
-        "its server holds the model and steps it": algorithm.server_steps,
-        "it evaluates each mini-batch at two points": algorithm.second_gradient,
-    }
-    if reason := next((reason for reason, holds in reasons.items() if holds), ""):
-        raise ValueError(
-            f"method: {algorithm.name} does not go with fully_shard: {reason}; take another method, such as ec-sgd, or "
-            "laconic.DistributedOptimizer with the plain module"
-        )
-    if settings.optimizer is None and settings.local_steps != 1:
-        raise ValueError(f"local_steps={settings.local_steps} are steps of an optimizer; pass optimizer=")
-    if settings.optimizer is None and (reason := why_not(algorithm)):
-        raise ValueError(f"method: a backward pass alone cannot carry {algorithm.name}: {reason}; pass optimizer=")
-    check_overlap(algorithm, settings)
-    if has_dedicated_server(settings.layout, by_arrival=False):
-        raise ValueError(f'layout="{settings.layout}": its last rank trains nothing; use "rank0" or "auto"')
-
-
-def _goes_by_step(algorithm: Algorithm, settings: Settings) -> bool:
-    """Return whether the optimizer's step exchanges, and not the backward pass."""
-    return settings.local_steps != 1 or bool(why_not(algorithm, knows_lr=True))

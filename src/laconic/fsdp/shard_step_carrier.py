@@ -16,10 +16,11 @@ from laconic.fsdp.local_shards import LocalShards
 from laconic.fsdp.shard_optimizer import ShardedOptimizer, ShardOptimizer
 from laconic.fsdp.sharded_model import ShardedModel
 from laconic.protocol.abort import Abort
-from laconic.torch_compat import OVERFLOW, timeout_s_of
+from laconic.torch_compat import LOSS_SCALE, OVERFLOW, timeout_s_of
 from laconic.training.clipping import clipping_of
 from laconic.training.flat_parameters import FlatParameters
 from laconic.training.inner_checks import check_inner
+from laconic.training.step_guard import may_overflow
 
 
 class NodeGradients:
@@ -62,7 +63,7 @@ class ShardStepCarrier(OptimizerCarrier):
         self._inner.take_options()
         self._local.take_gradients()
         attributes = self.wrapped.__dict__  # as GradScaler sets them
-        found = bool(attributes.get(OVERFLOW, 0.0)) or not math.isfinite(self.wrapped.flat.largest_gradient())
+        found = bool(attributes.get(OVERFLOW, 0.0)) or self._may_overflow(attributes.get(LOSS_SCALE))
         found = bool(self._shards.verdict(Abort.unless(not found), self.driver.rounds))
         attributes[OVERFLOW] = torch.tensor(float(found))
         try:
@@ -70,3 +71,17 @@ class ShardStepCarrier(OptimizerCarrier):
         finally:
             self._local.drop_gradients()
         return loss
+
+    def _may_overflow(self, loss_scale: Tensor | None) -> bool:
+        """Return whether the gradients are not finite, or so large that the user's optimizer could keep inf.
+
+        Its state is of full parameters and not in what is taken back, and a step is for all shards or for none.
+        """
+        largest, clipping = self.wrapped.flat.largest_gradient(), self._inner.clipping
+        if not math.isfinite(largest):
+            return True
+        if loss_scale is not None:
+            largest /= float(loss_scale)
+        if clipping is not None:
+            largest = min(largest, clipping.norm or math.inf, clipping.value or math.inf)
+        return may_overflow(self._inner, largest)

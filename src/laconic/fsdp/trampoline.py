@@ -1,6 +1,6 @@
 """The hooks that the groups of a sharded model get. What they do can be changed: rounds, or the plain mean."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, Self
 
 import torch
@@ -23,6 +23,8 @@ class ShardTrampoline:
 
     rounds: Rounds | None = None
     """What takes it; None for the plain mean over the nodes."""
+    before: Callable[[], None] | None = None
+    """Called before the next gradients are taken; it may change who takes them. None for nothing."""
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         """`group`: the ranks that have this shard, by node."""
@@ -30,6 +32,8 @@ class ShardTrampoline:
 
     def take(self, parameters: Sequence[Tensor], reduced: Tensor) -> None:
         """Take a reduce-scatter's output, and the sharded parameters that it is of."""
+        if self.before is not None:
+            self.before()
         if self.rounds is not None:
             self.rounds.take(parameters, reduced)
         else:

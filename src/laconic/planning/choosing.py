@@ -63,6 +63,8 @@ class Ranks:
     dtype: torch.dtype = torch.float32
     """Of the parameters."""
     device: torch.device = torch.device("cpu")
+    speaks: bool = True
+    """Whether the lowest one says what was chosen, and why."""
 
 
 def choose(
@@ -138,7 +140,7 @@ def _measured(
     own_s = [query.step_s(candidate) for candidate in candidates]
     planned_s = [max(times) for times in zip(*channel.gather(own_s, _PURPOSE, [float], _MAX_BYTES), strict=True)]
     tried_s = _tried_s(candidates, _near(planned_s), spec, channel, ranks)
-    return _fastest(candidates, planned_s, tried_s, speaks=channel.rank == 0)
+    return _fastest(candidates, planned_s, tried_s, speaks=ranks.speaks and channel.rank == 0)
 
 
 def _check(model: nn.Module, timeout_s: float) -> None:

@@ -104,6 +104,8 @@ class Automatic:
         self._layouts: Sequence[str] = self._planner.LAYOUTS_OF_ALL if layout == AUTO else (layout,)
         self._planner.check_allowed(self.allowed, self._layouts)
         self.group, self._timeout_s = group, timeout_s
+        self.speaks = True
+        """Whether the lowest rank says what was chosen, and why."""
         self.chosen: Chosen | None = None
         """What was chosen; None until training begins."""
 
@@ -122,7 +124,9 @@ class Automatic:
             PeerLostError: A rank is lost.
         """
         timeout_s = timeout_s_of(self.group) if self._timeout_s is None else self._timeout_s
-        ranks = self._planner.Ranks(group=self.group, timeout_s=timeout_s, dtype=job.dtype, device=job.device)
+        ranks = self._planner.Ranks(
+            group=self.group, timeout_s=timeout_s, dtype=job.dtype, device=job.device, speaks=self.speaks
+        )
         chosen: Chosen = self._planner.choose_for(job.spec, self.allowed, self._layouts, ranks)
         return chosen
 

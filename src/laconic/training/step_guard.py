@@ -34,8 +34,7 @@ class StepGuard:
         Returns:
             Whether it was taken. If not, parameters and state are as before.
         """
-        lr = max(float(group.get("lr", 0.0)) for group in optimizer.param_groups)
-        if not self._is_watching and largest * max(1.0, lr) <= LARGE:
+        if not self._is_watching and not may_overflow(optimizer, largest):
             take(optimizer)
             return True
         values, state = flat.values(), {key: deepcopy(value) for key, value in optimizer.state.items()}
@@ -48,6 +47,12 @@ class StepGuard:
         optimizer.state.clear()  # others hold this dictionary
         optimizer.state.update(state)
         return False
+
+
+def may_overflow(optimizer: Optimizer, largest: float) -> bool:
+    """Return whether a step along gradients with magnitudes up to `largest` may leave inf; NaN may."""
+    lr = max(float(group.get("lr", 0.0)) for group in optimizer.param_groups)
+    return not largest * max(1.0, lr) <= LARGE
 
 
 def _largest_of(optimizer: Optimizer, flat: FlatParameters) -> float:
