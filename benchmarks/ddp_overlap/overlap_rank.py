@@ -14,10 +14,13 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 import laconic
 import laconic.ddp
+from laconic.algorithms.ec_sgd import ECSGD
+from laconic.compressors import ScaledSign
 
 WIDTH, LAYERS = 1443, 12  # 25.0 million parameters
 ALONE, OPTIMIZER, ATTACHED, PLAIN = "no exchange", "optimizer", "attached", "ddp"
 _WARM_UP = 3
+_EC_SGD_BY_LAYER = ECSGD(compressor=ScaledSign(blocks="layer"), server_compressor=ScaledSign(blocks="layer"))
 STEP, BACKWARD, EXCHANGE, SLICE = "step", "autograd::engine::evaluate_function: ", "laconic::exchange", "laconic::slice"
 """Names in a trace."""
 
@@ -25,16 +28,18 @@ STEP, BACKWARD, EXCHANGE, SLICE = "step", "autograd::engine::evaluate_function: 
 class OverlapRank:
     """One rank, which takes steps of all contenders."""
 
-    def set_up(self, method: str, batch: int, plain: bool, bucket_mb: float) -> int:
+    def set_up(self, method: str, layout: str, batch: int, plain: bool, bucket_mb: float) -> int:
         """Make the contenders. Returns the number of slices of the attached one."""
         self._inputs = torch.randn(batch, WIDTH, generator=torch.Generator().manual_seed(dist.get_rank()))
-        algorithm = laconic.ALGORITHMS[method]()
+        algorithm = laconic.ALGORITHMS[method]() if method != "ec-sgd" else _EC_SGD_BY_LAYER
         self._steps: dict[str, Callable[[], None]] = {}
         net = _net()
         self._steps[ALONE] = self._step_of(net, torch.optim.SGD(net.parameters(), lr=1e-4))
         net = _net()
         inner = torch.optim.SGD(net.parameters(), lr=1e-4)
-        opt = laconic.DistributedOptimizer(inner, algorithm, model=net, check_every=0, timeout_s=TIMEOUT_S, lr="kept")
+        opt = laconic.DistributedOptimizer(
+            inner, algorithm, model=net, layout=layout, check_every=0, timeout_s=TIMEOUT_S, lr="kept"
+        )
         self._steps[OPTIMIZER] = self._step_of(net, opt)
         for name in (ATTACHED, PLAIN) if plain else (ATTACHED,):
             ddp = DistributedDataParallel(
@@ -44,7 +49,7 @@ class OverlapRank:
             )
             self._steps[name] = self._step_of(ddp, torch.optim.SGD(ddp.parameters(), lr=1e-4))
             if name == ATTACHED:
-                self._handle = laconic.ddp.attach(ddp, algorithm, timeout_s=TIMEOUT_S)
+                self._handle = laconic.ddp.attach(ddp, algorithm, layout=layout, check_every=0, timeout_s=TIMEOUT_S)
         return self._handle.n_slices
 
     def _step_of(self, model: nn.Module, opt: Any) -> Callable[[], None]:  # noqa: ANN401 - an optimizer of either kind

@@ -26,13 +26,16 @@ from laconic.bench.measure import quartiles
 from laconic.lab.processes.stopping import Stopped, end_at_once, exit_code, stopped_by_signals, stopped_line
 from laconic.units import bandwidth
 
+METHODS = ["signsgd-mv", "dropsign", "compskip", "ec-sgd", "sgd"]
 _TRACED_STEPS = 6  # of which the last is in the trace
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the bench and return the exit code, which is 0 also if the bench cannot run here."""
     parser = argparse.ArgumentParser(description="Time attached methods beside the optimizer on shaped links.")
-    parser.add_argument("--method", default="signsgd-mv", choices=["signsgd-mv", "dropsign", "compskip", "sgd"])
+    parser.add_argument("--method", default="signsgd-mv", choices=METHODS)
+    parser.add_argument("--layout", default="auto", choices=["auto", "rank0", "sharded", "allgather"])
+    parser.add_argument("--workers", type=int, default=2, help="number of processes")
     parser.add_argument("--bandwidth", type=a_bandwidth, default="1Gbit", help="bandwidth of every link")
     parser.add_argument("--batch", type=int, default=16, help="inputs of a mini-batch")
     parser.add_argument("--turns", type=int, default=15, help="steps of each contender")
@@ -49,12 +52,13 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with (
             stopped_by_signals(end_at_once, unwind_s=UNDO_S),
-            Bed(2) as bed,
+            Bed(asked.workers) as bed,
             ranks_in(bed, OverlapRank) as ranks,
         ):
             slices = ranks.call(
-                "set_up", method=asked.method, batch=asked.batch, plain=asked.plain, bucket_mb=asked.bucket_mb
-            )[0]
+                "set_up", method=asked.method, layout=asked.layout, batch=asked.batch, plain=asked.plain,
+                bucket_mb=asked.bucket_mb,
+            )[0]  # fmt: skip
             bed.shape((8 * bandwidth(asked.bandwidth),) * 2)
             by_rank = ranks.call("measure", turns=asked.turns)
             traced = None if asked.trace is None else ranks.call("trace", steps=_TRACED_STEPS)
@@ -78,7 +82,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _title(slices: int, asked: argparse.Namespace) -> str:
-    return f"{asked.method}, 2 processes at {asked.bandwidth}, mini-batches of {asked.batch}, {slices} slices"
+    layout = "" if asked.layout == "auto" else f" ({asked.layout})"
+    ranks = f"{asked.workers} processes at {asked.bandwidth}"
+    return f"{asked.method}{layout}, {ranks}, mini-batches of {asked.batch}, {slices} slices"
 
 
 def _lines(seconds: dict[str, list[float]], slices: int, asked: argparse.Namespace) -> list[str]:

@@ -1,12 +1,22 @@
 """Tensors gathered into one vector, and a vector scattered into them, in one pass over memory."""
 
 import functools
+import math
 
 import pytest
 import torch
 
 from laconic.kernels import api as kernels
-from laconic.kernels.api import add_into, equals, gather, gather_change, gather_largest, gather_scaled, scatter
+from laconic.kernels.api import (
+    add_into,
+    equals,
+    gather,
+    gather_change,
+    gather_largest,
+    gather_scaled,
+    scatter,
+    scatter_packed_signs,
+)
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.reference import flatten as reference_flatten
 from support.inputs import failing_at, over_inputs
@@ -152,6 +162,21 @@ def test_both_scatter_alike(shapes, dtype, as_sum):
     reference_flatten.scatter(vector, expected, as_sum=as_sum)
     assert torch.equal(_bits(made), _bits(expected))
     assert torch.equal(_bits(made), _bits([vector + 0.0 if as_sum else vector]))
+
+
+@over_inputs(("shapes", "dtype"), KINDS)
+def test_both_write_packed_signs_across_tensors_alike(shapes, dtype):
+    random = torch.Generator().manual_seed(3)
+    d = sum(math.prod(shape) for shape in shapes)
+    packed = torch.randint(0, 256, ((d + 7) // 8,), dtype=torch.uint8, generator=random)
+    factors = torch.rand(len(shapes), dtype=dtype, generator=random).mul_(torch.arange(len(shapes)) % 3).tolist()
+    made, expected = ([torch.full(shape, torch.nan, dtype=dtype) for shape in shapes] for _ in range(2))
+    scatter_packed_signs(packed, factors, made)
+    reference_flatten.scatter_packed_signs(packed, factors, expected)
+    assert torch.equal(_bits(made), _bits(expected))
+    by_hand = torch.tensor([-1.0 if packed[i // 8] >> i % 8 & 1 else 1.0 for i in (0, d - 1)], dtype=dtype)
+    ends = torch.cat([each.view(-1) for each in made])[[0, -1]]
+    assert torch.equal(ends, by_hand * torch.tensor([factors[0], factors[-1]], dtype=dtype))
 
 
 @pytest.mark.slow

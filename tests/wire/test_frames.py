@@ -4,7 +4,7 @@ import re
 import struct
 import zlib
 from importlib.resources import files
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 import torch
@@ -348,3 +348,15 @@ def test_a_short_frame_and_a_control_frame_are_encoded_in_place_as_usual():
     header = Header(role="worker", rank=1, round=2)
     for frame in (Frame(header=header, packet=Dense(values=torch.ones(9))), Frame(header=header, control=Control.SKIP)):
         assert torch.equal(encode_in_place(frame), encode(frame))
+
+
+@settings(deadline=None, max_examples=150)
+@given(packets, st.data())
+def test_a_packet_is_written_across_tensors_as_its_dense_form(packet, data):
+    full = packet.dense()
+    at_blocks = list(accumulate(packet.lengths)) if isinstance(packet, ScaledSigns) else []
+    inner = st.sampled_from(at_blocks) if at_blocks and data.draw(st.booleans()) else st.integers(0, packet.count)
+    edges = sorted({0, packet.count, *data.draw(st.lists(inner, max_size=3))})
+    tensors = [torch.full((stop - start,), torch.nan, dtype=full.dtype) for start, stop in pairwise(edges)]
+    packet.put_across(tensors)
+    assert torch.equal(torch.cat(tensors).view(torch.uint8), full.view(torch.uint8))

@@ -64,7 +64,7 @@ class ECSGD(Algorithm):
         sent = self.compressor.with_residual(corrected, me.memory["residual"], spec=me.spec, key=key, offset=me.offset)
         reply = yield sent
         me.memory["residual"] = sent.unsent_of(corrected) if reply.delivered else corrected  # (3.9)
-        return reply.dense()  # (3.12)
+        return reply.result()  # (3.12)
 
     def serve(self, server: Server, inbox: Inbox) -> Packet:
         sent, server.memory["residual"] = self.server_compressor.answer(  # (3.10), (3.11), a mean over all workers

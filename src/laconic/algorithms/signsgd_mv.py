@@ -80,7 +80,7 @@ class SignSGDMajorityVote(Algorithm):
             sent = zeros_at_random(sent, me.gradient == 0, me.key("zeros"))
         me.memory["momentum"] = me.gradient  # momentum_signs has put the new momentum there
         reply = yield sent
-        return reply.dense()
+        return reply.result()
 
     def serve(self, server: Server, inbox: Inbox) -> Signs:
         made = majority(list(inbox.values()), offset=server.offset, count=server.count, dtype=server.memory.dtype)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from laconic.contract.accept import DENSE, AcceptedBy
 from laconic.contract.bounded_staleness import StalenessBound
-from laconic.contract.messages import Inbox, Reply
+from laconic.contract.messages import Inbox, InParts, Reply
 from laconic.contract.model_spec import ModelSpec
 from laconic.contract.slots import Slot
 from laconic.contract.views import Server, Worker
@@ -29,7 +29,7 @@ PLUGIN = "laconic_plugin_"
 _DENSE = "dense"  # the name of the exchange of dense rounds
 _WARM_UP = "warm-up "  # how the names of exchanges begin in rounds of another warm-up
 
-Result = Tensor | Sparse  # a vector (d,), dense or as a sparse packet
+Result = Tensor | Sparse | InParts  # a vector (d,): dense, as a sparse packet, or in the packets of an answer
 Step = Generator[Packet | None, Reply, Result]
 
 Slices = Literal["exact", "layers", "blocks", "refused"]

@@ -1,6 +1,6 @@
 """What a server and a worker receive in a round: the inbox and the reply. Letters: d parameters, N workers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from laconic.torch_compat import version_of
-from laconic.wire import Dense, Ends, Packet, Signs
+from laconic.wire import Dense, Ends, Packet, Signs, put_across
 
 MadeMean = tuple[Tensor, float] | tuple[Tensor, None, Ends]
 
@@ -151,6 +151,24 @@ class _Sum(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class InParts:
+    """An answer that a worker applies, in packets: whoever applies it writes them to where they go."""
+
+    parts: tuple[Packet, ...]
+    """The servers' answers in order of coordinates, which are those of the full vector."""
+    count: int
+    """Length of the vector (d,) that they make."""
+
+    def dense(self) -> Tensor:
+        """Return the vector (d,)."""
+        return torch.cat([part.dense() for part in self.parts])
+
+    def put_across(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite tensors, one behind the other, of d elements in all."""
+        put_across(self.parts, tensors)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reply:
     """What a worker's generator is resumed with."""
 
@@ -170,12 +188,21 @@ class Reply:
     """Returns the dense form (d,) of a packet, once, if it was made while the packet came."""
     home: tuple[torch.dtype, torch.device] | None = None
     """Type and device of what `empty` makes, where it is known without making one."""
+    stays_in_parts: bool = False
+    """Whether who applies a result can write the packets to where they go."""
 
     @property
     def packet(self) -> Packet:
         """The packet of the single server."""
         (packet,) = self.parts
         return packet
+
+    def result(self) -> Tensor | InParts:
+        """Return the answer as what the worker applies: `dense()`, or the packets that it would be made of."""
+        parts = self.parts
+        if not self.stays_in_parts or sum(part.count for part in parts if part.goes_across) < self.count:
+            return self.dense()
+        return InParts(parts=parts, count=self.count)
 
     def dense(self) -> Tensor:
         """Return the answer as a vector (d,), zero where no server sent anything."""

@@ -33,5 +33,4 @@ class HookCarrier(BackwardCarrier[BucketRounds]):
 
 
 def _slices(ddp: DistributedDataParallel, flat: FlatParameters) -> list[range]:
-    n_bytes = [parameter.nbytes for parameter in flat.parameters]
-    return slices_of(n_bytes, flat.sizes, ddp.bucket_bytes_cap, from_front=ddp.find_unused_parameters)
+    return slices_of(ddp, [parameter.nbytes for parameter in flat.parameters], flat.sizes)

@@ -14,6 +14,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from laconic.contract import InParts
 from laconic.ddp.step_watch import StepWatch
 from laconic.drivers.distributed.sliced_rounds import SlicedProcesses
 from laconic.drivers.transport import Transport
@@ -179,6 +180,11 @@ class SliceRounds:
         assert worker_rank is not None, "every rank works"
         for run, result in zip(self._slices, results, strict=True):
             direction = result.of(worker_rank)
+            if isinstance(direction, InParts):
+                if self._active.all_active:
+                    direction.put_across([now.gradients[place] for place in run])
+                    continue
+                direction = direction.dense()
             assert isinstance(direction, Tensor), "only methods that read changes may return a sparse result"
             if self._active.all_active:
                 scatter(direction, [now.gradients[place] for place in run])

@@ -350,3 +350,12 @@ def scatter(vector: Tensor, tensors: Sequence[Tensor], *, as_sum: bool = False) 
     checks.tensors("scatter", tensors, vector.numel(), written=True)
     fastest("flatten", vector.device).scatter(vector, tensors, as_sum=as_sum)
     increment_version(tensors)
+
+
+def scatter_packed_signs(packed: Tensor, factors: Sequence[float], tensors: Sequence[Tensor]) -> None:
+    """Overwrite tensors, one behind the other, by signs times a factor for each tensor; see `reference/flatten.py`."""
+    checks.number("scatter_packed_signs", "number of factors", len(factors), len(tensors), len(tensors))
+    d = checks.tensors("scatter_packed_signs", tensors, written=True)
+    checks.packed("scatter_packed_signs", "packed", packed, d, tensors[0].device if tensors else None)
+    fastest("flatten", packed.device).scatter_packed_signs(packed, factors, tensors)
+    increment_version(tensors)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
-from laconic.contract import Algorithm, Memory, Reply, Result, Scratch, Step, Worker, by_parameter, read_saved
+from laconic.contract import Algorithm, InParts, Memory, Reply, Result, Scratch, Step, Worker, by_parameter, read_saved
 from laconic.errors import ContractError, NonFiniteError
 from laconic.protocol.abort import Abort
 from laconic.protocol.frame_sizes import as_received, control_sizes, frame_sizes, packet_as_received
@@ -77,11 +77,11 @@ class WorkerSession:
         """The exchanges of this round."""
         self.fits: Callable[[Result, Tensor], bool] | None = None
         """Returns whether a result can be applied to the parameters (d,), where they have a shorter type than (d,)."""
+        self.leaves_answers = False  # whether an answer that is the result may stay in packets, for who applies it
         self._step: Step | None = None
-        self._active = active
+        self._active, self._waits_at_lr_0 = active, job.algorithm.replicas_equal
         self._shape, self._home = torch.Size((job.d,)), (job.dtype, job.device)
         self.take_made: Callable[[Packet], Tensor | None] | None = None  # of the next answer, see `Reply`
-        self._waits_at_lr_0 = job.algorithm.replicas_equal
         self._has_own_formula = type(job.algorithm).paper_bits_of is not Algorithm.paper_bits_of
         self._sparse_results = sparse_results
         self._reader = InputReader(job.algorithm, self.me)
@@ -184,7 +184,7 @@ class WorkerSession:
                 self.result = vector = self.scratch()
                 result.put_into(vector)
             return
-        if not isinstance(result, Tensor) or result.shape != (self.job.d,):
+        if not isinstance(result, InParts) and (not isinstance(result, Tensor) or result.shape != self._shape):
             raise ContractError(
                 f"{self.job.algorithm.name}: work must return a vector of {self.job.d} elements; "
                 f"worker {self.rank} returned {result!r:.80}"
@@ -323,8 +323,7 @@ class WorkerSession:
             if self._has_own_formula:
                 paper_bits = self.job.algorithm.paper_bits_of(direction, packet)
             self.meter.packet(direction, exchange.name, bytes_each_direction, payload_bits, paper_bits, 0)
-        if aborted:
-            self.aborted = max(self.aborted, aborted)
+        self.aborted = max(self.aborted, aborted)
         self._resume((packet,))
 
     def _resume(
@@ -338,6 +337,7 @@ class WorkerSession:
             self._advance(Reply(
                 delivered=delivered, parts=parts, count=count, offset=offset, empty=empty, packets=packets or {},
                 home=self._home, take_made=self.take_made,
+                stays_in_parts=self.leaves_answers and not self.magnitudes.are_large,
             ))  # fmt: skip
 
     def _goes_on(self, answers: Collection[Packet]) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-from laconic.contract import Algorithm, Result
+from laconic.contract import Algorithm, InParts, Result
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import is_number
 from laconic.torch_compat import has_step_hooks, note_step, step_is_replaced
@@ -125,6 +125,7 @@ class LocalSteps:
             active: by parameter, whether it changes; the others are set back to `start`.
         """
         flat = self._flat
+        assert not isinstance(result, InParts), "no driver with local steps leaves an answer in packets"
         if not isinstance(result, Tensor):
             flat.set_sparse_sum(start, result.indices, result.values.dense(), active)
         elif self._algorithm.returns == "parameters":

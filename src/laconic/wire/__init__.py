@@ -48,7 +48,7 @@ from laconic.wire.packets.coming_codes import ComingCodes, ready_until
 from laconic.wire.packets.dense import Dense
 from laconic.wire.packets.fractional import FractionalValues
 from laconic.wire.packets.levels import Levels, pack_levels
-from laconic.wire.packets.packet import Ends, Packet, Size, Sizes
+from laconic.wire.packets.packet import Ends, Packet, Size, Sizes, put_across
 from laconic.wire.packets.positions import Positions
 from laconic.wire.packets.quantized import QuantizedValues
 from laconic.wire.packets.scaled_signs import ScaledSigns
@@ -112,6 +112,7 @@ __all__ = [
     "pack_levels",
     "paper_position_bits",
     "promised_bytes",
+    "put_across",
     "read_payload_info",
     "ready_until",
     "short_bits",

@@ -66,6 +66,8 @@ class SlicedProcesses(Processes):
         if self.node is not None:
             self.node.open_memory(self.job.d, self.job.dtype, self.job.device, everywhere=False)
         self._make_lanes(group, timeout_s)
+        for worker in self.sliced.workers:
+            worker.leaves_answers = self.node is None and self.job.device.type == "cpu"
         self._aborted: dict[int, Abort] = {}  # by slice, of those that have run in this round
 
     def _make_lanes(self, group: dist.ProcessGroup | None, timeout_s: float | None) -> None:

@@ -19,7 +19,8 @@ from laconic.kernels.checked_tensors import CheckedTensors, Spans
 from laconic.kernels.checks import FLOATS, is_plain
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.finite import magnitude_of, patterns_of
-from laconic.kernels.cpu.llvm.vectors import Codegen, intrinsic, types
+from laconic.kernels.cpu.llvm.vectors import ALL, Codegen, Words, intrinsic, peek, put_signs_at, types
+from laconic.kernels.cpu.mask_streams import padded
 from laconic.kernels.reference import flatten as reference_flatten
 from laconic.kernels.reference.finite import max_quotient
 
@@ -111,6 +112,16 @@ def scatter(vector: Tensor, tensors: Sequence[Tensor], *, as_sum: bool = False) 
         reference_flatten.scatter(vector, tensors, as_sum=as_sum)
         return
     _scatter(*spans, vector.numpy(), as_sum)
+
+
+def scatter_packed_signs(packed: Tensor, factors: Sequence[float], tensors: Sequence[Tensor]) -> None:
+    """See `reference.flatten.scatter_packed_signs`."""
+    spans = spans_of(tensors, tensors[0]) if tensors else None
+    if spans is None:
+        reference_flatten.scatter_packed_signs(packed, factors, tensors)
+        return
+    sizes = np.array(factors, np.float32 if tensors[0].dtype is torch.float32 else np.float64)
+    _scatter_packed_signs(*spans, padded(packed, int(spans[1].sum())), sizes)
 
 
 def spans_of(tensors: Sequence[Tensor], vector: Tensor) -> Spans | None:
@@ -284,3 +295,19 @@ def _scatter(addresses: Array, sizes: Array, vector: Array, as_sum: bool) -> Non
             for k in range(part.size):
                 out[k] = part[k]
         at += sizes[i]
+
+
+@kernel
+def _scatter_packed_signs(addresses: Array, sizes: Array, words: Words, factors: Array) -> None:
+    """Write -factor or +factor to each element of tensors, by one bit each of a stream: a set bit means minus."""
+    at, last = 0, np.empty(64, factors.dtype)
+    for i in range(sizes.size):
+        out, factor = carray(pointer_to(addresses[i]), (sizes[i],), factors.dtype), factors[i]
+        full = out.size // 64 * 64
+        for place in range(0, full, 64):
+            put_signs_at(out, place, peek(words, at + place), ALL, factor)
+        rest = out.size - full
+        if rest:
+            put_signs_at(last, 0, peek(words, at + full), ALL, factor)
+            out[full:] = last[:rest]
+        at += out.size

@@ -255,16 +255,12 @@ def copy_bits(words: Words, start: int, count: int, out: Words, at: int) -> int:
 
 
 @kernel
-def shift_bits(packed: Array, low: int, high: int, out: Array) -> None:
-    """Write the bits low .. high - 1 of a stream of bytes to `out`, which has as many bytes as they take."""
-    start, by = low // 8, low % 8
-    n_full = min(out.size, packed.size - start - 1)  # bytes with another one behind them
-    for i in range(n_full):
-        out[i] = (packed[start + i] >> by) | (packed[start + i + 1] << (8 - by))
-    if n_full < out.size:
-        out[n_full] = packed[start + n_full] >> by
-    if (high - low) % 8:
-        out[out.size - 1] &= (1 << (high - low) % 8) - 1
+def shift_bits(words: Words, low: int, n_bits: int, out: Words) -> None:
+    """Write `n_bits` bits of a stream from bit `low` on to `out`, which has as many words as they take."""
+    for i in range((n_bits + 63) // 64):
+        out[i] = peek(words, low + 64 * i)
+    if n_bits % 64:
+        out[n_bits // 64] &= low_bits(n_bits % 64)
 
 
 @kernel

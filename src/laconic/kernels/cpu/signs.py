@@ -111,10 +111,10 @@ def add_signs(
 
 def slice_bits(packed: Tensor, low: int, high: int) -> Tensor:
     """See `reference.signs.slice_bits`."""
-    stream = torch.empty((high - low + 7) // 8, dtype=torch.uint8)
-    if high > low:
-        shift_bits(packed.numpy(), low, high, stream.numpy())
-    return stream
+    start, n_bits = low // 8, high - low
+    words, stream = padded(packed[start : (high + 7) // 8], high - 8 * start), bit_buffer(n_bits)
+    shift_bits(words, low - 8 * start, n_bits, words_of(stream))
+    return trimmed(stream, n_bits)
 
 
 def majority(packed: Sequence[Tensor], count: int) -> Tensor:

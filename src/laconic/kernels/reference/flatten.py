@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from laconic.kernels.reference.finite import absolute_maximum, all_finite, divide
+from laconic.kernels.reference.hashing import unpack_bits
 
 
 def slice_tensors(tensors: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
@@ -158,4 +159,21 @@ def scatter(vector: Tensor, tensors: Sequence[Tensor], *, as_sum: bool = False) 
     for tensor in tensors:
         part = vector[place : place + tensor.numel()].view(tensor.shape)
         tensor.copy_(part + 0.0 if as_sum else part)
+        place += tensor.numel()
+
+
+@torch.no_grad()
+def scatter_packed_signs(packed: Tensor, factors: Sequence[float], tensors: Sequence[Tensor]) -> None:
+    """Overwrite tensors, one behind the other, by signs times a factor for each tensor.
+
+    Args:
+        packed: (ceil(d / 8),) uint8, one bit an element, lowest first; set for minus.
+        factors: One for each tensor.
+        tensors: Tensors of any shapes, d elements in all.
+    """
+    negative, place = unpack_bits(packed, sum(tensor.numel() for tensor in tensors)), 0
+    for tensor, factor in zip(tensors, factors, strict=True):
+        of_tensor = negative[place : place + tensor.numel()].view(tensor.shape)
+        size = torch.full_like(tensor, factor)
+        tensor.copy_(torch.where(of_tensor, -size, size))
         place += tensor.numel()

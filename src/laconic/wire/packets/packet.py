@@ -12,7 +12,7 @@ from torch import Tensor
 
 from laconic.buffer_pool import new_vector
 from laconic.errors import WireError
-from laconic.kernels.api import absolute_maximum, part_of
+from laconic.kernels.api import absolute_maximum, part_of, scatter, slice_tensors
 
 PayloadPart = bytes | Tensor  # tensors are contiguous
 Ends = tuple[Tensor, Tensor]
@@ -124,6 +124,15 @@ class Packet(ABC):
         """Overwrite the `count` elements of a vector from `start` on with the dense form."""
         self.put_into(part_of(full, start, start + self.count))
 
+    @property
+    def goes_across(self) -> bool:
+        """Whether `put_across` takes one pass, without a vector (count,)."""
+        return False
+
+    def put_across(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite tensors of any shapes, one behind the other and of `count` elements in all, with the dense form."""
+        scatter(self.dense(), tensors)
+
     def add_to(self, total: Tensor) -> None:
         """Add the dense form to `total` (count,), in place."""
         total.add_(self.dense().to(total))
@@ -232,3 +241,11 @@ def check_padding(last_byte: int, bits: int) -> None:
     """Raise WireError for set bits after the last bit of a stream."""
     if bits % 8 and last_byte >> (bits % 8):
         raise WireError(f"the padding after bit {bits} is not zero")
+
+
+def put_across(packets: Sequence[Packet], tensors: Sequence[Tensor]) -> None:
+    """Overwrite tensors of any shapes, one behind the other, with the dense forms of packets that lie so too."""
+    start = 0
+    for packet in packets:
+        packet.put_across(slice_tensors(tensors, start, start + packet.count))
+        start += packet.count

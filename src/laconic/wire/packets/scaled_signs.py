@@ -1,6 +1,7 @@
 """One bit for every coordinate and one scale for every block. FORMAT.md, section 3.3."""
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Self
@@ -17,6 +18,7 @@ from laconic.kernels.api import (
     note_place,
     part_of,
     put_scaled_signs,
+    scatter_packed_signs,
 )
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.blocks import (
@@ -33,6 +35,7 @@ from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check
 from laconic.wire.packets.signs import bits_between, flipped
 
 _FIELDS = struct.Struct("<II")
+_MAX_ACROSS = 1 << 10  # more blocks are hardly those of tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,29 @@ class ScaledSigns(Packet):
             put_scaled_signs(self.packed, self.scales, self.lengths, out)
         else:
             put_scaled_signs(*self._on(out.device), self.lengths, out)
+
+    @property
+    def goes_across(self) -> bool:
+        return self.packed.is_cpu and self.scales.is_cpu and self.lengths.n_blocks <= _MAX_ACROSS
+
+    def put_across(self, tensors: Sequence[Tensor]) -> None:
+        factors = self._factors_of([tensor.numel() for tensor in tensors]) if self.goes_across else None
+        if factors is None:
+            super().put_across(tensors)
+        else:
+            scatter_packed_signs(self.packed, factors, tensors)
+
+    def _factors_of(self, sizes: Sequence[int]) -> list[float] | None:
+        """Return the scale of each tensor of these sizes; None if one has several."""
+        factors, scales, lengths, left = [], iter(self.scales.tolist()), iter(self.lengths), 0
+        for size in sizes:
+            if size and not left:
+                left, scale = next(lengths), next(scales)
+            if size > left:
+                return None
+            factors.append(scale if size else 0.0)
+            left -= size
+        return factors
 
     def add_to(self, total: Tensor) -> None:
         add_scaled_signs(*self._on(total.device), self.lengths, total)

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from laconic.errors import WireError
 from laconic.kernels.api import ALL_SELECTED as ALL_SELECTED
-from laconic.kernels.api import add_signs, count_ones, count_selected, part_of, put_signs, selected_bits, slice_bits
+from laconic.kernels.api import (
+    add_signs,
+    count_ones,
+    count_selected,
+    part_of,
+    put_signs,
+    scatter_packed_signs,
+    selected_bits,
+    slice_bits,
+)
 from laconic.kernels.api import keep_mask as mask_of
 from laconic.wire.packets.packet import Packet, PayloadPart, Sizes, check_length, check_padding, check_range
 
@@ -83,6 +92,16 @@ class Signs(Packet):
             put_signs(self.packed, self.offset, self.key, self.threshold, out, self.sampled)
             return
         put_signs(self.packed.to(out.device), self.offset, self.key, self.threshold, out, self._sampled_on(out.device))
+
+    @property
+    def goes_across(self) -> bool:
+        return self.threshold == ALL_SELECTED and self.packed.is_cpu
+
+    def put_across(self, tensors: Sequence[Tensor]) -> None:
+        if self.goes_across:
+            scatter_packed_signs(self.packed, [1.0] * len(tensors), tensors)
+        else:
+            super().put_across(tensors)
 
     def add_to(self, total: Tensor) -> None:
         device = total.device
