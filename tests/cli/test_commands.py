@@ -168,6 +168,10 @@ def test_a_run_repeated_with_one_seed_gives_the_same_numbers(tmp_path):
 MISTAKES = {
     "an unknown algorithm, with near misses": (
         ("run", "-a", "compskp"), ("--algorithm 'compskp'", "did you mean compskip")),
+    "auto, which ranks choose by": (
+        ("run", "-a", "auto"),
+        ("--algorithm 'auto': a command runs and records one method", "laconic plan", "planning.choose")),
+    "auto beside a method": (("compare", "auto", "sgd"), ("error: 'auto': a command", "DistributedOptimizer")),
     "show of an unknown algorithm": (("show", "drop-sign"), ("'drop-sign'", "did you mean dropsign")),
     "an unknown key, with near misses": (
         ("run", "-a", "compskip", "--set", "keeep=0.2"), ("compskip: unknown key 'keeep'", "did you mean keep")),

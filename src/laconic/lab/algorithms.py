@@ -11,6 +11,13 @@ from laconic.hyperparameters import from_text, hyperparameters_of, near_misses
 if TYPE_CHECKING:
     from laconic.contract import Algorithm
 
+_AUTO = "auto"
+_NO_AUTO = (
+    ": a command runs and records one method, and auto chooses between ranks that run. `laconic plan METHOD... "
+    "--bandwidth ...` says which one is fastest on a link; ranks choose by laconic.DistributedOptimizer(inner, "
+    '"auto", model=model), by laconic.ddp.attach(ddp, "auto"), or by laconic.planning.choose(model)'
+)
+
 
 def algorithm_class(name: str, *, option: str = "") -> type[Algorithm]:
     """Return the class of the algorithm of this name.
@@ -20,10 +27,12 @@ def algorithm_class(name: str, *, option: str = "") -> type[Algorithm]:
         option: The option that gave it; empty for an argument without a flag.
 
     Raises:
-        OptionError: No algorithm has this name.
+        OptionError: No algorithm has this name, or it is "auto", which is no method.
     """
     from laconic.contract import ALGORITHMS
 
+    if name == _AUTO:
+        raise OptionError(Named(option, name, quoted=True) if option else repr(name), _NO_AUTO)
     if name not in ALGORITHMS:
         known = sorted(ALGORITHMS)
         words = f"{', '.join(known)}{near_misses(name, known)}"
