@@ -49,6 +49,21 @@ def test_compiled_code_corrects_as_the_reference_does_and_chooses_of_the_result(
             assert torch.equal(given.nan_to_num(nan=5.0), expected.nan_to_num(nan=5.0)), name
 
 
+@over_inputs("dtype", [torch.float32, torch.float64])
+@over_inputs("decay", [1.0, 0.95, 0.0])
+def test_chunks_of_tensors_are_those_of_the_vector_that_is_gathered_first(decay, dtype):
+    residual = torch.randn(9000, generator=torch.Generator().manual_seed(3), dtype=dtype)
+    sizes, factors = [5000, 0, 1, 3000, 999], [0.5, 1.0, 2.0, -1.0, 3.0]
+    for name, vector in vectors(9000, dtype).items():
+        for chunks in ((4096, 64, 9), (500, 500, 500), (33, 1, 1)):
+            corrected, expected = torch.empty(9000, dtype=dtype), torch.empty(9000, dtype=dtype)
+            given = (vector.split(sizes), factors)
+            is_finite, found = kernels.gather_top_k_by_chunk(*given, corrected, residual, *chunks, decay=decay)
+            assert kernels.gather_scaled(*given, expected) is is_finite, name
+            assert torch.equal(found, kernels.correct_top_k_by_chunk(expected, residual, *chunks, decay=decay)), name
+            assert torch.equal(corrected.nan_to_num(nan=5.0), expected.nan_to_num(nan=5.0)), name
+
+
 def test_the_reference_chooses_chunk_by_chunk_what_the_exact_top_k_does():
     for vector in vectors(777, torch.float32).values():
         chunks = [*[(64, 3)] * 12, (9, 2)]

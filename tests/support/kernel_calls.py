@@ -118,6 +118,8 @@ def _calls() -> list[Call]:
     add("top_k", "top_k", vector=_floats, k=30)
     add("top_k_by_chunk", "chunks", vector=_floats, size=100, k=7, last_k=3)
     add("correct_top_k_by_chunk", "chunks", vector=_floats, residual=_floats, size=100, k=7, last_k=3, divisor=3)
+    add("gather_top_k_by_chunk", "chunks", tensors=_tensors, factors=(1.0, 2.0, 3.0, 4.0, 5.0), out=_floats,
+        residual=_floats, size=100, k=7, last_k=3, decay=0.5)  # fmt: skip
     add("ascending", "position_streams", positions=_indices, count=D)
     add("put_numbers", "position_streams", numbers=_indices, width=9)
     add("take_numbers", "position_streams", k=67, width=9,

@@ -208,6 +208,14 @@ def test_one_coordinate_of_one_is_within_the_bound():
         assert len(bytes_of(change)) - HEADER_BYTES <= 16 + 64
 
 
+def test_sums_that_cancel_are_left_out():
+    indices = torch.tensor([0, 2, 5])
+    some = Sparse.of_sums(indices, torch.tensor([1.0, 0.0, -2.0]), 9, offset=3)
+    assert (some.indices.tolist(), some.values.dense().tolist(), some.offset) == ([0, 5], [1.0, -2.0], 3)
+    assert Sparse.of_sums(indices, torch.ones(3), 9).indices.tolist() == [0, 2, 5]
+    assert Sparse.of_sums(indices, torch.zeros(3), 9).indices.numel() == 0
+
+
 def test_values_that_are_not_those_of_the_indices_are_the_callers_mistake():
     with pytest.raises(ValueError, match=r"3 indices need values of coordinates 0 \.\. 2, not 0 \.\. 1"):
         Sparse(indices=INDICES, values=Dense(values=torch.ones(2)), count=16)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, cast
 
-from laconic.compressors import Selection, dense, fractional
+from laconic.compressors import Selection, fractional
 from laconic.contract import Algorithm, Exchange, Inbox, ModelSpec, Rule, Server, Slices, Slot, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import union_sum
@@ -57,10 +57,7 @@ class SparseLoCo(Selection, Algorithm):
         return (Exchange(count=spec.d, offset=spec.offset, up=up, down=down),)
 
     def work(self, me: Worker) -> Step:
-        corrected = me.change
-        sent = self.take_with_residual(
-            corrected, me.memory["residual"], decay=self.decay, spec=me.spec, offset=me.offset
-        )
+        corrected, sent = self.take_of_change(me, me.memory["residual"], decay=self.decay)
         if self.bits < 32:
             sent = replace(sent, values=fractional(sent.values.dense(), bits=self.bits))
         reply = yield sent
@@ -74,10 +71,7 @@ class SparseLoCo(Selection, Algorithm):
         union, total = union_sum([packet.indices for packet in packets], values, dtype)
         # By all workers: what was not delivered stays in its worker's residual.
         step = total.div_(inbox.n_workers / self.outer_lr)
-        moves = step != 0
-        return Sparse(
-            indices=union[moves], values=dense(step[moves]), count=server.count, offset=server.offset, code=self.code
-        )
+        return Sparse.of_sums(union, step, server.count, server.offset, self.code)
 
     def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
         k = packet.indices.numel() if isinstance(packet, Sparse) else 0

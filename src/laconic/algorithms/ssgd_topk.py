@@ -189,10 +189,7 @@ class SSGDTopK(Algorithm):
         values = [packet.values.dense().to(dtype) for packet in packets]
         union, total = union_sum([packet.indices for packet in packets], values, dtype)
         mean = total.div_(inbox.n_workers)  # by all workers: what was not delivered stays residual
-        left = mean != 0
-        return Sparse(
-            indices=union[left], values=dense(mean[left]), count=server.count, offset=server.offset, code=self.code
-        )
+        return Sparse.of_sums(union, mean, server.count, server.offset, self.code)
 
     def paper_bits_of(self, direction: Literal["up", "down"], packet: Packet) -> float:
         if not isinstance(packet, Sparse):

@@ -91,9 +91,10 @@ def chosen(
     Raises:
         ValueError: As `n_selected_in` does, for "vector".
     """
-    by_block = n_selected_by_block(vector.numel(), density=density, k=k, blocks=blocks, spec=spec)
-    chunks = _as_chunks(by_block, blocks)
-    return top_k_by_block(vector, by_block) if chunks is None else top_k_by_chunk(vector, *chunks)
+    chunks = chunks_of(vector.numel(), density=density, k=k, blocks=blocks, spec=spec)
+    if chunks is not None:
+        return top_k_by_chunk(vector, *chunks)
+    return top_k_by_block(vector, n_selected_by_block(vector.numel(), density=density, k=k, blocks=blocks, spec=spec))
 
 
 def chosen_with_residual(
@@ -112,16 +113,21 @@ def chosen_with_residual(
         blocks: What is a block.
         spec: The vector's tensors.
     """
-    by_block = n_selected_by_block(vector.numel(), density=density, k=k, blocks=blocks, spec=spec)
-    chunks = _as_chunks(by_block, blocks)
+    chunks = chunks_of(vector.numel(), density=density, k=k, blocks=blocks, spec=spec)
     if chunks is not None:  # in one pass
         return correct_top_k_by_chunk(vector, residual, *chunks, divisor=divisor, decay=decay)
     correct(vector, residual, divisor=divisor, decay=decay)
-    return top_k_by_block(vector, by_block)
+    return chosen(vector, density=density, k=k, blocks=blocks, spec=spec)
 
 
-def _as_chunks(by_block: list[tuple[int, int]], blocks: str) -> tuple[int, int, int] | None:
-    """Return the size, the number of elements to take, and that of the last block, where all others are alike."""
-    if blocks in ("vector", "layer") or len(by_block) == 1:
+def chunks_of(
+    d: int, *, density: float, k: int | None = None, blocks: str = "vector", spec: ModelSpec | None = None
+) -> tuple[int, int, int] | None:
+    """Return what `top_k_by_chunk` takes: the size of blocks that are alike, how many to take of each, and of the last.
+
+    None where blocks differ, or there is one. Arguments as for `n_selected_by_block`.
+    """
+    if blocks in ("vector", "layer"):
         return None
-    return (*by_block[0], by_block[-1][1])
+    by_block = n_selected_by_block(d, density=density, k=k, blocks=blocks, spec=spec)
+    return None if len(by_block) == 1 else (*by_block[0], by_block[-1][1])

@@ -6,10 +6,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from laconic.compressors.compressor import as_values, check_blocks
-from laconic.compressors.largest import chosen, chosen_with_residual, n_selected_by_block
+from laconic.compressors.largest import chosen, chosen_with_residual, chunks_of, n_selected_by_block
 from laconic.contract import DENSE, Accept, ModelSpec, Worker
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import Guesses, gather_scaled, gather_top_k, take_at
+from laconic.kernels.api import Guesses, gather_scaled, gather_top_k, gather_top_k_by_chunk, take_at
 from laconic.wire import POSITION_CODES, Dense, FractionalValues, Sparse
 
 
@@ -85,6 +85,24 @@ class Selection:
         is_finite, indices = gather_top_k(me.gradient_tensors, factors, out, residual, blocks, guesses)
         me.require(is_finite)
         return self._sparse(out, indices, me.offset)
+
+    def take_of_change(self, me: Worker, residual: Tensor, *, decay: float) -> tuple[Tensor, Sparse]:
+        """Return the change plus decay residual (d,), and `take` of it, in one pass where possible.
+
+        Args:
+            me: The worker. A change that is not finite aborts the round.
+            residual: (d,).
+            decay: Factor of the residual.
+        """
+        chunks = chunks_of(me.count, density=self.density, k=self.k, blocks=self.blocks, spec=me.spec)
+        scaled = None if chunks is None else me.read_scaled_change()
+        if scaled is None or chunks is None:
+            corrected = me.change
+            return corrected, self.take_with_residual(corrected, residual, decay=decay, spec=me.spec, offset=me.offset)
+        corrected = me.scratch()
+        is_finite, indices = gather_top_k_by_chunk(*scaled, corrected, residual, *chunks, decay=decay)
+        me.require(is_finite)
+        return corrected, self._sparse(corrected, indices, me.offset)
 
     def take_with_residual(
         self, vector: Tensor, residual: Tensor, *, divisor: int = 1, decay: float = 1.0,

@@ -84,6 +84,9 @@ class Worker(Side):
     read_change_and_largest: Callable[[Tensor, int], tuple[Tensor, Tensor]] = field(
         default=lambda plus, k: (torch.empty(0), torch.empty(0))
     )
+    read_scaled_change: Callable[[], tuple[Sequence[Tensor], Sequence[float]] | None] = field(default=lambda: None)
+    """Returns `change` as consecutive tensors and a factor of each, which counts as reading it and is not checked for
+    inf; None where it has to be read as a vector."""
     read_parameters: Callable[[], Tensor] = field(default=lambda: torch.empty(0))
     read_parameters_from: Callable[[Tensor], tuple[Tensor, float]] = field(default=lambda other: (torch.empty(0), 0.0))
     read_updated: Callable[[], Tensor] = field(default=lambda: torch.empty(0))

@@ -143,6 +143,28 @@ def correct_top_k_by_chunk(
     return made
 
 
+def gather_top_k_by_chunk(
+    tensors: Sequence[Tensor], factors: Sequence[float], out: Tensor, residual: Tensor, size: int, k: int, last_k: int,
+    *, decay: float = 1.0,
+) -> tuple[bool, Tensor]:  # fmt: skip
+    """Write tensors times their factors plus decay residual to `out` (d,), and choose as `top_k_by_chunk` does.
+
+    In one pass; see `reference/chunks.py`.
+    """
+    call = "gather_top_k_by_chunk"
+    if type(tensors) is not CheckedTensors:
+        tensors = CheckedTensors(tensors)
+    checks.output(call, "out", out, checks.FLOATS)
+    checks.number(call, "number of factors", len(factors), len(tensors), len(tensors))
+    checks.vector(call, "residual", residual, (out.dtype,), out.numel(), out.device)
+    checks.tensors(call, tensors, out.numel())
+    _check_chunks(call, out.numel(), size, k, last_k)
+    made: tuple[bool, Tensor] = fastest("chunks", out.device).gather_top_k_by_chunk(
+        tensors, factors, out, residual, size, k, last_k, decay=decay
+    )
+    return made
+
+
 def _check_chunks(call: str, d: int, size: int, k: int, last_k: int) -> None:
     checks.number(call, "length of the vector", d, 1, checks.MAX_COUNT)
     checks.number(call, "size", size, 1, checks.MAX_COUNT)

@@ -56,7 +56,7 @@ class InputReader:
         self._limit, self.exceeds, self._plus = limit, False, None
         me, vector, gradient_at, self._share = self._me, inputs.vector, inputs.gradient_at, None
         me.largest_gradient = me.largest_updated = None
-        me.read_change_and_largest = self._read_change_and_largest
+        me.read_change_and_largest, me.read_scaled_change = self._read_change_and_largest, self._read_scaled_change
         me.read_parameters = partial(self._vector, inputs.parameters)
         me.read_parameters_from = partial(self._vector_and_distance, inputs.parameters)
         if gradient_at is not None:
@@ -185,13 +185,20 @@ class InputReader:
             self._is_finite(change)
         return change
 
+    def _read_scaled_change(self) -> tuple[Sequence[Tensor], Sequence[float]] | None:
+        """See `Worker.read_scaled_change`."""
+        scaled = None if self.unread is None else self.unread.scaled()
+        if scaled is not None:
+            self.unread = None
+        return scaled
+
     def _read_change_and_largest(self, plus: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return the change plus another vector (d,), and the indices (k,) of its largest magnitudes."""
-        me, scaled = self._me, None if self.unread is None else self.unread.scaled()
+        me, scaled = self._me, self._read_scaled_change()
         if scaled is None:
             vector = me.read_change(plus)
             return vector, top_k(vector, k)
-        self.unread, out = None, me.scratch()
+        out = me.scratch()
         guesses = me.guesses.get("largest") or me.guesses.setdefault("largest", Guesses())
         is_finite, largest = gather_top_k(*scaled, out, plus, [(me.count, k)], guesses)
         me.require(is_finite)

@@ -9,18 +9,23 @@ same search among them finds the k-th largest. Nothing is sorted: a range of int
 their order, NaN above infinity.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numba import int32, uint64
+from numba import int32, uint32, uint64
+from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.cpu.compile import inlined, kernel
+from laconic.kernels.cpu.flatten import pointer_to, spans_of
 from laconic.kernels.cpu.llvm.vectors import Words, lowest, population
 from laconic.kernels.cpu.threads import in_chunks
+from laconic.kernels.reference import chunks as reference_chunks
 
+Array = NDArray[Any]
 Keys = NDArray[Any]  # int32 for float32, int64 for float64
 Floats = NDArray[Any]
 Positions = NDArray[np.int64]
@@ -41,10 +46,41 @@ def correct_top_k_by_chunk(
     return _chosen(vector.numpy(), residual.contiguous().numpy(), float(divisor), decay, size, k, last_k)
 
 
+def gather_top_k_by_chunk(
+    tensors: Sequence[Tensor], factors: Sequence[float], out: Tensor, residual: Tensor, size: int, k: int, last_k: int,
+    *, decay: float = 1.0,
+) -> tuple[bool, Tensor]:  # fmt: skip
+    """See `reference.chunks.gather_top_k_by_chunk`."""
+    spans = spans_of(tensors, out)
+    if spans is None:
+        return reference_chunks.gather_top_k_by_chunk(
+            tensors, factors, out, residual, size, k, last_k, decay=decay
+        )  # fmt: skip
+    floats, rest, by = out.numpy(), residual.contiguous().numpy(), np.array(factors)
+    keys, mask = _as_keys(floats)
+    n_chunks = -(-keys.size // size)
+    positions = torch.empty((n_chunks - 1) * k + last_k, dtype=torch.int64)
+    finite: list[bool] = []  # by range
+
+    def run(start: int, stop: int) -> None:
+        finite.append(_gather_chunks(
+            *spans, by, floats, keys, rest, floats.dtype.type(decay), mask, size, k, last_k, positions.numpy(),
+            start, stop,
+        ))  # fmt: skip
+
+    in_chunks(n_chunks, run, keys.size)
+    return all(finite), positions
+
+
+def _as_keys(floats: Floats) -> tuple[Keys, Any]:
+    """Return the same memory as integers, and all bits but the sign."""
+    integer = np.int32 if floats.itemsize == 4 else np.int64
+    return floats.view(integer), integer(np.iinfo(integer).max)
+
+
 def _chosen(floats: Floats, residual: Floats, divisor: float, decay: float, size: int, k: int, last_k: int) -> Tensor:
     """Return the indices of the largest magnitudes of each chunk, (n,); an empty residual is none."""
-    integer = np.int32 if floats.itemsize == 4 else np.int64
-    keys, mask = floats.view(integer), integer(np.iinfo(integer).max)
+    keys, mask = _as_keys(floats)
     n_chunks = -(-keys.size // size)
     positions = torch.empty((n_chunks - 1) * k + last_k, dtype=torch.int64)
     factors = floats.dtype.type(divisor), floats.dtype.type(decay)
@@ -77,24 +113,75 @@ def _chunks(
         stop: Number of the chunk behind the last one.
     """
     n_chunks = (keys.size + size - 1) // size
-    n_words = (min(size, keys.size) + _WORD - 1) // _WORD
-    words, indices = np.empty(n_words, np.uint64), np.empty(n_words * _WORD, np.int64)
-    found, taken = np.empty(n_words * _WORD, keys.dtype), np.empty(n_words * _WORD + 1, np.int64)
-    bound = mask >> 1
+    buffers, bound = _buffers(keys, size), mask >> 1
     for chunk in range(start, stop):
         at, end = chunk * size, min((chunk + 1) * size, keys.size)
-        part = keys[at:end]
         if residual.size:
             _correct(floats[at:end], residual[at:end], factors)
         wanted = k if chunk < n_chunks - 1 else last_k
-        low, high = _bounds(part, mask, wanted, 2 * wanted + _WORD // 2, bound, words)
-        n = _collect(part, mask, words, indices, found)
-        threshold = _exact(found[:n], wanted, low, high)
-        _take(found[:n], indices, threshold, wanted, taken)
-        into = positions[chunk * k : chunk * k + wanted]
-        for i in range(wanted):
-            into[i] = at + taken[i]
-        bound = max(low, keys.dtype.type(0))
+        bound = _choose(keys[at:end], mask, wanted, bound, buffers, at, positions[chunk * k : chunk * k + wanted])
+
+
+@kernel
+def _gather_chunks(
+    addresses: Array, lengths: Array, factors: Array, floats: Floats, keys: Keys, residual: Floats, decay: Any,  # noqa: ANN401
+    mask: Any, size: int, k: int, last_k: int, positions: Positions, start: int, stop: int,  # noqa: ANN401
+) -> bool:  # fmt: skip
+    """Write chunks start .. stop - 1 of tensors times their factors, plus decay residual; choose as `_chunks` does.
+
+    Args:
+        addresses: (tensors,), as `spans_of` finds them.
+        lengths: (tensors,), likewise.
+        factors: (tensors,) float64.
+        decay: The decay of the residual; the other arguments are those of `_chunks`.
+
+    Returns:
+        Whether no product is inf or NaN.
+    """
+    n_chunks, wrong, none, number = (keys.size + size - 1) // size, uint32(0), floats.dtype.type(0), floats.dtype.type
+    buffers, bound = _buffers(keys, size), mask >> 1
+    tensor, begin = 0, start * size
+    for chunk in range(start, stop):
+        at, end = chunk * size, min((chunk + 1) * size, keys.size)
+        written = at
+        while written < end:
+            while begin >= lengths[tensor]:
+                tensor, begin = tensor + 1, begin - lengths[tensor]
+            n = min(end - written, lengths[tensor] - begin)
+            one = carray(pointer_to(addresses[tensor] + uint64(begin * floats.itemsize)), (n,), floats.dtype)
+            part, rest, by = floats[written : written + n], residual[written : written + n], number(factors[tensor])
+            for i in range(n):
+                value = one[i] * by + none
+                wrong |= uint32(value - value != none)
+                part[i] = value + decay * rest[i]
+            written, begin = written + n, begin + n
+        wanted = k if chunk < n_chunks - 1 else last_k
+        bound = _choose(keys[at:end], mask, wanted, bound, buffers, at, positions[chunk * k : chunk * k + wanted])
+    return bool(wrong == uint32(0))
+
+
+@kernel
+def _buffers(keys: Keys, size: int) -> tuple[Words, Positions, Keys, Positions]:
+    """Return what `_choose` needs for chunks of a size: words, indices, magnitudes, and the indices that are taken."""
+    n_words = (min(size, keys.size) + _WORD - 1) // _WORD
+    n = n_words * _WORD
+    return np.empty(n_words, np.uint64), np.empty(n, np.int64), np.empty(n, keys.dtype), np.empty(n + 1, np.int64)
+
+
+@kernel
+def _choose(
+    part: Keys, mask: Any, wanted: int, bound: Any, buffers: tuple[Words, Positions, Keys, Positions], at: int,  # noqa: ANN401
+    into: Positions,
+) -> Any:  # noqa: ANN401  # fmt: skip
+    """Write where the largest magnitudes of a chunk are, counted from `at` before it; return the next one's bound."""
+    words, indices, found, taken = buffers
+    low, high = _bounds(part, mask, wanted, 2 * wanted + _WORD // 2, bound, words)
+    n = _collect(part, mask, words, indices, found)
+    threshold = _exact(found[:n], wanted, low, high)
+    _take(found[:n], indices, threshold, wanted, taken)
+    for i in range(wanted):
+        into[i] = at + taken[i]
+    return max(low, part.dtype.type(0))
 
 
 @kernel

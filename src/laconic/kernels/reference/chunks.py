@@ -1,8 +1,11 @@
 """The largest magnitudes of each chunk of a vector: the reference, in torch."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from laconic.kernels.reference.flatten import gather_scaled
 from laconic.kernels.reference.residuals import correct
 
 
@@ -29,6 +32,29 @@ def correct_top_k_by_chunk(
     """Do what `correct` of `reference/residuals.py` does, and return what `top_k_by_chunk` chooses of the result."""
     correct(vector, residual, divisor=divisor, decay=decay)
     return top_k_by_chunk(vector, size, k, last_k)
+
+
+def gather_top_k_by_chunk(
+    tensors: Sequence[Tensor], factors: Sequence[float], out: Tensor, residual: Tensor, size: int, k: int, last_k: int,
+    *, decay: float = 1.0,
+) -> tuple[bool, Tensor]:  # fmt: skip
+    """Write tensors times their factors plus decay residual, and choose of the result as `top_k_by_chunk` does.
+
+    Args:
+        tensors: Tensors of any shapes, d elements in all.
+        factors: One for each tensor.
+        out: (d,) float32 or float64, overwritten.
+        residual: (d,) of its type.
+        size: As for `top_k_by_chunk`, as `k` and `last_k`.
+        k: How many to take of every chunk but the last one.
+        last_k: How many to take of the last one.
+        decay: Factor of the residual.
+
+    Returns:
+        Whether no product of a tensor and its factor is inf or NaN, and the indices, (n,) int64.
+    """
+    is_finite = gather_scaled(tensors, factors, out)
+    return is_finite, correct_top_k_by_chunk(out, residual, size, k, last_k, decay=decay)
 
 
 def _of_rows(rows: Tensor, k: int) -> Tensor:

@@ -52,6 +52,14 @@ class Sparse(Packet):
                 f"not {values.offset} .. {values.offset + values.count - 1}"
             )
 
+    @classmethod
+    def of_sums(cls, indices: Tensor, sums: Tensor, count: int, offset: int = 0, code: str = "block") -> Self:
+        """Return the packet of dense values (k,) at indices (k,), without those that are zero: sums may cancel."""
+        if int(sums.count_nonzero()) < sums.numel():
+            moves = sums != 0
+            indices, sums = indices[moves], sums[moves]
+        return cls(indices=indices, values=Dense(values=sums), count=count, offset=offset, code=code)
+
     @cached_property
     def stream(self) -> tuple[Tensor, int]:
         """The coded positions: (n,) uint8, and the length in bits."""
