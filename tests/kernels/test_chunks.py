@@ -51,7 +51,7 @@ def test_compiled_code_corrects_as_the_reference_does_and_chooses_of_the_result(
 
 @over_inputs("dtype", [torch.float32, torch.float64])
 @over_inputs("decay", [1.0, 0.95, 0.0])
-def test_chunks_of_tensors_are_those_of_the_vector_that_is_gathered_first(decay, dtype):
+def test_chunks_of_tensors_are_those_of_the_vector_that_they_make(decay, dtype):
     residual = torch.randn(9000, generator=torch.Generator().manual_seed(3), dtype=dtype)
     sizes, factors = [5000, 0, 1, 3000, 999], [0.5, 1.0, 2.0, -1.0, 3.0]
     for name, vector in vectors(9000, dtype).items():

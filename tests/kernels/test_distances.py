@@ -7,6 +7,7 @@ import torch
 
 from laconic.kernels.api import gather_distance, squared_distance
 from laconic.kernels.cpu import distances as cpu_distances
+from laconic.kernels.cpu.flatten import PAST_CACHES_BYTES
 from laconic.kernels.reference import distances as reference_distances
 from support.inputs import over_inputs
 
@@ -50,6 +51,17 @@ def test_how_tensors_split_the_vectors_changes_no_bit():
         tensors, others = one.split(sizes), other.split(other_sizes)
         assert squared_distance(tensors, others) == expected
         assert gather_distance(tensors, other, torch.empty(D)) == expected
+
+
+@over_inputs("start", [0, 3])  # where a line of the caches begins, and elsewhere
+def test_a_long_vector_is_copied_with_the_distance_of_a_short_one(start):
+    random = torch.Generator().manual_seed(1)
+    d = PAST_CACHES_BYTES // 4 + 77
+    one, other, memory = (torch.randn(d + start + 1, generator=random) for _ in range(3))
+    one, other, out, after = one[start:-1], other[start:-1], memory[start:-1], memory[-1].clone()
+    assert gather_distance(one.split([7, 64, 10_000, d - 10_071]), other, out) == squared_distance([one], [other])
+    assert torch.equal(out, one)
+    assert memory[-1] == after
 
 
 @both

@@ -99,8 +99,8 @@ def _calls() -> list[Call]:
     add("take_at", "indexing", vector=_floats, indices=_indices)
     add("add_at", "indexing", vector=_floats, indices=_indices, values=lambda: _floats(67))
     add("clear_at", "indexing", vector=_floats, indices=_indices)
-    add("take_from", "indexing", tensors=_tensors, indices=_indices)
-    add("set_at", "indexing", tensors=_tensors, indices=_indices, values=lambda: _floats(67))
+    add("put_at", "indexing", vector=_floats, indices=_indices, values=lambda: _floats(67))
+    add("step_at", "indexing", tensors=_tensors, indices=_indices, values=lambda: _floats(67), factor=-0.5)
     add("divide", "finite", vector=_floats, n=3)
     add("add_up", "sums", vectors=lambda: [_floats(), _floats(seed=1), _floats(seed=2)], out=_floats, divisor=3)
     add("step_along_mean", "steps", values=_floats, divisor=3, lr=0.1,

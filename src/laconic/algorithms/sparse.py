@@ -39,7 +39,7 @@ from laconic.contract import (
     algorithm,
 )
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import clear_at, union_sum
+from laconic.kernels.api import clear_at, put_at, union_sum
 from laconic.wire import Dense, Packet, Sparse
 
 Parts = tuple[Tensor, Tensor]  # of an upload: positions (k,) int64 and values (k,)
@@ -73,11 +73,17 @@ class SparseUploads(Selection):
         lr = me.lr or 1.0
         if self.answer == "dense":
             return reply.divided(lr)
-        out, parts = me.scratch().zero_(), [cast("Sparse", part) for part in reply.parts]
-        me.support = torch.cat([part.indices + (part.offset - me.offset) for part in parts]) if parts else None
+        out, parts = me.scratch(), [cast("Sparse", part) for part in reply.parts]
+        if sum(part.count for part in parts) < me.count:
+            out.zero_()
+        indices, values = [], []
         for part in parts:
-            values = part.values.dense().to(out) / lr
-            out[part.offset - me.offset :][: part.count].index_copy_(0, part.indices.to(out.device), values)
+            start, there = part.offset - me.offset, part.indices.to(out.device)
+            values += [part.values.dense().to(out) / lr]
+            indices += [there + start]
+            put_at(out[start:][: part.count], there, values[-1])
+        if parts:
+            me.support = torch.cat(indices), torch.cat(values)
         return out
 
 

@@ -99,8 +99,9 @@ class Worker(Side):
         default=lambda parameters: [_no_second_gradient()]
     )
     """Returns the same as tensors of d elements in all, which need not be copied."""
-    support: Tensor | None = None
-    """Set by a method that knows it: indices (k,) int64, ascending, outside which the result of its round is zero."""
+    support: tuple[Tensor, Tensor] | None = None
+    """Set by a method that knows it: indices (k,) int64, ascending, outside which the result of its round is zero, and
+    its elements there, (k,)."""
     arriving: Arriving | ArrivingChanges | None = None
     """What sees the packets of the next exchange while they come; see `see_arriving`."""
     guesses: dict[str, Any] = field(default_factory=dict)

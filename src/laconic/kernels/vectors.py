@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
@@ -27,6 +26,14 @@ def add_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
     checks.vector("add_at", "values", values, (vector.dtype,), indices.numel(), vector.device)
     checks.indices("add_at", "indices", indices, vector.numel())
     fastest("indexing", vector.device).add_at(vector, indices, values)
+
+
+def put_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
+    """Overwrite `vector` (d,) by `values` (k,), of its type, at the indices, and by 0 elsewhere."""
+    checks.output("put_at", "vector", vector, None, None, indices.device, strided=True)
+    checks.vector("put_at", "values", values, (vector.dtype,), indices.numel(), vector.device)
+    checks.indices("put_at", "indices", indices, vector.numel())
+    fastest("indexing", vector.device).put_at(vector, indices, values)
 
 
 def clear_at(vector: Tensor, indices: Tensor) -> None:
@@ -323,24 +330,17 @@ def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None
     increment_version(tensors)
 
 
-def take_from(tensors: Sequence[Tensor], indices: Tensor) -> Tensor:
-    """Return the elements at indices (k,) int64 of the vector that tensors make; see `reference/indexing.py`."""
-    d = checks.tensors("take_from", tensors)
-    checks.indices("take_from", "indices", indices, d)
-    if not indices.numel():
-        return torch.empty(0, dtype=tensors[0].dtype if tensors else None, device=indices.device)
-    made: Tensor = fastest("indexing", indices.device).take_from(tensors, indices)
-    return made
+def step_at(tensors: Sequence[Tensor], indices: Tensor, values: Tensor, *, factor: float) -> None:
+    """Add `factor` times `values` (k,) to the vector that tensors make, at indices (k,) int64.
 
-
-def set_at(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
-    """Set the elements at indices (k,) int64 of the vector that tensors make to `values` (k,)."""
-    d = checks.tensors("set_at", tensors, written=True)
-    checks.vector("set_at", "values", values, checks.ALL_FLOATS, indices.numel(), indices.device)
-    checks.indices("set_at", "indices", indices, d)
+    To the bits of a step of torch's SGD; see `reference/indexing.py`.
+    """
+    d = checks.tensors("step_at", tensors, written=True)
+    checks.vector("step_at", "values", values, checks.ALL_FLOATS, indices.numel(), indices.device)
+    checks.indices("step_at", "indices", indices, d)
     if not indices.numel():
         return
-    fastest("indexing", values.device).set_at(tensors, indices, values)
+    fastest("indexing", values.device).step_at(tensors, indices, values, factor=factor)
     increment_version(tensors)
 
 

@@ -211,7 +211,7 @@ def end_round(rank: RankSessions, aborted: Abort, phase: Callable[[str], object]
     """Commit what the round wrote to the memories, or drop it if the round is aborted."""
     job, worker = rank.job, rank.worker
     results: dict[int, Result] = {}
-    supports: dict[int, Tensor] = {}
+    supports: dict[int, tuple[Tensor, Tensor]] = {}
     if worker is not None:
         result = worker.result
         for server in rank.servers:

@@ -20,8 +20,8 @@ class RoundResult:
     results: Mapping[int, Result]
     """By the ranks of this process's workers. Empty if the round was aborted or this process only serves."""
 
-    supports: Mapping[int, Tensor] = field(default_factory=dict)
-    """By rank, indices (k,) outside which a dense result is zero, where the method knows them."""
+    supports: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """By rank, where they are known: indices (k,) outside which a dense result is zero, and its elements there."""
 
     def of(self, rank: int) -> Result:
         """Return what worker `rank` applies. Raises KeyError if it has no result."""

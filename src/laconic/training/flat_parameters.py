@@ -19,9 +19,7 @@ from laconic.kernels.api import (
     equals,
     gather,
     scatter,
-    set_at,
-    take_at,
-    take_from,
+    step_at,
 )
 from laconic.protocol.round_inputs import SharedVector
 from laconic.torch_compat import add_to_each
@@ -198,13 +196,12 @@ class FlatParameters:
         else:
             self.set_active_values((view + 0.0 for view in self.views(start)), start, active)
 
-    def descend_at(self, indices: Tensor, direction: Tensor, lr: float) -> None:
-        """Take a step of plain SGD along `direction` (d,), which is zero but at `indices` (k,).
+    def descend_at(self, indices: Tensor, values: Tensor, lr: float) -> None:
+        """Take a step of plain SGD along a direction (d,) that is `values` (k,) at the indices, and zero elsewhere.
 
         The bits are those of torch's SGD, since this adds by the same operation.
         """
-        values = take_from(self._checked, indices)
-        set_at(self._checked, indices, values.add_(take_at(direction, indices), alpha=-lr))
+        step_at(self._checked, indices, values, factor=-lr)
 
     def descend(self, lr: float) -> None:
         """Take a step of plain SGD along the gradients, which all parameters have, by the operation of torch's SGD."""

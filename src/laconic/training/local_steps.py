@@ -74,12 +74,11 @@ class LocalSteps:
             return self._flat.has_own_dtype
         return self.owns_model and self._flat.are_plain and not any(map(is_fused, self._inner.param_groups))
 
-    def descend(self, support: Tensor | None, direction: Tensor, active: Sequence[bool]) -> bool:
-        """Take the inner optimizer's step along a direction, to the bits of torch's SGD, without its many calls.
+    def descend(self, support: tuple[Tensor, Tensor] | None, active: Sequence[bool]) -> bool:
+        """Take the inner optimizer's step along the gradients, to the bits of torch's SGD, without its many calls.
 
         Args:
-            support: indices (k,) outside which the direction is zero; None if they are not known.
-            direction: (d,), which the parameters have as their gradients.
+            support: indices (k,) outside which the gradients are zero, and their elements there; None if not known.
             active: by parameter, whether it takes part.
 
         Returns:
@@ -94,7 +93,7 @@ class LocalSteps:
         if lrs[1:] and len(set(lrs)) > 1:
             return False
         if support is not None:
-            self._flat.descend_at(support, direction, lrs[0])
+            self._flat.descend_at(*support, lrs[0])
         else:
             self._flat.descend(lrs[0])
         note_step(inner)

@@ -229,7 +229,7 @@ class TrainingStep:
                 if self._clipping is not None:
                     self._clipping.clip(self._flat.parameters)
                 support = None if self._clipping is not None else result.supports.get(rank)
-                if not self.local.descend(support, direction, self.active.now):
+                if not self.local.descend(support, self.active.now):
                     self.learning_rates.step(self._inner)
 
     def _step_with_known_change(self) -> None:

@@ -28,6 +28,7 @@ from laconic.drivers.distributed.meeting import Meeting
 from laconic.drivers.distributed.shared_memory import SharedMemory
 from laconic.errors import Named, OptionError
 from laconic.hyperparameters import is_number
+from laconic.kernels.api import take_at
 from laconic.protocol.abort import Abort
 from laconic.protocol.job import Job
 from laconic.protocol.layout import has_dedicated_server
@@ -274,7 +275,8 @@ class Node:
         if kind == _SPARSE:
             packet = Sparse(indices=indices, values=Dense(values=values), count=job.d)
             return RoundResult(aborted=Abort(aborted), results={self.number: packet})
-        return RoundResult(aborted=Abort(aborted), results={self.number: values}, supports={self.number: indices})
+        support = indices, take_at(values, indices)
+        return RoundResult(aborted=Abort(aborted), results={self.number: values}, supports={self.number: support})
 
     def _broadcast(self, tensor: Tensor, round_: int) -> None:
         self.inside.broadcast(tensor, 0, f"for its node's result of round {round_}")
@@ -284,13 +286,13 @@ class Node:
         self.sent += Count(messages=1 if n_bytes else 0, wire_bytes=n_bytes)
 
 
-def _parts_of(found: Result | None, support: Tensor | None) -> tuple[Any, ...]:
+def _parts_of(found: Result | None, support: tuple[Tensor, Tensor] | None) -> tuple[Any, ...]:
     """Return the kind of a result, and the tensors that it consists of: values, and indices if there are any."""
     if found is None:
         return (_NOTHING,)
     if isinstance(found, Sparse):
         return _SPARSE, found.values.dense(), found.indices
-    return (_DENSE, found) if support is None else (_SUPPORTED, found, support)
+    return (_DENSE, found) if support is None else (_SUPPORTED, found, support[0])
 
 
 def _added(total: Tensor, vectors: Sequence[Tensor]) -> Tensor:

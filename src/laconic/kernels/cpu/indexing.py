@@ -13,11 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.cpu.compile import kernel
-from laconic.kernels.cpu.flatten import pointer_to, spans_of
+from laconic.kernels.cpu.flatten import is_long, pointer_to, spans_of
+from laconic.kernels.cpu.llvm.stores import LINE, store_lines
+from laconic.kernels.cpu.llvm.vectors import full_blocks
+from laconic.kernels.cpu.steps import rounds_as_torch
+from laconic.kernels.cpu.sums import fused
 from laconic.kernels.reference import indexing as reference_indexing
 
 Array = NDArray[Any]
 Numbers = NDArray[np.int64]
+
+_TILE = 1 << 12  # elements
 
 
 def take_at(vector: Tensor, indices: Tensor) -> Tensor:
@@ -37,6 +43,14 @@ def add_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
     _add(vector.detach().numpy(), indices.contiguous().numpy(), values.detach().contiguous().numpy())
 
 
+def put_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
+    """See `reference.indexing.put_at`."""
+    if not _is_supported(vector) or values.dtype != vector.dtype:
+        reference_indexing.put_at(vector, indices, values)
+        return
+    _put(vector.numpy(), indices.contiguous().numpy(), values.detach().contiguous().numpy(), is_long(vector))
+
+
 def clear_at(vector: Tensor, indices: Tensor) -> None:
     """See `reference.indexing.clear_at`."""
     if not _is_supported(vector):
@@ -45,23 +59,13 @@ def clear_at(vector: Tensor, indices: Tensor) -> None:
     _clear(vector.detach().numpy(), indices.contiguous().numpy())
 
 
-def take_from(tensors: Sequence[Tensor], indices: Tensor) -> Tensor:
-    """See `reference.indexing.take_from`."""
-    taken = torch.empty(indices.numel(), dtype=tensors[0].dtype)
-    spans = spans_of(tensors, taken)
-    if spans is None:
-        return reference_indexing.take_from(tensors, indices)
-    _take_from(*spans, indices.contiguous().numpy(), taken.numpy())
-    return taken
-
-
-def set_at(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
-    """See `reference.indexing.set_at`."""
+def step_at(tensors: Sequence[Tensor], indices: Tensor, values: Tensor, *, factor: float) -> None:
+    """See `reference.indexing.step_at`."""
     spans = spans_of(tensors, values)
-    if spans is None:
-        reference_indexing.set_at(tensors, indices, values)
+    if spans is None or not rounds_as_torch(values.dtype):
+        reference_indexing.step_at(tensors, indices, values, factor=factor)
         return
-    _set_at(*spans, indices.contiguous().numpy(), values.numpy())
+    _step_at(*spans, indices.contiguous().numpy(), values.numpy(), factor)
 
 
 def _is_supported(vector: Tensor) -> bool:
@@ -82,6 +86,31 @@ def _add(vector: Array, indices: Numbers, values: Array) -> None:
 
 
 @kernel
+def _put(vector: Array, indices: Numbers, values: Array, past: bool) -> None:
+    """Write zeros, and the values at ascending indices: by tiles, which are made in the first-level cache."""
+    tile, n = np.zeros(_TILE, vector.dtype), 0
+    start, stop = full_blocks(vector, True) if past else (0, 0)
+    for at in range(start):
+        vector[at] = 0
+    for at in range(start, stop, _TILE):
+        end = min(at + _TILE, stop)
+        while n < indices.size and indices[n] < at:
+            vector[np.uint64(indices[n])] = values[n]
+            n += 1
+        begin = n
+        while n < indices.size and indices[n] < end:
+            tile[np.uint64(indices[n] - at)] = values[n]
+            n += 1
+        store_lines(vector.ctypes.data + at * vector.itemsize, tile.ctypes.data, (end - at) * vector.itemsize // LINE)
+        for k in range(begin, n):
+            tile[np.uint64(indices[k] - at)] = 0
+    for at in range(stop, vector.size):
+        vector[at] = 0
+    for k in range(n, indices.size):
+        vector[np.uint64(indices[k])] = values[k]
+
+
+@kernel
 def _clear(vector: Array, indices: Numbers) -> None:
     none = vector.dtype.type(0)
     for i in range(indices.size):
@@ -89,26 +118,14 @@ def _clear(vector: Array, indices: Numbers) -> None:
 
 
 @kernel
-def _take_from(addresses: Array, sizes: Array, indices: Numbers, taken: Array) -> None:
-    """Write the elements of tensors at ascending indices of the vector that they make."""
-    number, start, stop = 0, 0, sizes[0]
-    tensor = carray(pointer_to(addresses[0]), (sizes[0],), taken.dtype)
-    for i in range(indices.size):
-        while indices[i] >= stop:
-            number += 1
-            start, stop = stop, stop + sizes[number]
-            tensor = carray(pointer_to(addresses[number]), (sizes[number],), taken.dtype)
-        taken[i] = tensor[np.uint64(indices[i] - start)]
-
-
-@kernel
-def _set_at(addresses: Array, sizes: Array, indices: Numbers, values: Array) -> None:
-    """Overwrite the elements of tensors at ascending indices of the vector that they make."""
-    number, start, stop = 0, 0, sizes[0]
+def _step_at(addresses: Array, sizes: Array, indices: Numbers, values: Array, factor: float) -> None:
+    """Add a factor times the values to the elements of tensors at ascending indices of the vector that they make."""
+    number, start, stop, by = 0, 0, sizes[0], values.dtype.type(factor)
     tensor = carray(pointer_to(addresses[0]), (sizes[0],), values.dtype)
     for i in range(indices.size):
         while indices[i] >= stop:
             number += 1
             start, stop = stop, stop + sizes[number]
             tensor = carray(pointer_to(addresses[number]), (sizes[number],), values.dtype)
-        tensor[np.uint64(indices[i] - start)] = values[i]
+        at = np.uint64(indices[i] - start)
+        tensor[at] = fused(values[i], by, tensor[at])

@@ -28,7 +28,7 @@ _BLOCK = 1 << 12  # elements that are looked at together, in the first-level cac
 
 def step_along_mean(values: Tensor, vectors: Sequence[Tensor], *, divisor: int, lr: float) -> None:
     """See `reference.steps.step_along_mean`."""
-    if not are_contiguous_floats([*vectors, values], values.dtype) or not _rounds_as_torch(values.dtype):
+    if not are_contiguous_floats([*vectors, values], values.dtype) or not rounds_as_torch(values.dtype):
         reference_steps.step_along_mean(values, vectors, divisor=divisor, lr=lr)
         return
     addresses = np.array([vector.data_ptr() for vector in vectors], np.uint64)
@@ -41,7 +41,7 @@ def gather_step(
     """See `reference.steps.gather_step`."""
     spans, more = spans_of(tensors, out), spans_of(gradients, out)
     is_plain = spans is not None and more is not None and np.array_equal(spans[1], more[1])
-    if spans is None or more is None or not is_plain or not _rounds_as_torch(out.dtype):
+    if spans is None or more is None or not is_plain or not rounds_as_torch(out.dtype):
         return reference_steps.gather_step(tensors, gradients, factors, out, adds=adds)
     found = _gather_step(*spans, more[0], np.array(factors), out.numpy(), *patterns_of(out), adds)
     return magnitude_of(found, out.dtype)
@@ -52,7 +52,7 @@ def gather_mean_step(
 ) -> float:
     """See `reference.steps.gather_mean_step`."""
     spans = spans_of(tensors, out)
-    if spans is None or not are_contiguous_floats(vectors, out.dtype) or not _rounds_as_torch(out.dtype):
+    if spans is None or not are_contiguous_floats(vectors, out.dtype) or not rounds_as_torch(out.dtype):
         return reference_steps.gather_mean_step(tensors, factors, vectors, out, divisor=divisor)
     addresses = np.array([vector.data_ptr() for vector in vectors], np.uint64)
     found = _gather_mean_step(*spans, np.array(factors), addresses, out.numpy(), *patterns_of(out), float(divisor))
@@ -81,7 +81,7 @@ def step_difference(
 
 
 @functools.cache
-def _rounds_as_torch(dtype: torch.dtype) -> bool:
+def rounds_as_torch(dtype: torch.dtype) -> bool:
     """Return whether torch adds a multiple of a vector as `fused` does: not on processors without that instruction."""
     random = torch.Generator().manual_seed(0)
     values, vector = (torch.randn(67, generator=random, dtype=dtype) for _ in range(2))  # with a rest, however wide

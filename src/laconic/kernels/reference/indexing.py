@@ -16,25 +16,25 @@ def add_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
     vector.index_add_(0, indices, values)
 
 
+def put_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
+    """Overwrite `vector` (d,) by `values` (k,), of its type, at the indices, and by 0 elsewhere."""
+    vector.zero_().index_copy_(0, indices, values)
+
+
 def clear_at(vector: Tensor, indices: Tensor) -> None:
     """Set `vector` (d,) to 0 at the indices."""
     vector.index_fill_(0, indices, 0)
 
 
 @torch.no_grad()
-def take_from(tensors: Sequence[Tensor], indices: Tensor) -> Tensor:
-    """Return the elements of the vector that tensors of one type make, at the indices: (k,)."""
-    if not indices.numel():  # of no tensors too
-        return torch.empty(0, dtype=tensors[0].dtype if tensors else torch.float32, device=indices.device)
-    return torch.cat([tensor.reshape(-1) for tensor in tensors]).index_select(0, indices)
-
-
-@torch.no_grad()
-def set_at(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:
-    """Set elements of the vector that tensors make to `values` (k,), at the indices."""
-    start, indices = 0, indices.contiguous()
+def step_at(tensors: Sequence[Tensor], indices: Tensor, values: Tensor, *, factor: float) -> None:
+    """Add `factor` times `values` (k,) to the vector that tensors make, at the indices, as a step of torch's SGD."""
+    start, taken = 0, indices.contiguous()
     for tensor in tensors:
-        low, high = torch.searchsorted(indices, torch.tensor([start, start + tensor.numel()], device=indices.device))
-        flat = tensor.reshape(-1).index_copy(0, indices[low:high] - start, values[low:high].to(tensor))
-        tensor.copy_(flat.view(tensor.shape))
-        start += tensor.numel()
+        stop = start + tensor.numel()
+        low, high = torch.searchsorted(taken, torch.tensor([start, stop], device=taken.device))
+        here = taken[low:high]
+        flat = tensor.reshape(-1).clone()
+        moved = flat.index_select(0, here - start).add_(values[low:high].to(flat), alpha=factor)
+        tensor.copy_(flat.index_copy_(0, here - start, moved).view(tensor.shape))
+        start = stop

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from laconic.buffer_pool import BUFFER_POOL
 from laconic.errors import WireError
-from laconic.kernels.api import absolute_maximum, add_up
+from laconic.kernels.api import absolute_maximum, add_up, put_at
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_range, scaled_values
 
@@ -45,7 +45,7 @@ class Dense(Packet):
             out: (count,), overwritten with the vector.
             offset: Number of the first coordinate.
         """
-        out.zero_().index_copy_(0, indices.to(out.device), values.to(out))
+        put_at(out, indices.to(out.device), values.to(out))
         packet = cls(values=out, offset=offset)
         packet.__dict__["absolute_maximum"] = absolute_maximum(values)  # the cached property
         return packet

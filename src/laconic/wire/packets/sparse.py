@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from laconic.errors import WireError
-from laconic.kernels.api import add_at
+from laconic.kernels.api import add_at, put_at
 from laconic.wire.coding.positions import block_bits, decode_positions, encode_positions, entropy_bound_bits
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.dense import Dense, dense_bytes
@@ -120,7 +120,7 @@ class Sparse(Packet):
         return full
 
     def put_into(self, out: Tensor) -> None:
-        out.zero_().index_copy_(0, self.indices.to(out.device), self.values.dense().to(out))
+        put_at(out, self.indices.to(out.device), self.values.dense().to(out))
 
     def add_to(self, total: Tensor) -> None:
         add_at(total, self.indices.to(total.device), self.values.dense().to(total))
