@@ -2,7 +2,7 @@
 
 import torch
 
-from laconic.kernels.api import add_at, clear_at, put_at, step_at, take_at
+from laconic.kernels.api import add_at, clear_at, elements_of, put_at, step_at, take_at
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.cpu.flatten import PAST_CACHES_BYTES
 from laconic.kernels.reference import indexing as reference_indexing
@@ -48,6 +48,21 @@ def test_a_strided_vector_is_changed_all_the_same():
     assert take_at(strided, torch.tensor([1, 5])).tolist() == [2, 3]
     clear_at(strided, torch.tensor([5]))
     assert strided.tolist() == [0, 2, 0, 0, 0, 0]
+
+
+@over_inputs("dtype", DTYPES[:2])
+@over_inputs(("d", "k"), [(1, 0), (1, 1), (70, 9), (5000, 499)])
+def test_the_elements_of_a_vector_are_what_was_put_there(d, k, dtype):
+    _, indices, values = _sampled(d, k, dtype)
+    values[::5] = -0.0
+    values[1::5] = 1e-42
+    vector = torch.empty(d, dtype=dtype)
+    put_at(vector, indices, values)
+    for find in (elements_of, reference_indexing.elements_of):
+        found = find(vector, k)
+        assert torch.equal(found[0], indices)
+        assert torch.equal(found[1].view(torch.uint8), values.view(torch.uint8))
+        assert k == 0 or find(vector, k - 1) is None
 
 
 @over_inputs("dtype", DTYPES[:2])  # short floats may round otherwise in another place

@@ -208,6 +208,15 @@ def test_one_coordinate_of_one_is_within_the_bound():
         assert len(bytes_of(change)) - HEADER_BYTES <= 16 + 64
 
 
+def test_a_dense_packet_has_its_elements_where_they_are_few():
+    indices, values = torch.tensor([3, 70]), torch.tensor([2.0, -0.0])
+    made = Dense.of_elements(indices, values, torch.empty(100), 5)
+    for packet in (made, Dense(values=made.values.clone(), offset=5)):
+        assert [part.tolist() for part in packet.elements] == [[3, 70], [2.0, -0.0]]
+    assert Dense(values=torch.ones(100)).elements is None
+    assert Dense(values=made.values.bfloat16()).elements is None
+
+
 def test_sums_that_cancel_are_left_out():
     indices = torch.tensor([0, 2, 5])
     some = Sparse.of_sums(indices, torch.tensor([1.0, 0.0, -2.0]), 9, offset=3)

@@ -42,7 +42,7 @@ from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import clear_at, put_at, union_sum
 from laconic.wire import Dense, Packet, Sparse
 
-Parts = tuple[Tensor, Tensor]  # of an upload: positions (k,) int64 and values (k,)
+Parts = tuple[Tensor, Tensor]  # of a vector: positions (k,) int64 and values (k,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,21 +70,29 @@ class SparseUploads(Selection):
 
     def direction(self, me: Worker, reply: Reply) -> Tensor:
         """Return the answer divided by the learning rate, (d,)."""
-        lr = me.lr or 1.0
-        if self.answer == "dense":
+        lr, parts = me.lr or 1.0, reply.parts
+        found = [_elements_of(part, me.memory.dtype) for part in parts]
+        if not parts or None in found:
             return reply.divided(lr)
-        out, parts = me.scratch(), [cast("Sparse", part) for part in reply.parts]
+        out, indices, values = me.scratch(), [], []
         if sum(part.count for part in parts) < me.count:
             out.zero_()
-        indices, values = [], []
-        for part in parts:
-            start, there = part.offset - me.offset, part.indices.to(out.device)
-            values += [part.values.dense().to(out) / lr]
+        for part, elements in zip(parts, cast("list[Parts]", found), strict=True):
+            start, there = part.offset - me.offset, elements[0].to(out.device)
+            values += [elements[1].to(out) / lr]
             indices += [there + start]
             put_at(out[start:][: part.count], there, values[-1])
-        if parts:
-            me.support = torch.cat(indices), torch.cat(values)
+        me.support = torch.cat(indices), torch.cat(values)
         return out
+
+
+def _elements_of(answer: Packet, dtype: torch.dtype) -> Parts | None:
+    """Return what of an answer is not zero; None of a dense one where that is much, or of another type."""
+    if isinstance(answer, Sparse):
+        return answer.indices, answer.values.dense()
+    if not isinstance(answer, Dense) or answer.values.dtype is not dtype:
+        return None
+    return answer.elements
 
 
 @algorithm("sparse")

@@ -28,6 +28,17 @@ def add_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
     fastest("indexing", vector.device).add_at(vector, indices, values)
 
 
+def elements_of(vector: Tensor, most: int) -> tuple[Tensor, Tensor] | None:
+    """Return where `vector` (d,) is not 0.0, and its elements there: (k,) int64 ascending, and (k,). None for k > most.
+
+    See `reference/indexing.py`.
+    """
+    checks.vector("elements_of", "vector", vector, checks.FLOATS)
+    checks.number("elements_of", "most", most, 0, vector.numel())
+    made: tuple[Tensor, Tensor] | None = fastest("indexing", vector.device).elements_of(vector, most)
+    return made
+
+
 def put_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
     """Overwrite `vector` (d,) by `values` (k,), of its type, at the indices, and by 0 elsewhere."""
     checks.output("put_at", "vector", vector, None, None, indices.device, strided=True)

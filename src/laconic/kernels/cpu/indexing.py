@@ -12,10 +12,10 @@ from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laconic.kernels.cpu.compile import kernel
+from laconic.kernels.cpu.compile import inlined, kernel
 from laconic.kernels.cpu.flatten import is_long, pointer_to, spans_of
 from laconic.kernels.cpu.llvm.stores import LINE, store_lines
-from laconic.kernels.cpu.llvm.vectors import full_blocks
+from laconic.kernels.cpu.llvm.vectors import full_blocks, lowest
 from laconic.kernels.cpu.steps import rounds_as_torch
 from laconic.kernels.cpu.sums import fused
 from laconic.kernels.reference import indexing as reference_indexing
@@ -24,6 +24,7 @@ Array = NDArray[Any]
 Numbers = NDArray[np.int64]
 
 _TILE = 1 << 12  # elements
+_WORD = 64  # elements whose comparisons make one word
 
 
 def take_at(vector: Tensor, indices: Tensor) -> Tensor:
@@ -41,6 +42,16 @@ def add_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
         reference_indexing.add_at(vector, indices, values)
         return
     _add(vector.detach().numpy(), indices.contiguous().numpy(), values.detach().contiguous().numpy())
+
+
+def elements_of(vector: Tensor, most: int) -> tuple[Tensor, Tensor] | None:
+    """See `reference.indexing.elements_of`."""
+    if not vector.is_contiguous():
+        return reference_indexing.elements_of(vector, most)
+    indices, values = torch.empty(most + _WORD, dtype=torch.int64), torch.empty(most + _WORD, dtype=vector.dtype)
+    keys = vector.detach().view(reference_indexing.BITS[vector.dtype]).numpy()
+    n = int(_elements(keys, indices.numpy(), values.view(reference_indexing.BITS[vector.dtype]).numpy()))
+    return None if not 0 <= n <= most else (indices[:n], values[:n])
 
 
 def put_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
@@ -83,6 +94,39 @@ def _take(vector: Array, indices: Numbers, taken: Array) -> None:
 def _add(vector: Array, indices: Numbers, values: Array) -> None:
     for i in range(indices.size):
         vector[np.uint64(indices[i])] += values[i]
+
+
+@inlined
+def _not_zero(keys: Array, at: int) -> Any:  # noqa: ANN401 - numba's own scalar
+    """Return a uint64 whose bit k is keys[at + k] != 0, for 64 elements."""
+    word = np.uint64(0)
+    for k in range(_WORD):
+        word |= np.uint64(keys[at + k] != 0) << np.uint64(k)
+    return word
+
+
+@kernel
+def _elements(keys: Array, indices: Numbers, values: Array) -> int:
+    """Write where keys, the bits of floats, are not 0, and these; return how many, -1 where they are too many."""
+    n, full = 0, keys.size // _WORD * _WORD
+    for at in range(0, full, _WORD):
+        bits = _not_zero(keys, at)
+        if bits and n + _WORD > indices.size:
+            return -1
+        while bits:
+            place = at + lowest(bits)
+            indices[n] = place
+            values[n] = keys[place]
+            n += 1
+            bits &= bits - np.uint64(1)
+    for at in range(full, keys.size):
+        if keys[at] != 0:
+            if n == indices.size:
+                return -1
+            indices[n] = at
+            values[n] = keys[at]
+            n += 1
+    return n
 
 
 @kernel

@@ -67,7 +67,7 @@ def step_difference(
     spans, more = spans_of(tensors, out), spans_of(gradients, out)
     is_plain = spans is not None and more is not None and np.array_equal(spans[1], more[1])
     if (
-        spans is None or more is None or not is_plain or not _rounds_as_torch(out.dtype)
+        spans is None or more is None or not is_plain or not rounds_as_torch(out.dtype)
         or not are_contiguous_floats([published, *copies, out], out.dtype)
     ):  # fmt: skip
         return reference_steps.step_difference(tensors, gradients, factors, published, copies, weights, out)

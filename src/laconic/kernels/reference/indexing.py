@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
+"""Integers as wide as floats."""
+
 
 def take_at(vector: Tensor, indices: Tensor) -> Tensor:
     """Return the elements of `vector` (d,) at the indices: (k,)."""
@@ -14,6 +17,12 @@ def take_at(vector: Tensor, indices: Tensor) -> Tensor:
 def add_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
     """Add `values` (k,), of the vector's type, to `vector` (d,) at the indices, in place."""
     vector.index_add_(0, indices, values)
+
+
+def elements_of(vector: Tensor, most: int) -> tuple[Tensor, Tensor] | None:
+    """Return where `vector` (d,) has other bits than 0.0, and its elements there; None if they are more than `most`."""
+    indices = (vector.view(BITS[vector.dtype]) != 0).nonzero().flatten()
+    return None if indices.numel() > most else (indices, vector.index_select(0, indices))
 
 
 def put_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from laconic.buffer_pool import BUFFER_POOL
 from laconic.errors import WireError
-from laconic.kernels.api import absolute_maximum, add_up, put_at
+from laconic.kernels.api import absolute_maximum, add_up, elements_of, put_at
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_range, scaled_values
 
 _FIELDS = struct.Struct("<II")
+_FEW = 16  # where one value in so many is not zero, it is faster to go through a list of them than through all
 
 
 def dense_bytes(count: int, value_type: torch.dtype) -> int:
@@ -37,7 +38,7 @@ class Dense(Packet):
 
     @classmethod
     def of_elements(cls, indices: Tensor, values: Tensor, out: Tensor, offset: int = 0) -> Self:
-        """Return the packet of a vector that is zero but for some elements, whose maximum is then known.
+        """Return the packet of a vector that is zero but for some elements, which `elements` then has.
 
         Args:
             indices: (k,) int64, each once.
@@ -47,7 +48,7 @@ class Dense(Packet):
         """
         put_at(out, indices.to(out.device), values.to(out))
         packet = cls(values=out, offset=offset)
-        packet.__dict__["absolute_maximum"] = absolute_maximum(values)  # the cached property
+        packet.__dict__.update(absolute_maximum=absolute_maximum(values), elements=(indices, values))  # cached, too
         return packet
 
     @property
@@ -73,6 +74,14 @@ class Dense(Packet):
     @property
     def named_overheads(self) -> dict[str, float]:
         return {"value type": self.payload_bits - self.paper_bits} if self.value_type != torch.float32 else {}
+
+    @cached_property
+    def elements(self) -> tuple[Tensor, Tensor] | None:
+        """Indices (k,) outside which the values are zero, and the values there, where they are few; else None."""
+        values = self.values
+        if not values.is_cpu or values.dtype not in (torch.float32, torch.float64):
+            return None
+        return elements_of(values, values.numel() // _FEW)
 
     @cached_property
     def absolute_maximum(self) -> float:
