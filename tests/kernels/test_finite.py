@@ -56,6 +56,9 @@ def test_one_wrong_value_beside_extremes_is_seen(at, wrong, dtype):
     vector[at] = wrong
     assert not all_finite(vector)
     assert not reference_finite.all_finite(vector)
+    assert not kernels.are_sizes(vector)
+    assert kernels.are_sizes(vector.index_fill(0, torch.tensor([at]), -0.0))
+    assert not kernels.are_sizes(vector.index_fill(0, torch.tensor([at]), -torch.finfo(dtype).tiny / 4))
 
 
 @over_inputs("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laconic.kernels.cpu.compile import kernel
+from laconic.kernels.reference import finite as reference_finite
 from laconic.kernels.reference.finite import max_quotient
 
 
@@ -41,6 +42,11 @@ _PATTERNS: dict[torch.dtype, tuple[Any, Any, Struct, Struct]] = {
     torch.float64: (np.int64, np.int64(np.iinfo(np.int64).max), Struct("=q"), Struct("=d")),
 }
 
+_UNSIGNED: dict[torch.dtype, tuple[Any, Any]] = {  # integers as wide, and the bits of inf
+    torch.float32: (np.uint32, np.uint32(0x7F800000)),
+    torch.float64: (np.uint64, np.uint64(0x7FF0000000000000)),
+}
+
 
 def absolute_maximum(vector: Tensor) -> float:
     """See `reference.finite.absolute_maximum`."""
@@ -67,7 +73,11 @@ def all_finite(vector: Tensor) -> bool:
 
 def are_sizes(scales: Tensor) -> bool:
     """See `reference.finite.are_sizes`."""
-    return bool(_are_sizes(scales.detach().numpy()))
+    values = scales.detach().numpy()
+    kind, infinite = _UNSIGNED[scales.dtype]
+    if _largest_pattern(values.view(kind), ~kind(0)) < infinite:  # a sign is the highest bit
+        return True
+    return reference_finite.are_sizes(scales)  # -0.0 is no wrong size
 
 
 def are_ranges(lows: Tensor, highs: Tensor) -> bool:
@@ -80,7 +90,7 @@ _STREAMS, _STEP = 4, 1024  # read side by side: a processor prefetches each of t
 
 @kernel
 def _largest_pattern(patterns: NDArray[Any], mask: Any) -> Any:  # noqa: ANN401 - an integer of the patterns' type
-    """Return the largest of the bits without their sign: they have the order of magnitudes, NaN behind inf."""
+    """Return the largest of the bits that a mask leaves: without signs they have magnitudes' order, NaN behind inf."""
     found = mask ^ mask  # 0
     quarter = patterns.size // (_STREAMS * _STEP) * _STEP
     for start in range(0, quarter, _STEP):
@@ -110,14 +120,6 @@ def _all_finite(values: NDArray[Any]) -> bool:
     rest = values[_STREAMS * quarter :]
     for i in range(rest.size):
         wrong |= np.uint32(rest[i] - rest[i] != none)
-    return bool(wrong == np.uint32(0))
-
-
-@kernel
-def _are_sizes(scales: NDArray[Any]) -> bool:
-    none, infinite, wrong = scales.dtype.type(0), scales.dtype.type(np.inf), np.uint32(0)
-    for i in range(scales.size):
-        wrong |= np.uint32(0) if (scales[i] >= none) & (scales[i] < infinite) else np.uint32(1)
     return bool(wrong == np.uint32(0))
 
 
