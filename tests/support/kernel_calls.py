@@ -151,6 +151,9 @@ def _calls() -> list[Call]:
     for bits in (3, 8):
         packed = kernels.quantize(torch.randn(D), -torch.ones(4), torch.ones(4), lengths, bits, 0, 1)
         coded = {"packed": lambda p=packed: guarded(p), "lengths": lengths, "bits": bits, **ends}
+        add("put_codes", "late_codes", values=_floats, lows=lambda: guarded(-3 * torch.ones(1)), bits=bits,
+            highs=lambda: guarded(3 * torch.ones(1)), packed=lambda p=packed: guarded(torch.zeros_like(p)),
+            replaces=True, **keyed)  # fmt: skip
         add("quantize", "stochastic_rounding", values=_floats, lengths=lengths, bits=bits, **ends, **keyed)
         add("quantize_tensors", "gathered_codes", tensors=_tensors, lengths=lengths, bits=bits, **ends, **keyed)
         add("dequantize", "stochastic_rounding", **coded)

@@ -134,13 +134,15 @@ class Compressor(ABC):
         return self(vector, spec=spec, key=key, offset=offset)
 
     def of_measured(
-        self, vector: Tensor, ends: Ends | None, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0
-    ) -> Packet:
+        self, vector: Tensor, ends: Ends | None, *, replaces: bool = False, spec: ModelSpec | None = None,
+        key: int = 0, offset: int = 0,
+    ) -> Packet:  # fmt: skip
         """Compress a vector of which more may be known; to the bits of a call.
 
         Args:
-            vector: (d,) float32 or float64.
+            vector: (d,) float32 or float64, which stays as it is until the end of the round: it may be read late.
             ends: its minimum and maximum, (1,) each; None if they are not known.
+            replaces: whether it may be overwritten by the packet's dense form.
             spec: As for a call, as all below.
             key: The key of random draws.
             offset: Number of the vector's first coordinate.
@@ -157,7 +159,7 @@ class Compressor(ABC):
             offset: Number of the vector's first coordinate.
         """
         mean = inbox.mean()
-        return self.of_measured(mean, inbox.ends_of(mean), spec=spec, key=key, offset=offset)
+        return self.of_measured(mean, inbox.ends_of(mean), replaces=True, spec=spec, key=key, offset=offset)
 
     @abstractmethod
     def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:

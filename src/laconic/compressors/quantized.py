@@ -24,7 +24,7 @@ from laconic.kernels.api import (
     ranges,
     ranges_of_tensors,
 )
-from laconic.wire import Ends, Levels, Packet, QuantizedValues
+from laconic.wire import LONG_BYTES, Ends, LateCodes, Levels, Packet, QuantizedValues
 
 _ONE_BIT_BLOCK = (
     16  # in blocks of this size or more, (max - v)(v - min) adds up to more than v^2, also for a residual v
@@ -92,11 +92,16 @@ class Quantized(BlockCompressor):
         return self._packet(packed, ends, lengths, offset)
 
     def of_measured(
-        self, vector: Tensor, ends: Ends | None, *, spec: ModelSpec | None = None, key: int = 0, offset: int = 0
-    ) -> Packet:
+        self, vector: Tensor, ends: Ends | None, *, replaces: bool = False, spec: ModelSpec | None = None,
+        key: int = 0, offset: int = 0,
+    ) -> Packet:  # fmt: skip
         lengths = self.lengths(vector.numel(), spec)
         if ends is None or self.scaling == "l2" or len(lengths) > 1:
             return self(vector, spec=spec, key=key, offset=offset)
+        is_long = vector.is_cpu and vector.dtype is ends[0].dtype and self.bits * vector.numel() >= 8 * LONG_BYTES
+        if is_long and not self.entropy and vector.is_contiguous():
+            codes = LateCodes(vector, ends, self.bits, offset, key, replaces=replaces)
+            return QuantizedValues.late(codes, ends, self.bits, offset)
         return self._rounded(vector, ends, lengths, offset, key)
 
     def accept(self, spec: ModelSpec, stream: str = "compress") -> Accept:

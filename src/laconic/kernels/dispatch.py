@@ -22,6 +22,7 @@ _REFERENCE_ON_GPUS = (
     "chunks",
     "quantized_sums",
     "gathered_codes",
+    "late_codes",
     "distances",
     "steps",
 )  # files without kernels in Triton

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from laconic.kernels import checks
@@ -24,6 +25,23 @@ def quantize(
         values, lows, highs, blocks, bits, offset, key
     )
     return made
+
+
+def put_codes(
+    values: Tensor, lows: Tensor, highs: Tensor, bits: int, offset: int, key: int, packed: Tensor, *, replaces: bool
+) -> None:
+    """Write what `quantize` returns for one block to `packed`, and what codes stand for to `values` if asked to.
+
+    See `reference/late_codes.py`.
+    """
+    checks.number("put_codes", "bits", bits, 1, 8)
+    checks.output("put_codes", "values", values, FLOATS)
+    checks.ends(
+        "put_codes", (lows, highs), checks.blocks("put_codes", [values.numel()]), (values.dtype,), values.device
+    )
+    checks.coordinates("put_codes", offset, values.numel(), key)
+    checks.output("put_codes", "packed", packed, (torch.uint8,), (bits * values.numel() + 7) // 8, values.device)
+    fastest("late_codes", values.device).put_codes(values, lows, highs, bits, offset, key, packed, replaces=replaces)
 
 
 def dequantize(packed: Tensor, lows: Tensor, highs: Tensor, lengths: Sequence[int], bits: int) -> Tensor:

@@ -335,7 +335,7 @@ class _Swapping:
             self.phase("wait")
         own = None
         if worker is not None and server is not None and reply is not None:
-            own = Answer(frame=server.own_answer(reply, worker.scratch), n_bytes=reply.n_bytes)
+            own = Answer(frame=server.own_answer(reply, worker), n_bytes=reply.n_bytes)
         if self.answering is Answering.EVERY_WORKER:
             assert worker is not None, "without a server every rank works"
             assert own is not None

@@ -21,6 +21,7 @@ from laconic.protocol.layout import Shard
 from laconic.protocol.magnitudes import Magnitudes, within
 from laconic.protocol.one_pass import OnePassSteps, made_step
 from laconic.protocol.round_inputs import Active
+from laconic.protocol.worker import WorkerSession
 from laconic.telemetry.votes import VoteCounter
 from laconic.torch_compat import version_of
 from laconic.wire import LONG_BYTES, Dense, Encoded, Frame, Header, Packet, QuantizedValues
@@ -296,9 +297,15 @@ class ServerSession:
         is_borrowed = isinstance(packet, Dense) and storage_of(packet.values) in self._borrowed
         return packet.as_read() if is_borrowed and packet is not None else packet
 
-    def own_answer(self, answer: Frame, scratch: Scratch) -> Frame:
+    def own_answer(self, answer: Frame, worker: WorkerSession) -> Frame:
         """Return an answer as this rank's own worker decodes it. Dense values go over to its scratch, if it may."""
-        packet = answer.packet
+        packet, scratch = answer.packet, worker.scratch
+        worker.take_made = None
+        if type(packet) is QuantizedValues and packet.late_codes is not None:
+            received, late = as_received(answer, self.job.spec.stop), packet.late_codes
+            if late.replaces and packet.count == self.view.count and self.scratch.hand_over(late.values, scratch):
+                worker.take_made = late.take
+            return received
         if type(packet) is not Dense or not packet.values.is_cpu:
             return as_received(answer, self.job.spec.stop)
         values, memory = packet.values, self.view.memory

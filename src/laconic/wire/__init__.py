@@ -47,6 +47,7 @@ from laconic.wire.packets.blocks import blocks_between
 from laconic.wire.packets.coming_codes import ComingCodes, ready_until
 from laconic.wire.packets.dense import Dense
 from laconic.wire.packets.fractional import FractionalValues
+from laconic.wire.packets.late_codes import LateCodes
 from laconic.wire.packets.levels import Levels, pack_levels
 from laconic.wire.packets.packet import Ends, Packet, Size, Sizes, put_across
 from laconic.wire.packets.positions import Positions
@@ -81,6 +82,7 @@ __all__ = [
     "Frame",
     "Header",
     "LandedFrame",
+    "LateCodes",
     "Levels",
     "OutgoingChunks",
     "Packet",

@@ -26,6 +26,7 @@ from laconic.wire.head import (
 from laconic.wire.packets import KINDS
 from laconic.wire.packets.dense import Dense
 from laconic.wire.packets.fractional import MAX_LEVELS
+from laconic.wire.packets.late_codes import LateCodes
 from laconic.wire.packets.levels import Levels
 from laconic.wire.packets.packet import Packet, PayloadPart
 from laconic.wire.packets.quantized import QuantizedValues
@@ -146,6 +147,8 @@ class BorrowedFrame:
     """(n,) uint8, in the memory of the packet."""
     fields: bytes = b""
     """The other bytes before the values."""
+    late: LateCodes | None = None
+    """What makes the values, of which none are there yet; None where all are."""
 
     def numel(self) -> int:
         """Return the number of bytes in all."""
@@ -153,6 +156,8 @@ class BorrowedFrame:
 
     def clone(self) -> Tensor:
         """Return the bytes in memory of their own, (n,) uint8."""
+        if self.late is not None:
+            self.late.all()
         data = BUFFER_POOL.borrow(self.numel())
         at = LEAD_BYTES + len(self.fields)
         if self.fields:
@@ -262,17 +267,21 @@ def encode_in_place(frame: Frame) -> Tensor | BorrowedFrame:
     """Return the frame's bytes with long values or codes left where they are, or the result of `encode`."""
     if frame.packet is None:
         return encode(frame)
-    *before, values = parts = frame.packet.payload()
-    if type(values) is bytes or not values.is_cpu or values.nbytes < LONG_BYTES:  # type: ignore[union-attr]
-        return _encoded(frame, parts)
+    packet, late = frame.packet, None
+    if type(packet) is QuantizedValues and (late := packet.late_codes) is not None:
+        parts = packet.late_payload()
+    else:
+        parts = packet.payload()
+    *before, values = parts
+    may_stay = type(values) is not bytes and values.is_cpu and values.nbytes >= LONG_BYTES  # type: ignore[union-attr]
+    n_fields = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in before) if may_stay else 0
+    if not may_stay or packet.kind not in CHUNKED_KINDS or n_fields > _MAX_FIELDS_BYTES:
+        return _encoded(frame, parts if late is None else packet.payload())
     assert isinstance(values, Tensor), "a part is bytes or a tensor"
-    n_fields = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in before)
-    if frame.packet.kind not in CHUNKED_KINDS or n_fields > _MAX_FIELDS_BYTES:
-        return _encoded(frame, parts)
     fields = b"".join(part if isinstance(part, bytes) else bytes(_byte_view(part).numpy()) for part in before)
     in_bytes, end = _byte_view(values), LEAD_BYTES - HEADER_BYTES
     info = _payload_info(frame, len(fields) + in_bytes.numel())
-    return BorrowedFrame(write_unsealed(frame.header, info) + fields[:end], in_bytes, fields[end:])
+    return BorrowedFrame(write_unsealed(frame.header, info) + fields[:end], in_bytes, fields[end:], late)
 
 
 def _payload_info(frame: Frame, encoded_bytes: int) -> PayloadInfo:

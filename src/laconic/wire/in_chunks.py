@@ -47,9 +47,10 @@ class OutgoingChunks:
         """Take a frame that goes in chunks. Its values must not change until they are sent."""
         if isinstance(data, BorrowedFrame):
             start, self._values, self._fields, self._is_sealed = data.start, data.values, data.fields, False
+            self._late = data.late
         else:
             start, self._values, self._is_sealed = bytes(data[:LEAD_BYTES].numpy()), data[LEAD_BYTES:], True
-            self._fields = b""
+            self._fields, self._late = b"", None
         self._start = start
         self.prefix = torch.frombuffer(bytearray(prefix_of(start)), dtype=torch.uint8)
         """(PREFIX_BYTES,) uint8."""
@@ -70,9 +71,16 @@ class OutgoingChunks:
         if self._fields:
             at = length - len(self._fields)
             fields = torch.frombuffer(bytearray(self._fields), dtype=torch.uint8)
+            self._make(at)
             yield torch.cat([fields, self._values[:at]])
         for begin in range(at, self._values.numel(), length):
+            self._make(begin + length)
             yield self._values[begin : begin + length]
+
+    def _make(self, n_bytes: int) -> None:
+        """Make as many of the values, where they are made late."""
+        if self._late is not None:
+            self._late.make(n_bytes)
 
 
 @final

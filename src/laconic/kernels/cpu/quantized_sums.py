@@ -153,7 +153,7 @@ def _sum_tiles(
         mask: All bits of one but the sign.
         factor: Factor of the sums, of the total's type.
         divisor: Divisor of the sums, of the total's type.
-        start: First element, a multiple of CHUNK. The other arguments are those of `stochastic_rounding._dequantize`.
+        start: First element, a multiple of CHUNK. The other arguments are those of `stochastic_rounding.put_points`.
         stop: Index behind the last element.
     """
     lows, highs, edges, numbers = uncounted(lows), uncounted(highs), uncounted(edges), uncounted(numbers)

@@ -107,7 +107,7 @@ def dequantize_short(
 ) -> None:  # fmt: skip
     """Write the values of codes start .. stop - 1, or add them.
 
-    Arguments as for `stochastic_rounding._dequantize`; `lows` may be empty where all are 0.
+    Arguments as for `stochastic_rounding.put_points`; `lows` may be empty where all are 0.
     """
     of_block, repeated = np.zeros((4, TILE), highs.dtype), np.zeros((4, TILE), highs.dtype)
     made, below = np.empty(TILE, highs.dtype), int32(minus - int32(1)) if minus else int32(-1)

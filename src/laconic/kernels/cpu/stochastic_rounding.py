@@ -191,7 +191,7 @@ def _write(
             dequantize_short(data, lows_, highs_, *settings, code_buffer(bits), out, start, stop, sign)
         else:
             buffer = tile_buffer(total, size)
-            _dequantize(data, lows_, highs_, *settings, code_buffer(bits), buffer, out, start, stop, sign)
+            put_points(data, lows_, highs_, *settings, code_buffer(bits), buffer, out, start, stop, sign)
 
     in_chunks(total.numel(), run)
 
@@ -284,7 +284,7 @@ def quantize_blocks(
 
 
 @kernel
-def _dequantize(
+def put_points(
     packed: Array, lows: Array, highs: Array, size: int, edges: Array, numbers: Array, bits: int, max_code: Any,  # noqa: ANN401
     minus: Any, codes: Array, buffer: Array, total: Array, start: int, stop: int, sign: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip

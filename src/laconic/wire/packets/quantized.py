@@ -5,7 +5,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ from laconic.wire.packets.blocks import (
     values_of,
     write_blocks,
 )
+from laconic.wire.packets.late_codes import LateCodes
 from laconic.wire.packets.packet import Ends, Packet, PayloadPart, check_range, scaled_values
 
 _FIELDS = struct.Struct("<IIBBH")
@@ -68,6 +69,34 @@ class QuantizedValues(Packet):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lengths", BlockLengths.of(self.lengths))
+
+    @classmethod
+    def late(cls, codes: LateCodes, ends: Ends, bits: int, offset: int) -> Self:
+        """Return the packet of one block whose codes are made when `packed` is read first, or when they are sent."""
+        count = codes.values.numel()
+        packet = cls(
+            packed=codes.packed, count=count, lows=ends[0], highs=ends[1], lengths=BlockLengths.uniform(count, count),
+            bits=bits, offset=offset,
+        )  # fmt: skip
+        fields = packet.__dict__
+        del fields["packed"]
+        fields["late_codes"] = codes
+        return packet
+
+    @property
+    def late_codes(self) -> LateCodes | None:
+        """What makes the codes, where they are made late."""
+        return self.__dict__.get("late_codes")
+
+    if not TYPE_CHECKING:  # so that other names are still looked for
+
+        def __getattr__(self, name: str) -> object:
+            """Make `packed`, the only field that a packet may lack. Raises AttributeError for other names."""
+            late = self.__dict__.get("late_codes")
+            if name != "packed" or late is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            self.__dict__["packed"] = late.all()
+            return self.__dict__["packed"]
 
     @cached_property
     def stream(self) -> tuple[Tensor, int]:
@@ -173,8 +202,16 @@ class QuantizedValues(Packet):
         return replace(self, lows=copy_of(self.lows), highs=copy_of(self.highs))  # the sender may overwrite its own
 
     def payload(self) -> list[PayloadPart]:
+        return [*self._before_codes(), self.stream[0]]
+
+    def late_payload(self) -> list[PayloadPart]:
+        """Return the same with codes that are still to be made by `late_codes`."""
+        assert self.late_codes is not None, "as the caller knows"
+        return [*self._before_codes(), self.late_codes.packed]
+
+    def _before_codes(self) -> list[PayloadPart]:
         fields = _FIELDS.pack(self.offset, self.count, self.bits, int(self.entropy), 0) + write_blocks(self.lengths)
-        return [fields, self.lows.contiguous(), self.highs.contiguous(), self.stream[0]]
+        return [fields, self.lows.contiguous(), self.highs.contiguous()]
 
     @classmethod
     def read_ahead(cls, payload: Tensor, dtype: torch.dtype, max_count: int, n_landed: int) -> tuple[Self, int] | None:
