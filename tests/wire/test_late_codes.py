@@ -85,8 +85,8 @@ def test_what_replaces_a_vector_is_taken_once_and_only_when_it_is_complete():
     assert codes.take(as_read) is values
     assert torch.equal(values, expected.dense())
     assert codes.take(as_read) is None
-    _, _, kept = packets_of(8, replaces=False)
-    assert kept.late_codes.take(kept.as_read()) is None, "the vector stays as it is"
+    _, _, unchanged = packets_of(8, replaces=False)
+    assert unchanged.late_codes.take(unchanged.as_read()) is None, "the vector stays as it is"
 
 
 def test_codes_of_a_short_vector_are_made_at_once():
