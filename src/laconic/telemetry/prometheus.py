@@ -84,8 +84,7 @@ class PrometheusEndpoint:
     def count(self, stats: RoundStats) -> None:
         """Count one round."""
         self._of("rounds").inc()
-        if stats.aborted:
-            self._of("aborted_rounds").inc()
+        self._of("aborted_rounds").inc(int(stats.aborted))
         for direction, counts in (("up", stats.up), ("down", stats.down)):
             for exchange, count in counts.items():
                 self._count_one(direction, exchange, count)
