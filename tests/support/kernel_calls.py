@@ -99,7 +99,7 @@ def _calls() -> list[Call]:
     add("take_at", "indexing", vector=_floats, indices=_indices)
     add("add_at", "indexing", vector=_floats, indices=_indices, values=lambda: _floats(67))
     add("clear_at", "indexing", vector=_floats, indices=_indices)
-    add("elements_of", "indexing", vector=_floats, most=D)
+    add("elements_of", "indexing", vector=_floats, limit=D)
     add("put_at", "indexing", vector=_floats, indices=_indices, values=lambda: _floats(67))
     add("step_at", "indexing", tensors=_tensors, indices=_indices, values=lambda: _floats(67), factor=-0.5)
     add("divide", "finite", vector=_floats, n=3)

@@ -28,14 +28,14 @@ def add_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
     fastest("indexing", vector.device).add_at(vector, indices, values)
 
 
-def elements_of(vector: Tensor, most: int) -> tuple[Tensor, Tensor] | None:
-    """Return where `vector` (d,) is not 0.0, and its elements there: (k,) int64 ascending, and (k,). None for k > most.
+def elements_of(vector: Tensor, limit: int) -> tuple[Tensor, Tensor] | None:
+    """Return where `vector` (d,) is not 0.0, and its elements there: (k,) int64, and (k,). None for k > limit.
 
     See `reference/indexing.py`.
     """
     checks.vector("elements_of", "vector", vector, checks.FLOATS)
-    checks.number("elements_of", "most", most, 0, vector.numel())
-    made: tuple[Tensor, Tensor] | None = fastest("indexing", vector.device).elements_of(vector, most)
+    checks.number("elements_of", "limit", limit, 0, vector.numel())
+    made: tuple[Tensor, Tensor] | None = fastest("indexing", vector.device).elements_of(vector, limit)
     return made
 
 

@@ -44,14 +44,14 @@ def add_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
     _add(vector.detach().numpy(), indices.contiguous().numpy(), values.detach().contiguous().numpy())
 
 
-def elements_of(vector: Tensor, most: int) -> tuple[Tensor, Tensor] | None:
+def elements_of(vector: Tensor, limit: int) -> tuple[Tensor, Tensor] | None:
     """See `reference.indexing.elements_of`."""
     if not vector.is_contiguous():
-        return reference_indexing.elements_of(vector, most)
-    indices, values = torch.empty(most + _WORD, dtype=torch.int64), torch.empty(most + _WORD, dtype=vector.dtype)
+        return reference_indexing.elements_of(vector, limit)
+    indices, values = torch.empty(limit + _WORD, dtype=torch.int64), torch.empty(limit + _WORD, dtype=vector.dtype)
     keys = vector.detach().view(reference_indexing.BITS[vector.dtype]).numpy()
     n = int(_elements(keys, indices.numpy(), values.view(reference_indexing.BITS[vector.dtype]).numpy()))
-    return None if not 0 <= n <= most else (indices[:n], values[:n])
+    return None if not 0 <= n <= limit else (indices[:n], values[:n])
 
 
 def put_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:

@@ -19,10 +19,10 @@ def add_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
     vector.index_add_(0, indices, values)
 
 
-def elements_of(vector: Tensor, most: int) -> tuple[Tensor, Tensor] | None:
-    """Return where `vector` (d,) has other bits than 0.0, and its elements there; None if they are more than `most`."""
+def elements_of(vector: Tensor, limit: int) -> tuple[Tensor, Tensor] | None:
+    """Return where `vector` (d,) has other bits than 0.0, and its elements there; None for more than `limit`."""
     indices = (vector.view(BITS[vector.dtype]) != 0).nonzero().flatten()
-    return None if indices.numel() > most else (indices, vector.index_select(0, indices))
+    return None if indices.numel() > limit else (indices, vector.index_select(0, indices))
 
 
 def put_at(vector: Tensor, indices: Tensor, values: Tensor) -> None:
