@@ -1,5 +1,7 @@
 """The mean of dense packets, added up while their chunks land: it counts where it is that of the packets, else not."""
 
+from zlib import crc32
+
 import torch
 
 from laconic.protocol.landing import EachWhileLanding, SumWhileLanding
@@ -96,3 +98,19 @@ def test_frames_that_are_served_one_by_one_have_sums_of_their_own_from_zero():
     again = values[1] + 1
     each.chunk(11, again[:CHUNK], 0)
     assert each.sums[1].mean_of({1: Dense(values=again)}) is None  # the rest has not come
+
+
+def test_what_is_written_in_place_of_the_mean_has_the_checksum_of_all_chunks():
+    own, coming = vectors(2)[0], vectors(2)[1]
+    out = torch.empty(D)
+
+    def write(parts, start, stop):
+        torch.sub(*parts, out=out[start:stop])
+        return float(out[start:stop].abs().max()), crc32(out[start:stop].numpy().tobytes())
+
+    made = SumWhileLanding({0: own}, {11: 1}, out, write=write)
+    for start in range(0, D, CHUNK):
+        made.chunk(11, coming[start : start + CHUNK], start)
+    assert made.mean_of(packets({0: own, 1: coming})) is not None
+    assert made.checksum == crc32((own - coming).numpy().tobytes())
+    assert landed({0: own}, {1: coming}, [(11, 0)]).checksum is None

@@ -113,6 +113,8 @@ def _calls() -> list[Call]:
     add("step_difference", "steps", tensors=_tensors, gradients=_tensors, factors=(1.0, 2.0, 3.0, 4.0, 5.0),
         published=lambda: _floats(seed=1), copies=lambda: [_floats(seed=2), _floats()], weights=(0.25, 0.75),
         out=lambda: _floats(seed=3))  # fmt: skip
+    add("gather_with_checksum", "checksums", tensors=_tensors, out=_floats)
+    add("largest_and_checksum", "checksums", vector=_floats, found=7)
     add("mixed_difference", "sums", updated=_floats, published=lambda: _floats(seed=1),
         copies=lambda: [_floats(seed=2), _floats()], weights=(0.25, 0.75), out=lambda: _floats(seed=3))  # fmt: skip
     add("all_finite", "finite", vector=_floats)

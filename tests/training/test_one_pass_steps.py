@@ -98,7 +98,7 @@ def test_a_step_of_chunks_from_the_user_s_parameters_has_the_same_bits():
         other.take(user.values())
         vectors = gradients(n)
         values, write = one.one_pass.begin()
-        largest = max(write([vector[start:stop] for vector in vectors], start, stop)
+        largest = max(write([vector[start:stop] for vector in vectors], start, stop)[0]
                       for start, stop in ((0, 256), (256, 700), (700, D)))  # fmt: skip
         one.one_pass.end(largest)
         expected = other.descend(sum(vectors[1:], vectors[0] + 0.0) / n)
@@ -122,7 +122,7 @@ def test_a_step_that_does_not_end_leaves_the_model_as_the_user_s_parameters_are(
         use()
         assert torch.equal(values, before)
     values, write = model.one_pass.begin()
-    largest = write([torch.full((D,), math.inf)], 0, D)
+    largest = write([torch.full((D,), math.inf)], 0, D)[0]
     with pytest.raises(NonFiniteError):
         model.one_pass.end(largest)
     model.one_pass.take_back()

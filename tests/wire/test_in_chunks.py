@@ -1,5 +1,7 @@
 """Long frames whose checksum travels last. FORMAT.md, section 1.4."""
 
+from zlib import crc32
+
 import pytest
 import torch
 
@@ -93,6 +95,24 @@ def test_inf_and_nan_in_any_chunk_are_refused():
             arrived = landed(messages_of(encode_in_place(frame_of(values))))
             with pytest.raises(WireError, match="dense: inf or NaN among the values"):
                 decode(arrived, COUNT + 3)
+
+
+def test_a_checksum_that_is_known_is_not_made_again_until_the_values_change():
+    values = torch.randn(COUNT)
+    expected = messages_of(encode(frame_of(values)))
+    wrong = (crc32(bytes_of(values)) + 1) % 2**32
+    for known, holds in ((crc32(bytes_of(values)), True), (wrong, False)):
+        frame = frame_of(values)
+        frame.packet.measured(float(values.abs().max()), known)
+        borrowed = encode_in_place(frame)
+        messages = messages_of(borrowed)
+        assert (bytes_of(messages[-1]) == bytes_of(expected[-1])) is holds
+        assert torch.equal(borrowed.clone(), encode(frame))
+        assert decode(borrowed, COUNT + 3).packet.values.equal(values)
+        values.neg_()
+        changed = messages_of(encode_in_place(frame))
+        assert bytes_of(changed[-1]) == bytes_of(messages_of(encode(frame_of(values)))[-1])
+        values.neg_()
 
 
 def test_codes_are_sent_from_where_they_are_and_only_fields_are_copied():

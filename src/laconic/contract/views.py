@@ -76,8 +76,12 @@ class Worker(Side):
     """The gradient of this worker's mini-batch, (d,)."""
     largest_gradient: float | None = None
     """The largest magnitude in `gradient` as it was read; None where that is not known."""
+    gradient_checksum: int | None = None
+    """The CRC-32 of the bytes of `gradient` as it was read; None where that is not known."""
     largest_updated: float | None = None
     """The largest magnitude in `updated` as it was read; None where that is not known."""
+    updated_checksum: int | None = None
+    """The CRC-32 of the bytes of `updated` as it was read; None where that is not known."""
     gradient_tensors: Sequence[Tensor] = ()
     """The gradient as one tensor for each parameter tensor, if the algorithm `takes_gradient_tensors`."""
     read_change: Callable[[Tensor | None], Tensor] = field(default=lambda plus: torch.empty(0))
@@ -156,12 +160,14 @@ class Worker(Side):
     def dense_gradient(self) -> Dense:
         """Return a packet of `gradient` as it was read. Where its largest magnitude is known, it is not looked for."""
         packet = Dense(values=self.gradient, offset=self.offset)
-        return packet if self.largest_gradient is None else packet.measured(self.largest_gradient)
+        return (
+            packet if self.largest_gradient is None else packet.measured(self.largest_gradient, self.gradient_checksum)
+        )
 
     def dense_updated(self) -> Dense:
         """Return a packet of `updated`, which this reads, as `dense_gradient` does of `gradient`."""
         packet = Dense(values=self.updated, offset=self.offset)
-        return packet if self.largest_updated is None else packet.measured(self.largest_updated)
+        return packet if self.largest_updated is None else packet.measured(self.largest_updated, self.updated_checksum)
 
     def change_plus_and_largest(self, other: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return `change_plus`, and the indices (k,) of its largest magnitudes, in one pass where possible."""

@@ -3,6 +3,7 @@
 from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.checked_tensors import CheckedTensors
 from laconic.kernels.checks import note_place, part_of
+from laconic.kernels.checksums import gather_with_checksum, largest_and_checksum
 from laconic.kernels.cpu.cache import are_prepared, prepare
 from laconic.kernels.cpu.compile import kernel, numba_available
 from laconic.kernels.cpu.threads import MAX_KERNEL_THREADS, kernel_threads, set_kernel_threads
@@ -35,6 +36,7 @@ from laconic.kernels.packed import (
     unpack_codes,
 )
 from laconic.kernels.reference.ans_gaps import SHARE_BITS, AnsWords, Bytes, Numbers
+from laconic.kernels.reference.checksums import crc32, joined_checksum
 from laconic.kernels.reference.flatten import slice_tensors
 from laconic.kernels.reference.fractional import MEAN_TOLERANCE
 from laconic.kernels.reference.gathered_top_k import Guesses
@@ -178,6 +180,7 @@ __all__ = [
     "correct_top_k_by_chunk",
     "count_ones",
     "count_selected",
+    "crc32",
     "dequantize",
     "divide",
     "elements_of",
@@ -195,11 +198,14 @@ __all__ = [
     "gather_step",
     "gather_top_k",
     "gather_top_k_by_chunk",
+    "gather_with_checksum",
     "grid_positions",
     "hash_at",
+    "joined_checksum",
     "keep_mask",
     "kernel",
     "kernel_threads",
+    "largest_and_checksum",
     "level_bits",
     "levels_allowed",
     "levels_dense",

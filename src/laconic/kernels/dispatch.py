@@ -25,6 +25,7 @@ _REFERENCE_ON_GPUS = (
     "late_codes",
     "distances",
     "steps",
+    "checksums",
 )  # files without kernels in Triton
 
 

@@ -271,10 +271,10 @@ def step_along_mean(values: Tensor, vectors: Sequence[Tensor], *, divisor: int, 
 
 def gather_mean_step(
     tensors: Sequence[Tensor], factors: Sequence[float], vectors: Sequence[Tensor], out: Tensor, *, divisor: int
-) -> float:
+) -> tuple[float, int]:
     """Write tensors plus each its factor times the sum of `vectors`, (d,) each, divided, to `out` (d,).
 
-    Returns its largest magnitude. See `reference/steps.py`.
+    Returns its largest magnitude and its CRC-32. See `reference/steps.py`.
     """
     checks.output("gather_mean_step", "out", out, checks.ALL_FLOATS)
     checks.factors("gather_mean_step", "factor", factors, len(tensors), out.dtype)
@@ -283,21 +283,23 @@ def gather_mean_step(
     for number, vector in enumerate(vectors):
         checks.vector("gather_mean_step", f"vector {number}", vector, (out.dtype,), out.numel(), out.device)
     checks.tensors("gather_mean_step", tensors, out.numel())
-    made: float = fastest("steps", out.device).gather_mean_step(tensors, factors, vectors, out, divisor=divisor)
+    made: tuple[float, int] = fastest("steps", out.device).gather_mean_step(
+        tensors, factors, vectors, out, divisor=divisor
+    )
     return made
 
 
 def gather_step(
     tensors: Sequence[Tensor], gradients: Sequence[Tensor], factors: Sequence[float], out: Tensor, *, adds: bool
-) -> float:
+) -> tuple[float, int]:
     """Write to `out` (d,) what a step of plain SGD adds to tensors, plus the tensors where `adds`.
 
-    Returns its largest magnitude. See `reference/steps.py`.
+    Returns its largest magnitude and its CRC-32. See `reference/steps.py`.
     """
     checks.output("gather_step", "out", out, checks.ALL_FLOATS, strided=True)
     checks.factors("gather_step", "factor", factors, len(tensors), out.dtype)
     _check_pairs("gather_step", tensors, gradients, out.numel())
-    made: float = fastest("steps", out.device).gather_step(tensors, gradients, factors, out, adds=adds)
+    made: tuple[float, int] = fastest("steps", out.device).gather_step(tensors, gradients, factors, out, adds=adds)
     return made
 
 

@@ -35,12 +35,14 @@ class InputReader:
         self.exceeds = False
         """Whether the gradient or change of this round has a magnitude above the limit."""
         self._limit: float | None = None
+        self._sends_values = False
         self._plus: Tensor | Sequence[Tensor] | None = None  # what `write_share` adds to what is unread
         self._share: Abort | None = None  # what `write_share` returns, if the full share is already written
 
     def begin(
-        self, inputs: Inputs, *, sum_is_checked: bool, as_given: bool, overlaps: bool, limit: float | None = None
-    ) -> Abort:
+        self, inputs: Inputs, *, sum_is_checked: bool, as_given: bool, overlaps: bool, limit: float | None = None,
+        sends_values: bool = False,
+    ) -> Abort:  # fmt: skip
         """Start a round.
 
         Args:
@@ -49,13 +51,15 @@ class InputReader:
             as_given: whether that is the sum of the gradients, or of the updated parameters, unchanged.
             overlaps: whether `write_share` is called while the gradient still exists.
             limit: the magnitude to look for, see `exceeds`; None to look for none.
+            sends_values: whether the packet of a gradient has its values, and leaves this rank.
 
         Returns:
             Whether inf or NaN was found.
         """
+        self._sends_values = sends_values
         self._limit, self.exceeds, self._plus = limit, False, None
         me, vector, gradient_at, self._share = self._me, inputs.vector, inputs.gradient_at, None
-        me.largest_gradient = me.largest_updated = None
+        me.largest_gradient = me.largest_updated = me.gradient_checksum = me.updated_checksum = None
         me.read_change_and_largest, me.read_scaled_change = self._read_change_and_largest, self._read_scaled_change
         me.read_parameters = partial(self._vector, inputs.parameters)
         me.read_parameters_from = partial(self._vector_and_distance, inputs.parameters)
@@ -99,7 +103,11 @@ class InputReader:
         if is_summed:
             self._share = Abort.unless(source.into(me.gradient, 0, me.count, divisor=me.n_workers))
             return Abort.NO  # `write_share` says it
-        me.largest_gradient = largest = source.largest_into(me.gradient)
+        if self._sends_values:
+            largest, me.gradient_checksum = source.measured_into(me.gradient)
+        else:
+            largest = source.largest_into(me.gradient)
+        me.largest_gradient = largest
         self.exceeds = self._limit is not None and not largest <= self._limit
         return Abort.unless(math.isfinite(largest) or (sum_is_checked and self._limit is None))
 
@@ -140,9 +148,9 @@ class InputReader:
         """Return the change plus the parameters, (d,): not yet written where it `waits` for `write_share`."""
         if self.unread is not None and not waits:
             out = self._me.scratch()
-            largest = self.unread.updated_into(out)
-            if largest is not None:
-                return self._take_updated(out, largest)
+            measured = self.unread.updated_into(out)
+            if measured is not None:
+                return self._take_updated(out, *measured)
         consecutive = () if isinstance(parameters, Tensor) else parameters.tensors()
         if self.unread is None or not consecutive:
             return self._me.change_plus(self._vector(parameters))
@@ -152,8 +160,8 @@ class InputReader:
         self._plus = plus
         return self._me.scratch()
 
-    def _take_updated(self, updated: Tensor, largest: float) -> Tensor:
-        self._me.largest_updated = largest
+    def _take_updated(self, updated: Tensor, largest: float, checksum: int) -> Tensor:
+        self._me.largest_updated, self._me.updated_checksum = largest, checksum
         self._note_updated(largest)
         return updated
 

@@ -12,8 +12,10 @@ from laconic.contract import Accepted, AcceptedBy, Algorithm, Exchange, ModelSpe
 from laconic.protocol.expectation import Expectation
 from laconic.protocol.layout import Layout, Shard, choose_layout
 from laconic.protocol.legs import Answering, Pattern, pattern_in
+from laconic.wire import LONG_BYTES, Dense
 
 _MAX_ROUNDS = 64  # asynchronous workers are in different rounds
+_VALUE_BYTES = 4
 _MAX_PHASES = 2  # warm-up and after; or the last rounds of a method whose exchanges depend on the round
 
 MAX_RANKS = 1 << 16
@@ -46,6 +48,17 @@ class PlannedExchange:
         accepted = self.exchange.up
         kinds = accepted if isinstance(accepted, tuple) else () if callable(accepted) else (accepted,)
         return all(each is None or each.kind.shows_magnitudes for each in kinds)
+
+    def sends_values_from(self, node: int) -> bool:
+        """Return whether the worker of a node sends its vector to another one as it is, and it is long."""
+        return self._sends_values and bool(self.pattern.ends[node].uploads)
+
+    @cached_property
+    def _sends_values(self) -> bool:
+        accepted = self.exchange.up
+        kinds = accepted if isinstance(accepted, tuple) else () if callable(accepted) else (accepted,)
+        are_values = {None if each is None else each.kind for each in kinds} in ({Dense}, {Dense, None})
+        return are_values and self.exchange.count * _VALUE_BYTES >= LONG_BYTES and not self.is_split
 
     @cached_property
     def is_split(self) -> bool:

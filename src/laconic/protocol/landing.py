@@ -5,8 +5,10 @@ from typing import Protocol, final
 
 from torch import Tensor
 
-from laconic.kernels.api import add_up
+from laconic.kernels.api import add_up, joined_checksum
 from laconic.wire import Dense, Packet
+
+Write = Callable[[Sequence[Tensor], int, int], tuple[float, int | None]]
 
 
 class Landing(Protocol):
@@ -59,7 +61,7 @@ class SumWhileLanding:
         senders: Mapping[int, int],
         out: Tensor,
         meanwhile: Callable[[], object] | None = None,
-        write: Callable[[Sequence[Tensor], int, int], float] | None = None,
+        write: Write | None = None,
     ) -> None:
         """Begin a sum.
 
@@ -69,7 +71,7 @@ class SumWhileLanding:
             out: where to write the mean of all, (d,).
             meanwhile: is called once when a chunk has landed, while others are under way.
             write: `write(parts, start, stop)` writes what is made of all parts to `out` in place of their mean, and
-                returns its largest magnitude.
+                returns its largest magnitude and its CRC-32.
         """
         self._at = {rank: values.data_ptr() for rank, values in own.items()}
         self._own, self._senders, self._out = own, senders, out
@@ -77,6 +79,8 @@ class SumWhileLanding:
         self._landed: dict[int, dict[int, Tensor]] = {}  # by start and worker: chunks that the others lack
         self._n_added = 0
         self._largest = 0.0
+        self.checksum: int | None = 0
+        """The CRC-32 of the bytes that were written, if that is known."""
         self.began = False
         """Whether a chunk has landed."""
 
@@ -96,13 +100,16 @@ class SumWhileLanding:
         if len(landed) < len(self._senders) or len({len(each) for each in landed.values()}) > 1:
             return
         parts = {**{rank: values[start:stop] for rank, values in self._own.items()}, **self._landed.pop(start)}
-        largest = self._write([part for _, part in sorted(parts.items())], start, stop)
+        largest, checksum = self._write([part for _, part in sorted(parts.items())], start, stop)
+        if self.checksum is not None:  # the chunks come in order
+            n_bytes = (stop - start) * self._out.itemsize
+            self.checksum = None if checksum is None else joined_checksum(self.checksum, checksum, n_bytes)
         if self._largest == self._largest and not largest <= self._largest:  # NaN stays
             self._largest = largest
         self._n_added += stop - start
 
-    def _write_mean(self, parts: Sequence[Tensor], start: int, stop: int) -> float:
-        return add_up(parts, self._out[start:stop], divisor=len(parts))
+    def _write_mean(self, parts: Sequence[Tensor], start: int, stop: int) -> tuple[float, None]:
+        return add_up(parts, self._out[start:stop], divisor=len(parts)), None
 
     def mean_of(self, packets: Mapping[int, Packet]) -> tuple[Tensor, float] | None:
         """Return what was made of these packets, (d,), and its largest magnitude; None where it is of others."""

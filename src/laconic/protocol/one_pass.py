@@ -1,13 +1,13 @@
 """Steps of a server's own model along a mean that is not written: how a server session takes them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from laconic.contract import Inbox
-from laconic.protocol.landing import SumWhileLanding
+from laconic.protocol.landing import SumWhileLanding, Write
 from laconic.wire import Dense
 
 
@@ -17,7 +17,7 @@ class OnePassSteps(Protocol):
     def are_taken(self) -> bool:
         """Return whether `along_mean` takes such steps now, unless numbers are large."""
 
-    def begin(self) -> tuple[Tensor, Callable[[Sequence[Tensor], int, int], float]] | None:
+    def begin(self) -> tuple[Tensor, Write] | None:
         """Begin a step whose packets are still to come, if it can be taken back; end it by `end` or any other step.
 
         Returns:
@@ -41,7 +41,7 @@ class OnePassSteps(Protocol):
 
 def made_step(
     steps: OnePassSteps, while_landing: SumWhileLanding | None, inbox: Inbox, dtype: torch.dtype
-) -> tuple[Tensor, float] | None:
+) -> tuple[Tensor, float, int | None] | None:
     """Take a step along an inbox's mean, or end the one that was taken while the packets came.
 
     Args:
@@ -51,19 +51,20 @@ def made_step(
         dtype: the model's type.
 
     Returns:
-        As `OnePassSteps.along_mean`.
+        As `OnePassSteps.along_mean`, and the CRC-32 of the new parameters' bytes if it is known.
 
     Raises:
         NonFiniteError: as `OnePassSteps.end`.
     """
     made = None if while_landing is None else while_landing.mean_of(dict(inbox))
-    if made is not None:
+    if while_landing is not None and made is not None:
         steps.end(made[1])
-        return made
+        return *made, while_landing.checksum
     vectors, largest = [], 0.0
     for packet in inbox.values():
         if type(packet) is not Dense or packet.values.dtype is not dtype or not packet.values.is_cpu:
             return None
         vectors.append(packet.values)
         largest = max(largest, packet.absolute_maximum)
-    return steps.along_mean(vectors, largest) if vectors else None
+    taken = steps.along_mean(vectors, largest) if vectors else None
+    return None if taken is None else (*taken, None)

@@ -46,8 +46,11 @@ class VectorSource(Protocol):
     def largest_into(self, out: Tensor) -> float:
         """Write all elements to `out` (d,), and return the largest magnitude; NaN if it has one."""
 
-    def updated_into(self, out: Tensor) -> float | None:
-        """Write a change plus the parameters that it was made from to `out` (d,); return the largest magnitude.
+    def measured_into(self, out: Tensor) -> tuple[float, int]:
+        """Do the same, and return the largest magnitude and the CRC-32 of the bytes of `out`."""
+
+    def updated_into(self, out: Tensor) -> tuple[float, int] | None:
+        """Write a change plus the parameters that it was made from to `out` (d,); return what `measured_into` does.
 
         None where the source does not know them: then nothing is written.
         """
@@ -76,7 +79,8 @@ class SharedVector:
     def __init__(self, source: VectorSource, empty: Callable[[], Tensor]) -> None:
         """`source` is read when a worker asks for the vector; `empty` returns a vector (d,) with any content."""
         self.reads, self.into, self.tensors = source.reads, source.into, source.tensors
-        self.largest_into, self.scaled, self.updated_into = source.largest_into, source.scaled, source.updated_into
+        self.largest_into, self.measured_into = source.largest_into, source.measured_into
+        self.scaled, self.updated_into = source.scaled, source.updated_into
         self.difference_into = source.difference_into
         self._empty = empty
         self._vector: Tensor | None = None

@@ -215,7 +215,7 @@ class ServerSession:
         if self.steps is None:
             return None
         made = made_step(self.steps, self._stepped, inbox, self.job.dtype)
-        return None if made is None else Dense(values=made[0], offset=self.view.offset).measured(made[1])
+        return None if made is None else Dense(values=made[0], offset=self.view.offset).measured(*made[1:])
 
     def answer(self) -> Frame:
         """Return the one answer that goes to all workers."""

@@ -119,6 +119,7 @@ class WorkerSession:
             inputs, sum_is_checked=planned is not None and planned.sum_is_checked,
             as_given=planned is not None and planned.exchange.as_given, overlaps=overlaps,
             limit=None if planned is None or not self.magnitudes.are_watched else self.magnitudes.limit_in(planned),
+            sends_values=overlaps and planned is not None and planned.sends_values_from(self.node),
         )  # fmt: skip
         if self.aborted:
             self._abort()
@@ -226,10 +227,8 @@ class WorkerSession:
 
     def header(self) -> Header:
         """Return the header of this exchange's frames, which are all alike."""
-        return Header(
-            role="worker", rank=self.rank, round=self.me.round, exchange=self.exchange,
-            set_differs=self.aborted is Abort.SET_DIFFERS,
-        )  # fmt: skip
+        differs = self.aborted is Abort.SET_DIFFERS
+        return Header(role="worker", rank=self.rank, round=self.me.round, exchange=self.exchange, set_differs=differs)
 
     def outgoing_unsplit(self) -> tuple[Packet | None, FrameSizes]:
         """Return the packet as its server decodes it, None for a control frame, and the sizes of its frames."""

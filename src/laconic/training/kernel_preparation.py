@@ -20,8 +20,11 @@ from laconic.kernels.api import (
     are_prepared,
     gather_mean_step,
     gather_step,
+    gather_with_checksum,
     kernel_threads,
+    largest_and_checksum,
     prepare,
+    scatter,
     step_along_mean,
 )
 from laconic.protocol.layout import Layout
@@ -32,6 +35,7 @@ from laconic.training.simulation import Simulation
 
 _MAX_D = 1 << 18  # parameters; kernels are the same from there on, those that store past the caches among them
 _MAX_WORKERS = 16
+_LONG_BYTES = 1 << 23  # from so many on, vectors are stored past the caches
 _ROUNDS, _ROUNDS_WITH_SKIPS = 3, 12
 _LR = 0.01
 
@@ -99,8 +103,13 @@ class KernelPreparation:
         simulation.exchange_steps()
 
     def _step_in_one_pass(self) -> None:
-        """Take steps of plain SGD that a simulation takes otherwise."""
+        """Take steps of plain SGD that a simulation takes otherwise, and read and write long frames and vectors."""
         values, gradient, out = (torch.zeros(8, dtype=self.flat.dtype) for _ in range(3))
+        if self.flat.d * out.itemsize >= _LONG_BYTES:
+            gather_with_checksum([values], out)
+            largest_and_checksum(out)
+            long = torch.zeros(_LONG_BYTES // out.itemsize, dtype=out.dtype)
+            scatter(long, [long.clone()])
         if self.algorithm.server_steps:
             step_along_mean(values, [gradient], divisor=1, lr=_LR)
             gather_mean_step([values], [-_LR], [gradient], out, divisor=1)

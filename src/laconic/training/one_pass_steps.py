@@ -4,7 +4,7 @@ Bounds on the packets' numbers and on the parameters' show that the result is fi
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Protocol, final
 
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from laconic.errors import NonFiniteError
 from laconic.kernels.api import absolute_maximum, gather_mean_step, slice_tensors, step_along_mean
+from laconic.protocol.landing import Write
 from laconic.torch_compat import note_step
 from laconic.training.active_parameters import ActiveParameters
 from laconic.training.flat_parameters import FlatParameters
@@ -60,7 +61,7 @@ class MeanSteps:
         """Has the user's parameters, from which a step may begin before all packets are there; else None."""
         self._is_open = False  # whether `values` may lack the model, which the user's parameters then have
 
-    def begin(self) -> tuple[Tensor, Callable[[Sequence[Tensor], int, int], float]] | None:
+    def begin(self) -> tuple[Tensor, Write] | None:
         """See `OnePassSteps`. A step that is taken back leaves what the user's parameters are."""
         self.take_back()
         held = self.held
@@ -69,7 +70,7 @@ class MeanSteps:
         lrs, flat = self._learning_rates.by_group(), held.flat
         self._is_open = True
 
-        def write(parts: Sequence[Tensor], start: int, stop: int) -> float:
+        def write(parts: Sequence[Tensor], start: int, stop: int) -> tuple[float, int]:
             tensors = slice_tensors(flat.parameters, start, stop)
             factors = [-lr for lr in _of_slices(lrs, flat, start, stop)]
             return gather_mean_step(tensors, factors, parts, self._values[start:stop], divisor=len(parts))

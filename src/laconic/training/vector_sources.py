@@ -19,6 +19,8 @@ from laconic.kernels.api import (
     gather_largest,
     gather_scaled,
     gather_step,
+    gather_with_checksum,
+    largest_and_checksum,
     slice_tensors,
     step_difference,
 )
@@ -61,6 +63,11 @@ class _Source(ABC):
         self._write(out, self.reads, slice(0, out.numel()), None)
         return absolute_maximum(out)
 
+    def measured_into(self, out: Tensor) -> tuple[float, int]:
+        """See `VectorSource`."""
+        self._write(out, self.reads, slice(0, out.numel()), None)
+        return largest_and_checksum(out)
+
     @abstractmethod
     def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Plus) -> bool:
         """Write elements of the vector, plus `plus`, to `part`. Returns whether all are finite.
@@ -85,7 +92,7 @@ class _Source(ABC):
         """See `VectorSource`."""
         return None
 
-    def updated_into(self, out: Tensor) -> float | None:
+    def updated_into(self, out: Tensor) -> tuple[float, int] | None:
         """See `VectorSource`."""
         return None
 
@@ -106,6 +113,10 @@ class VectorCopy(_Source):
     def largest_into(self, out: Tensor) -> float:
         """See `VectorSource`."""
         return gather_largest(self.reads, out)
+
+    def measured_into(self, out: Tensor) -> tuple[float, int]:
+        """See `VectorSource`."""
+        return gather_with_checksum(self.reads, out)
 
     def tensors(self) -> Sequence[Tensor]:
         """See `VectorSource`."""
@@ -188,7 +199,7 @@ class ChangeByStep(_Source):
         super().__init__(gradients)
         self._parameters, self._factors = parameters, factors
 
-    def updated_into(self, out: Tensor) -> float | None:
+    def updated_into(self, out: Tensor) -> tuple[float, int] | None:
         """See `VectorSource`."""
         return gather_step(self._parameters, self.reads, self._factors, out, adds=True)
 
@@ -203,7 +214,7 @@ class ChangeByStep(_Source):
         if place.stop - place.start < sum(map(Tensor.numel, self.reads)):
             parameters = slice_tensors(parameters, place.start, place.stop)
             factors = factors_between(self.reads, factors, place)
-        largest = gather_step(parameters, tensors, factors, part, adds=False)
+        largest, _ = gather_step(parameters, tensors, factors, part, adds=False)
         return math.isfinite(largest) if plus is None else all_finite(_add(part, plus))
 
 

@@ -149,6 +149,8 @@ class BorrowedFrame:
     """The other bytes before the values."""
     late: LateCodes | None = None
     """What makes the values, of which none are there yet; None where all are."""
+    checksum: int | None = None
+    """The checksum of the values' bytes alone, if it is known."""
 
     def numel(self) -> int:
         """Return the number of bytes in all."""
@@ -281,7 +283,9 @@ def encode_in_place(frame: Frame) -> Tensor | BorrowedFrame:
     fields = b"".join(part if isinstance(part, bytes) else bytes(_byte_view(part).numpy()) for part in before)
     in_bytes, end = _byte_view(values), LEAD_BYTES - HEADER_BYTES
     info = _payload_info(frame, len(fields) + in_bytes.numel())
-    return BorrowedFrame(write_unsealed(frame.header, info) + fields[:end], in_bytes, fields[end:], late)
+    known = frame.packet.known_checksum() if type(frame.packet) is Dense else None
+    start = write_unsealed(frame.header, info) + fields[:end]
+    return BorrowedFrame(start, in_bytes, fields[end:], late, known)
 
 
 def _payload_info(frame: Frame, encoded_bytes: int) -> PayloadInfo:

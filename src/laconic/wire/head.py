@@ -6,12 +6,8 @@ from typing import Literal
 
 import torch
 
-try:  # many times as fast as zlib, whose CRC-32 takes longer than a fast link
-    from isal.isal_zlib import crc32
-except ImportError:  # a platform without it
-    from zlib import crc32
-
 from laconic.errors import WireError
+from laconic.kernels.api import crc32
 from laconic.wire.control import CONTROLS
 
 FORMAT_VERSION = 2

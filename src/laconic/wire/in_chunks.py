@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from laconic.kernels.api import absolute_maximum
+from laconic.kernels.api import joined_checksum, largest_and_checksum
 from laconic.wire.codec import CHUNKED_KINDS, LEAD_BYTES, LONG_BYTES, BorrowedFrame
 from laconic.wire.head import CHECKSUM_AT, CHECKSUM_BYTES, PayloadInfo, checksum, checksum_on, with_checksum
 
@@ -41,13 +41,16 @@ def start_of(prefix: bytes) -> bytes:
 
 @final
 class OutgoingChunks:
-    """A frame to send; each chunk is read for the checksum just before it is sent."""
+    """A frame to send; each chunk is read for the checksum just before it is sent, unless that is known."""
 
     def __init__(self, data: Tensor | BorrowedFrame) -> None:
         """Take a frame that goes in chunks. Its values must not change until they are sent."""
         if isinstance(data, BorrowedFrame):
             start, self._values, self._fields, self._is_sealed = data.start, data.values, data.fields, False
             self._late = data.late
+            if data.checksum is not None:
+                found = joined_checksum(checksum(start, data.fields), data.checksum, data.values.numel())
+                start, self._is_sealed = with_checksum(start, found), True
         else:
             start, self._values, self._is_sealed = bytes(data[:LEAD_BYTES].numpy()), data[LEAD_BYTES:], True
             self._fields, self._late = b"", None
@@ -96,9 +99,9 @@ class ChunkReader:
 
     def read(self, chunk: Tensor) -> None:
         """Read the next chunk, (n,) uint8; of a dense frame full values."""
-        self.checksum = checksum_on(memoryview(chunk.numpy()), self.checksum)  # type: ignore[arg-type]
         if self.absolute_maximum is None:
+            self.checksum = checksum_on(memoryview(chunk.numpy()), self.checksum)  # type: ignore[arg-type]
             return
-        largest = absolute_maximum(chunk.view(self.dtype))
+        largest, self.checksum = largest_and_checksum(chunk.view(self.dtype), self.checksum)
         if self.absolute_maximum == self.absolute_maximum and not largest <= self.absolute_maximum:
             self.absolute_maximum = largest

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import uint32, uint64
+from numba import int64, uint32, uint64
 from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 from torch import Tensor
@@ -21,6 +21,7 @@ from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.finite import magnitude_of, patterns_of
 from laconic.kernels.cpu.llvm.vectors import ALL, Codegen, Words, intrinsic, peek, put_signs_at, types
 from laconic.kernels.cpu.mask_streams import padded
+from laconic.kernels.cpu.passing import LINE_BYTES, TILE_BYTES, How, how_to_pass, pass_on
 from laconic.kernels.reference import flatten as reference_flatten
 from laconic.kernels.reference.finite import max_quotient
 
@@ -45,7 +46,7 @@ def gather_largest(tensors: Sequence[Tensor], out: Tensor) -> float:
     spans = spans_of(tensors, out)
     if spans is None:
         return reference_flatten.gather_largest(tensors, out)
-    return magnitude_of(_gather_largest(*spans, *patterns_of(out)), out.dtype)
+    return magnitude_of(gather_tiles(*spans, *patterns_of(out), how_to_pass(out)), out.dtype)
 
 
 def equals(tensors: Sequence[Tensor], vector: Tensor) -> bool:
@@ -111,7 +112,10 @@ def scatter(vector: Tensor, tensors: Sequence[Tensor], *, as_sum: bool = False) 
     if spans is None:
         reference_flatten.scatter(vector, tensors, as_sum=as_sum)
         return
-    _scatter(*spans, vector.numpy(), as_sum)
+    if how_to_pass(vector)[2] and not as_sum:
+        _scatter_past_caches(*spans, *patterns_of(vector))
+    else:
+        _scatter(*spans, vector.numpy(), as_sum)
 
 
 def scatter_packed_signs(packed: Tensor, factors: Sequence[float], tensors: Sequence[Tensor]) -> None:
@@ -171,16 +175,36 @@ def uncounted(array: Array) -> Array:
 
 
 @kernel
-def _gather_largest(addresses: Array, sizes: Array, patterns: Array, mask: Any) -> Any:  # noqa: ANN401 - an integer
-    """Copy tensors into a vector, as bits. Returns the largest without their sign, as `finite._largest_pattern`."""
-    found, at = mask ^ mask, 0
-    for i in range(sizes.size):
-        part, one = patterns[at : at + sizes[i]], carray(pointer_to(addresses[i]), (sizes[i],), patterns.dtype)
-        for k in range(part.size):
-            value = one[k]
-            part[k] = value
-            found = max(found, value & mask)
-        at += sizes[i]
+def gather_tiles(addresses: Array, sizes: Array, patterns: Array, mask: Any, how: How) -> Any:  # noqa: ANN401 - an integer
+    """Copy tensors into a vector, as bits, by tiles: from where they are, or put together in a buffer.
+
+    Returns the largest of the bits without their sign, as `finite._largest_pattern`.
+    """
+    found, n_tile, n_before = mask ^ mask, TILE_BYTES // patterns.itemsize, how[1]
+    buffer, number, at, start = np.empty(n_tile, patterns.dtype), 0, 0, 0
+    while start < patterns.size:
+        while start >= at + sizes[number]:
+            at, number = at + sizes[number], number + 1
+        n_more = at + sizes[number] - start
+        stop = start + max(n_more // n_tile, 1) * n_tile if start or not n_before else n_before
+        stop = min(stop, patterns.size)  # of all full tiles of a tensor
+        if stop - start <= n_more:
+            one = carray(pointer_to(addresses[number]), (sizes[number],), patterns.dtype)
+            found = max(found, pass_on(one[start - at : stop - at], patterns[start:stop], mask, how))
+            start = stop
+            continue
+        place = start
+        while place < stop:
+            while place >= at + sizes[number]:
+                at, number = at + sizes[number], number + 1
+            end = min(stop, at + sizes[number])
+            one = carray(pointer_to(addresses[number]), (sizes[number],), patterns.dtype)[place - at : end - at]
+            part = buffer[place - start : end - start]
+            for i in range(part.size):
+                part[i] = one[i]
+            place = end
+        found = max(found, pass_on(buffer[: stop - start], patterns[start:stop], mask, how))
+        start = stop
     return found
 
 
@@ -311,3 +335,17 @@ def _scatter_packed_signs(addresses: Array, sizes: Array, words: Words, factors:
             put_signs_at(last, 0, peek(words, at + full), ALL, factor)
             out[full:] = last[:rest]
         at += out.size
+
+
+@kernel
+def _scatter_past_caches(addresses: Array, sizes: Array, patterns: Array, mask: Any) -> None:  # noqa: ANN401
+    """Copy a vector, as bits, into tensors, past the caches from their first full line of 64 bytes on."""
+    at = 0
+    for i in range(sizes.size):
+        out = carray(pointer_to(addresses[i]), (sizes[i],), patterns.dtype)
+        part, line = patterns[at : at + sizes[i]], uint64(LINE_BYTES)
+        n_before = min(int64((line - addresses[i] % line) % line) // patterns.itemsize, out.size)
+        for k in range(n_before):
+            out[k] = part[k]
+        pass_on(part[n_before:], out[n_before:], mask, (None, 0, True))
+        at += sizes[i]

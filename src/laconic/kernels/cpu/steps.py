@@ -16,6 +16,7 @@ from laconic.kernels.cpu.code_tiles import TILE
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.finite import magnitude_of, patterns_of
 from laconic.kernels.cpu.flatten import are_contiguous_floats, pointer_to, spans_of, uncounted
+from laconic.kernels.cpu.passing import TILE_BYTES, Folded, How, pass_on
 from laconic.kernels.cpu.past_caches import store_past_caches, tile_buffer
 from laconic.kernels.cpu.sums import fused, mix_block
 from laconic.kernels.reference import steps as reference_steps
@@ -37,26 +38,28 @@ def step_along_mean(values: Tensor, vectors: Sequence[Tensor], *, divisor: int, 
 
 def gather_step(
     tensors: Sequence[Tensor], gradients: Sequence[Tensor], factors: Sequence[float], out: Tensor, *, adds: bool
-) -> float:
+) -> tuple[float, int]:
     """See `reference.steps.gather_step`."""
     spans, more = spans_of(tensors, out), spans_of(gradients, out)
     is_plain = spans is not None and more is not None and np.array_equal(spans[1], more[1])
     if spans is None or more is None or not is_plain or not rounds_as_torch(out.dtype):
         return reference_steps.gather_step(tensors, gradients, factors, out, adds=adds)
-    found = _gather_step(*spans, more[0], np.array(factors), out.numpy(), *patterns_of(out), adds)
-    return magnitude_of(found, out.dtype)
+    folded, alphas = Folded(out), np.array(factors)
+    found = _gather_step(*spans, more[0], alphas, out.numpy(), *patterns_of(out), adds, folded.how)
+    return magnitude_of(found, out.dtype), folded.checksum()
 
 
 def gather_mean_step(
     tensors: Sequence[Tensor], factors: Sequence[float], vectors: Sequence[Tensor], out: Tensor, *, divisor: int
-) -> float:
+) -> tuple[float, int]:
     """See `reference.steps.gather_mean_step`."""
     spans = spans_of(tensors, out)
     if spans is None or not are_contiguous_floats(vectors, out.dtype) or not rounds_as_torch(out.dtype):
         return reference_steps.gather_mean_step(tensors, factors, vectors, out, divisor=divisor)
     addresses = np.array([vector.data_ptr() for vector in vectors], np.uint64)
-    found = _gather_mean_step(*spans, np.array(factors), addresses, out.numpy(), *patterns_of(out), float(divisor))
-    return magnitude_of(found, out.dtype)
+    folded, alphas = Folded(out), np.array(factors)
+    found = _gather_mean_step(*spans, alphas, addresses, out.numpy(), *patterns_of(out), float(divisor), folded.how)
+    return magnitude_of(found, out.dtype), folded.checksum()
 
 
 def step_difference(
@@ -117,22 +120,25 @@ def _step_along_mean(addresses: Array, values: Array, divisor: float, factor: fl
 @kernel
 def _gather_mean_step(
     tensors: Array, sizes: Array, factors: Array, addresses: Array, out: Array, patterns: Array, mask: Pattern,
-    divisor: float,
+    divisor: float, how: How,
 ) -> Pattern:  # fmt: skip
-    """Write tensors plus the sum of vectors from 0, divided, times a factor. Up to four are added in registers.
+    """Write tensors plus the sum of vectors from 0, divided, times a factor, by tiles that are passed on.
 
-    Returns the largest of the bits, `patterns`, without their sign.
+    Up to four are added in registers. Returns the largest of the bits, `patterns`, without their sign.
     """
-    number, found, at, n = out.dtype.type, mask ^ mask, 0, addresses.size
-    by, zero, total = number(divisor), number(0), np.empty(_BLOCK, out.dtype)
-    for k in range(sizes.size):
-        alpha, end = number(factors[k]), at + sizes[k]
-        values = carray(pointer_to(tensors[k]), (sizes[k],), out.dtype)
-        for start in range(at, end, _BLOCK):
-            stop = min(start + _BLOCK, end)
-            part, bits, x = out[start:stop], patterns[start:stop], values[start - at : stop - at]
-            one = carray(pointer_to(addresses[0]), out.shape, out.dtype)[start:stop]
-            two = carray(pointer_to(addresses[min(1, n - 1)]), out.shape, out.dtype)[start:stop]
+    number, found, n, n_tile = out.dtype.type, mask ^ mask, addresses.size, TILE_BYTES // out.itemsize
+    by, zero, sums, tile = number(divisor), number(0), np.empty(n_tile, out.dtype), np.empty(n_tile, out.dtype)
+    k, at, start, n_before, bits = 0, 0, 0, how[1], tile.view(patterns.dtype)
+    while start < out.size:
+        stop, place = min(start + n_tile if start or not n_before else n_before, out.size), start
+        while place < stop:
+            while place >= at + sizes[k]:
+                at, k = at + sizes[k], k + 1
+            end = min(stop, at + sizes[k])
+            alpha, part = number(factors[k]), tile[place - start : end - start]
+            x = carray(pointer_to(tensors[k]), (sizes[k],), out.dtype)[place - at : end - at]
+            one = carray(pointer_to(addresses[0]), out.shape, out.dtype)[place:end]
+            two = carray(pointer_to(addresses[min(1, n - 1)]), out.shape, out.dtype)[place:end]
             if n == 1:
                 for i in range(part.size):
                     part[i] = fused((one[i] + zero) / by, alpha, x[i])
@@ -140,57 +146,56 @@ def _gather_mean_step(
                 for i in range(part.size):
                     part[i] = fused((one[i] + zero + two[i]) / by, alpha, x[i])
             elif n == 4:
-                three = carray(pointer_to(addresses[2]), out.shape, out.dtype)[start:stop]
-                four = carray(pointer_to(addresses[3]), out.shape, out.dtype)[start:stop]
+                three = carray(pointer_to(addresses[2]), out.shape, out.dtype)[place:end]
+                four = carray(pointer_to(addresses[3]), out.shape, out.dtype)[place:end]
                 for i in range(part.size):
                     part[i] = fused((one[i] + zero + two[i] + three[i] + four[i]) / by, alpha, x[i])
             else:
-                sums = total[: part.size]
+                total = sums[: part.size]
                 for i in range(part.size):
-                    sums[i] = one[i] + zero + two[i]
+                    total[i] = one[i] + zero + two[i]
                 for number_of in range(2, n):
-                    other = carray(pointer_to(addresses[number_of]), out.shape, out.dtype)[start:stop]
+                    other = carray(pointer_to(addresses[number_of]), out.shape, out.dtype)[place:end]
                     for i in range(part.size):
-                        sums[i] += other[i]
+                        total[i] += other[i]
                 for i in range(part.size):
-                    part[i] = fused(sums[i] / by, alpha, x[i])
-            for i in range(bits.size):
-                found = max(found, bits[i] & mask)
-        at = end
+                    part[i] = fused(total[i] / by, alpha, x[i])
+            place = end
+        found = max(found, pass_on(bits[: stop - start], patterns[start:stop], mask, how))
+        start = stop
     return found
 
 
 @kernel
 def _gather_step(
-    addresses: Array,
-    sizes: Array,
-    gradients: Array,
-    factors: Array,
-    out: Array,
-    patterns: Array,
-    mask: Pattern,
-    adds: bool,
-) -> Pattern:
-    """Write what a step adds to tensors, and the tensors too where `adds`. Returns the largest bits without sign."""
-    number, found, at = out.dtype.type, mask ^ mask, 0
-    for i in range(sizes.size):
-        by = number(factors[i])
-        values = carray(pointer_to(addresses[i]), (sizes[i],), out.dtype)
-        gradient = carray(pointer_to(gradients[i]), (sizes[i],), out.dtype)
-        end = at + sizes[i]
-        for start in range(at, end, _BLOCK):
-            stop = min(start + _BLOCK, end)
-            part, bits = out[start:stop], patterns[start:stop]
-            x, g = values[start - at : stop - at], gradient[start - at : stop - at]
+    addresses: Array, sizes: Array, gradients: Array, factors: Array, out: Array, patterns: Array, mask: Pattern,
+    adds: bool, how: How,
+) -> Pattern:  # fmt: skip
+    """Write what a step adds to tensors, and the tensors too where `adds`, by tiles that are passed on.
+
+    Returns the largest of the bits, `patterns`, without their sign.
+    """
+    number, found, n_tile, k, at, start = out.dtype.type, mask ^ mask, TILE_BYTES // out.itemsize, 0, 0, 0
+    tile, n_before = np.empty(n_tile, out.dtype), how[1]
+    bits = tile.view(patterns.dtype)
+    while start < out.size:
+        stop, place = min(start + n_tile if start or not n_before else n_before, out.size), start
+        while place < stop:
+            while place >= at + sizes[k]:
+                at, k = at + sizes[k], k + 1
+            end, by = min(stop, at + sizes[k]), number(factors[k])
+            part = tile[place - start : end - start]
+            x = carray(pointer_to(addresses[k]), (sizes[k],), out.dtype)[place - at : end - at]
+            g = carray(pointer_to(gradients[k]), (sizes[k],), out.dtype)[place - at : end - at]
             if adds:
-                for k in range(part.size):
-                    part[k] = fused(g[k], by, x[k]) - x[k] + x[k]
+                for i in range(part.size):
+                    part[i] = fused(g[i], by, x[i]) - x[i] + x[i]
             else:
-                for k in range(part.size):
-                    part[k] = fused(g[k], by, x[k]) - x[k]
-            for k in range(bits.size):
-                found = max(found, bits[k] & mask)
-        at = end
+                for i in range(part.size):
+                    part[i] = fused(g[i], by, x[i]) - x[i]
+            place = end
+        found = max(found, pass_on(bits[: stop - start], patterns[start:stop], mask, how))
+        start = stop
     return found
 
 

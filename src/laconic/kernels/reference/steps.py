@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from laconic.kernels.reference.finite import absolute_maximum
+from laconic.kernels.reference.checksums import largest_and_checksum
 from laconic.kernels.reference.stochastic_rounding import ranges
 from laconic.kernels.reference.sums import add_up, mixed_difference
 
@@ -28,7 +28,7 @@ def step_along_mean(values: Tensor, vectors: Sequence[Tensor], *, divisor: int, 
 @torch.no_grad()
 def gather_mean_step(
     tensors: Sequence[Tensor], factors: Sequence[float], vectors: Sequence[Tensor], out: Tensor, *, divisor: int
-) -> float:
+) -> tuple[float, int]:
     """Write where a step along a mean leads from tensors, which stay as they are.
 
     Args:
@@ -39,7 +39,7 @@ def gather_mean_step(
         divisor: What the sum is divided by.
 
     Returns:
-        The largest magnitude of `out`; NaN if it has one.
+        The largest magnitude of `out`, NaN if it has one; and the CRC-32 of its bytes.
     """
     mean = torch.empty_like(out)
     add_up(vectors, mean, divisor=divisor)
@@ -48,13 +48,13 @@ def gather_mean_step(
         torch.split(out, sizes), tensors, torch.split(mean, sizes), factors, strict=True
     ):
         torch.add(tensor.reshape(-1).to(out.dtype), by, alpha=factor, out=part)
-    return absolute_maximum(out)
+    return largest_and_checksum(out)
 
 
 @torch.no_grad()
 def gather_step(
     tensors: Sequence[Tensor], gradients: Sequence[Tensor], factors: Sequence[float], out: Tensor, *, adds: bool
-) -> float:
+) -> tuple[float, int]:
     """Write the change that a step makes to tensors: x + factor * gradient, rounded once, less x.
 
     Args:
@@ -65,7 +65,7 @@ def gather_step(
         adds: Whether to add x again, which gives what a change that was sent and added gives.
 
     Returns:
-        The largest magnitude of `out`; NaN if it has one.
+        The largest magnitude of `out`, NaN if it has one; and the CRC-32 of its bytes.
     """
     parts = torch.split(out, [tensor.numel() for tensor in tensors])
     for part, tensor, gradient, factor in zip(parts, tensors, gradients, factors, strict=True):
@@ -74,7 +74,7 @@ def gather_step(
         part -= before
         if adds:
             part += before
-    return absolute_maximum(out)
+    return largest_and_checksum(out)
 
 
 @torch.no_grad()
@@ -98,6 +98,6 @@ def step_difference(
         (1,) of its type each.
     """
     updated = torch.empty_like(out)
-    largest = gather_step(tensors, gradients, factors, updated, adds=True)
+    largest, _ = gather_step(tensors, gradients, factors, updated, adds=True)
     mixed_difference(updated, published, copies, weights, out)
     return largest, ranges(out, [out.numel()])

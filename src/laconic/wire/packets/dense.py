@@ -12,6 +12,7 @@ from torch import Tensor
 from laconic.buffer_pool import BUFFER_POOL
 from laconic.errors import WireError
 from laconic.kernels.api import absolute_maximum, add_up, elements_of, put_at
+from laconic.torch_compat import version_of
 from laconic.wire.head import VALUE_BITS
 from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_range, scaled_values
 
@@ -87,10 +88,22 @@ class Dense(Packet):
     def absolute_maximum(self) -> float:
         return absolute_maximum(self.values)
 
-    def measured(self, largest: float) -> Self:
-        """Return this packet, which takes `largest` for the largest magnitude of its values, or for a bound on it."""
+    def measured(self, largest: float, checksum: int | None = None) -> Self:
+        """Return this packet, which takes `largest` for the largest magnitude of its values, or for a bound on it.
+
+        Args:
+            largest: The magnitude.
+            checksum: The CRC-32 of the values' bytes, if it is known, for as long as nothing changes them.
+        """
         self.__dict__["absolute_maximum"] = largest  # the cached property
+        if checksum is not None:
+            self.__dict__["_known_checksum"] = checksum, version_of(self.values)
         return self
+
+    def known_checksum(self) -> int | None:
+        """Return the CRC-32 of the values' bytes, if it is known."""
+        checksum, version = self.__dict__.get("_known_checksum", (None, 0))
+        return checksum if checksum is None or version == version_of(self.values) else None
 
     def dense(self) -> Tensor:
         return self.values.to(self.dtype)

@@ -1,0 +1,28 @@
+"""Vectors with their largest magnitude and their checksum: a part of the kernels' face."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from laconic.kernels import checks
+from laconic.kernels.dispatch import fastest
+from laconic.kernels.reference import checksums as reference_checksums
+
+
+def largest_and_checksum(vector: Tensor, found: int = 0) -> tuple[float, int]:
+    """Return the largest magnitude of `vector` (d,), NaN if it has one, and its CRC-32, after `found` of bytes before.
+
+    See `reference/checksums.py`, also below.
+    """
+    checks.vector("largest_and_checksum", "vector", vector, checks.ALL_FLOATS)
+    checks.number("largest_and_checksum", "found", found, 0, reference_checksums.INVERTED)
+    made: tuple[float, int] = fastest("checksums", vector.device).largest_and_checksum(vector, found)
+    return made
+
+
+def gather_with_checksum(tensors: Sequence[Tensor], out: Tensor) -> tuple[float, int]:
+    """Copy tensors into `out` (d,); return the largest magnitude, NaN if it has one, and the CRC-32 of its bytes."""
+    checks.output("gather_with_checksum", "out", out, checks.ALL_FLOATS)
+    checks.tensors("gather_with_checksum", tensors, out.shape[0])
+    made: tuple[float, int] = fastest("checksums", out.device).gather_with_checksum(tensors, out)
+    return made
