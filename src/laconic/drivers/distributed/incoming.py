@@ -55,7 +55,7 @@ class HeaderMessage:
         """Return the frame of `n_bytes` that has come, in memory of its own. Raises WireError if more has come."""
         end = n_bytes + _MARK_BYTES
         is_all = self.view[n_bytes:end] == _MARKS[n_bytes:end]
-        frame = self.data[:n_bytes].clone()
+        frame = torch.frombuffer(bytearray(self.view[:n_bytes]), dtype=torch.uint8)
         self.view[:end] = _MARKS[:end]
         if not is_all:
             self.clear()
