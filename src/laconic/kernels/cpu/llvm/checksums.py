@@ -37,12 +37,12 @@ def can_fold(context: Any) -> bool:  # noqa: ANN401
 
 def _product(context: Any, builder: Any, folded: Any, upper: int) -> Any:  # noqa: ANN401
     """Return the products of the lower 64 bits of each 128, or of the upper ones, with their factor."""
-    halves = ir.Constant(_BYTE, 0x11 * upper)
+    selector = ir.Constant(_BYTE, 0x11 * upper)
     if has_feature(context, "vpclmulqdq"):
         # two products of 64 bits each: one instruction
         kind = ir.FunctionType(_QUADS, [_QUADS, _QUADS, _BYTE])
         multiply = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.pclmulqdq.256")
-        return builder.call(multiply, [folded, ir.Constant(_QUADS, _FACTORS * 2), halves])
+        return builder.call(multiply, [folded, ir.Constant(_QUADS, _FACTORS * 2), selector])
     # one product an instruction: 128 bits out of 256, and back
     pair, undefined = ir.VectorType(WORD, 2), ir.Constant(_QUADS, ir.Undefined)
     kind = ir.FunctionType(pair, [pair, pair, _BYTE])
@@ -53,7 +53,7 @@ def _product(context: Any, builder: Any, folded: Any, upper: int) -> Any:  # noq
             [
                 builder.shuffle_vector(folded, undefined, ir.Constant(ir.VectorType(ir.IntType(32), 2), [at, at + 1])),
                 ir.Constant(pair, _FACTORS),
-                halves,
+                selector,
             ],
         )
         for at in (0, 2)
@@ -86,8 +86,8 @@ def pass_blocks(typing: Any, source: Any, target: Any, n: Any, mask: Any, folded
         chains = []
         if folds:
             array = context.make_array(signature.args[4])(context, builder, folded).data
-            places = [_at(builder, builder.bitcast(array, _BYTE.as_pointer()), number) for number in range(_CHAINS)]
-            chains = [_variable(builder, builder.load(place, align=8)) for place in places]
+            pointers = [_at(builder, builder.bitcast(array, _BYTE.as_pointer()), number) for number in range(_CHAINS)]
+            chains = [_variable(builder, builder.load(place, align=8)) for place in pointers]
         with cgutils.for_range(builder, n) as loop:
             start = builder.mul(loop.index, ir.Constant(loop.index.type, BLOCK_BYTES))
             here, there = builder.gep(read, [start]), builder.gep(written, [start])
@@ -110,7 +110,7 @@ def pass_blocks(typing: Any, source: Any, target: Any, n: Any, mask: Any, folded
                     one, other = (_product(context, builder, before, upper) for upper in (0, 1))
                     builder.store(builder.xor(builder.xor(one, other), quads), chains[number])
         for number, chain in enumerate(chains):
-            builder.store(builder.load(chain), places[number], align=8)
+            builder.store(builder.load(chain), pointers[number], align=8)
         one, *others = (builder.load(slot) for slot in found)
         for other in others:
             one = largest(builder, one, other)
