@@ -44,6 +44,6 @@ def step_at(tensors: Sequence[Tensor], indices: Tensor, values: Tensor, *, facto
         low, high = torch.searchsorted(taken, torch.tensor([start, stop], device=taken.device))
         here = taken[low:high]
         flat = tensor.reshape(-1).clone()
-        moved = flat.index_select(0, here - start).add_(values[low:high].to(flat), alpha=factor)
+        moved = flat.index_select(0, here - start).to(values).add_(values[low:high], alpha=factor).to(flat)
         tensor.copy_(flat.index_copy_(0, here - start, moved).view(tensor.shape))
         start = stop
