@@ -5,7 +5,7 @@ import gc
 
 import torch
 
-from laconic.buffer_pool import BufferPool, VectorPool
+from laconic.buffer_pool import BUFFER_POOL, BufferPool, VectorPool
 from laconic.wire import Dense, Frame, Header, decode, encode
 
 
@@ -66,6 +66,7 @@ def test_a_small_buffer_is_new_memory_of_its_own_length():
 
 
 def test_frames_of_one_length_take_turns_in_the_same_memory_and_what_was_read_of_one_stays():
+    BUFFER_POOL._free.clear()  # of what other tests have returned
     d = 50_000
     frames = [frame_of(torch.full((d,), float(number))) for number in range(2)]
     read = decode(frames[0], d).packet.dense()
