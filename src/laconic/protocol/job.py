@@ -49,12 +49,9 @@ class PlannedExchange:
         kinds = accepted if isinstance(accepted, tuple) else () if callable(accepted) else (accepted,)
         return all(each is None or each.kind.shows_magnitudes for each in kinds)
 
-    def sends_values_from(self, node: int) -> bool:
-        """Return whether the worker of a node sends its vector to another one as it is, and it is long."""
-        return self._sends_values and bool(self.pattern.ends[node].uploads)
-
     @cached_property
-    def _sends_values(self) -> bool:
+    def sends_values(self) -> bool:
+        """Whether a worker's packet is its vector as it is, and it is long."""
         accepted = self.exchange.up
         kinds = accepted if isinstance(accepted, tuple) else () if callable(accepted) else (accepted,)
         are_values = {None if each is None else each.kind for each in kinds} in ({Dense}, {Dense, None})

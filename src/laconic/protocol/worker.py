@@ -6,7 +6,7 @@ A round is: begin -> (outgoing -> answer -> receive), repeated as often as the a
 some rank aborted the round (`abort.py`). Nothing enters a memory before the commit.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -119,7 +119,8 @@ class WorkerSession:
             inputs, sum_is_checked=planned is not None and planned.sum_is_checked,
             as_given=planned is not None and planned.exchange.as_given, overlaps=overlaps,
             limit=None if planned is None or not self.magnitudes.are_watched else self.magnitudes.limit_in(planned),
-            sends_values=overlaps and planned is not None and planned.sends_values_from(self.node),
+            sends_values=overlaps and planned is not None and planned.sends_values
+            and bool(planned.pattern.ends[self.node].uploads),
         )  # fmt: skip
         if self.aborted:
             self._abort()
@@ -246,8 +247,7 @@ class WorkerSession:
         planned = self.planned[self.exchange]
         self.meter.frames("down", sizes, exchange=planned.exchange.name, local=planned.pattern.served_at.get(self.node))
         self.aborted = max(self.aborted, aborted)
-        if self._goes_on(reply.parts):
-            self._advance(reply)
+        self._resume(reply.parts, reply=reply)
 
     def count_copies(self, n_bytes: Mapping[int, int]) -> None:
         """Count frames of these bytes, by shard, that are sent twice: not their payload. Call before `receive`."""
@@ -322,34 +322,32 @@ class WorkerSession:
             if self._has_own_formula:
                 paper_bits = self.job.algorithm.paper_bits_of(direction, packet)
             self.meter.packet(direction, exchange.name, bytes_each_direction, payload_bits, paper_bits, 0)
-        self.aborted = max(self.aborted, aborted)
+        if aborted > self.aborted:
+            self.aborted = aborted
         self._resume((packet,))
 
     def _resume(
-        self, parts: tuple[Packet, ...], *, delivered: bool = True, packets: Mapping[int, Packet] | None = None
-    ) -> None:
-        """Continue with the answer, unless the round is aborted."""
-        planned = self.planned[self.exchange]
-        if self._goes_on(parts if packets is None else packets.values()):
-            count, offset = planned.exchange.count, planned.exchange.offset
-            empty = self.scratch if planned.is_full else partial(self.job.zeros, count)
-            self._advance(Reply(
-                delivered=delivered, parts=parts, count=count, offset=offset, empty=empty, packets=packets or {},
-                home=self._home, take_made=self.take_made,
-                stays_in_parts=self.leaves_answers and not self.magnitudes.are_large,
-            ))  # fmt: skip
-
-    def _goes_on(self, answers: Collection[Packet]) -> bool:
-        """End an exchange with its answers; return whether the method continues."""
-        planned = self.planned[self.exchange]
+        self, parts: tuple[Packet, ...], *, delivered: bool = True, packets: Mapping[int, Packet] | None = None,
+        reply: Reply | None = None,
+    ) -> None:  # fmt: skip
+        """End an exchange with its answer, of which a reply may be made already, and continue if the round does."""
+        planned, answers = self.planned[self.exchange], parts if packets is None else packets.values()
         self.exchange += 1
         if self.aborted:
             if planned.pattern.one_by_one:  # it continues with the newest parameters
                 self.result = next(iter(answers)).dense()
-            return False
+            return
         if self.magnitudes.are_watched:
             self.magnitudes.saw(answers)
-        return True
+        if reply is None:
+            count, offset = planned.exchange.count, planned.exchange.offset
+            empty = self.scratch if planned.is_full else partial(self.job.zeros, count)
+            reply = Reply(
+                delivered=delivered, parts=parts, count=count, offset=offset, empty=empty, packets=packets or {},
+                home=self._home, take_made=self.take_made,
+                stays_in_parts=self.leaves_answers and not self.magnitudes.are_large,
+            )  # fmt: skip
+        self._advance(reply)
 
     def close(self) -> bool:
         """End the round: commit the memory and return True, or drop what was staged and return False.
