@@ -3,7 +3,6 @@
 The examples train one model on one sequence of mini-batches, so that they also end with the same bits as each other.
 """
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 from support.deadlines import DEADLINE_S
+from support.extras import needs
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -41,11 +41,6 @@ def model_in(folder: Path) -> dict[str, torch.Tensor]:
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def needs(package: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed: pip install laconic[trainers]")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ CI has none of these packages: there the plain part runs alone, and `tests/test_
 """
 
 import copy
-import importlib.util
 import io
 import pickle
 from functools import partial
@@ -17,16 +16,12 @@ import laconic
 import laconic.ddp
 from support import ddp_models, small_model
 from support.deadlines import PATIENCE_S
+from support.extras import needs
 from support.methods import with_test_settings
 from support.ranks import run_ranks
 
 NAMES = ["ec-sgd", "powersgd", "lag", "diloco"]
 PLAIN = (type(None), bool, int, float, str, bytes, torch.Tensor)
-
-
-def needs(package):
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed: pip install laconic[trainers]")
 
 
 def from_file(state):

@@ -3,13 +3,13 @@
 With `LACONIC_RESULTS=FILE` and `-m nightly` the table is written, as docs/results/clients.md has it.
 """
 
-import importlib.util
 import os
 from pathlib import Path
 from statistics import mean
 
 import pytest
 
+from support.extras import needs
 from support.public_scripts import CHANGES, FOLDER, N_RANKS, n_changed, train
 from support.ranks import run_ranks
 
@@ -40,9 +40,7 @@ def test_a_script_of_torch_learns_by_a_method_and_its_replicas_are_equal(name):
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_script_learns_without_and_with_its_method_and_its_replicas_are_equal(name):
-    package = BY_TRAINERS.get(name, "torch")
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed: pip install laconic[trainers]")
+    needs(BY_TRAINERS.get(name, "torch"))
     ends = [learned(name, has_method) for has_method in (False, True)]
     if "LACONIC_RESULTS" in os.environ:
         row = [f"`{name}.py`", str(n_changed(name)), f"`{CHANGES[name][0]}`", *ends, "yes"]
