@@ -66,11 +66,15 @@ def are_compiled(cache):
 
 
 def state_of_kernels():
-    """The folder of compiled kernels, which has another name after a change of them, and how many files it has."""
+    """The folder of compiled kernels, a digest of their sources, and how many files it has."""
     from laconic.kernels.cpu.cache import kernel_folder
+    from laconic.kernels.cpu.sources import digest_of_all
 
     path = kernel_folder().path
-    return {"folder": str(path), "files": 0 if path is None else len(list(path.glob("*.kernel")))}
+    return {
+        "folder": f"{path} {digest_of_all().hex()}",
+        "files": 0 if path is None else len(list(path.glob("*.kernel"))),
+    }
 
 
 def pytest_collection_finish(session):

@@ -16,11 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from laconic.kernels.cpu.private_folder import PrivateFolder, digest
+from laconic.kernels.cpu.private_folder import PrivateFolder
+from laconic.kernels.cpu.sources import digest_of, digest_of_all
 from laconic.statements import state_once
 
-_KERNELS = Path(__file__).parents[1]
-_NOT_COMPILED = ("cache.py", "private_folder.py")
 # Settings of numba that change the machine code.
 _NUMBA_SETTINGS = (
     "BOUNDSCHECK", "CPU_FEATURES", "CPU_NAME", "DEBUGINFO_DEFAULT", "DISABLE_INTEL_SVML", "ENABLE_AVX",
@@ -65,13 +64,13 @@ class KernelCache:
         function = self._function
         about = repr((function.__module__, function.__qualname__, str(signature), codegen.magic_tuple())).encode()
         code = function.__code__
-        found = hashlib.blake2b(about + code.co_code + _digest_of(code.co_filename), digest_size=10).hexdigest()
+        found = hashlib.blake2b(about + code.co_code + digest_of(code.co_filename), digest_size=10).hexdigest()
         return f"{function.__name__.strip('_')}-{found}.kernel"
 
 
 @functools.cache
 def kernel_folder() -> PrivateFolder:
-    """Return the folder of this process: one for each version of all that machine code depends on."""
+    """Return the folder of this process: one for each version of what all machine code depends on."""
     root, problem = _root()
     return PrivateFolder(None if root is None else root / _version(), problem)
 
@@ -91,25 +90,14 @@ def _root() -> tuple[Path | None, str]:
 
 @functools.cache
 def _version() -> str:
-    """Return a name for the kernels' sources, numba, Python, this processor, and what numba is settings."""
+    """Return a name for numba, Python, this processor and settings of numba; sources are in the names of files."""
     numba, llvm = importlib.import_module("numba"), importlib.import_module("llvmlite.binding")
     cpu = numba.config.CPU_NAME or llvm.get_host_cpu_name()
     settings = [getattr(numba.config, name, None) for name in _NUMBA_SETTINGS]
     about = hashlib.blake2b(repr((llvm.get_host_cpu_features().flatten(), settings)).encode(), digest_size=6)
-    for folder in ("cpu", "reference"):  # kernels take functions and numbers from other files
-        for file in sorted((_KERNELS / folder).rglob("*.py")):
-            about.update(b"" if file.name in _NOT_COMPILED else digest(file.read_bytes()))
     laconic = getattr(sys.modules["laconic"], "__version__", "")
     python = sys.implementation.cache_tag
     return f"laconic-{laconic}-numba-{numba.__version__}-{python}-{cpu}-{about.hexdigest()}"
-
-
-@functools.cache
-def _digest_of(file: str) -> bytes:
-    try:
-        return digest(Path(file).read_bytes())
-    except OSError:
-        return b""
 
 
 @functools.cache
@@ -168,4 +156,4 @@ def prepare(job: str, use: Callable[[], object]) -> None:
 
 
 def _list_of(job: str) -> str:
-    return f"job-{hashlib.blake2b(job.encode(), digest_size=10).hexdigest()}.json"
+    return f"job-{hashlib.blake2b(job.encode() + digest_of_all(), digest_size=10).hexdigest()}.json"

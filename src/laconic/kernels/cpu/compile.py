@@ -39,6 +39,7 @@ def kernel(function: F) -> F:
     Args:
         function: Takes arrays, numbers and tuples; numba compiles it once for each combination of their types.
     """
+    assert not getattr(function, "__closure__", None), f"{function} has values that its machine code's key does not see"
     numba = importlib.import_module("numba")
     made: F = numba.njit(nogil=True, error_model="numpy")(function)
     if hasattr(made, "enable_caching"):  # else numba is switched off, and it is the function itself
