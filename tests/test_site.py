@@ -1,11 +1,13 @@
 """The documentation builds as a site without a warning, fetches nothing, and has a place for every method and name."""
 
 import html
+import json
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -56,6 +58,19 @@ def test_a_page_of_the_site_makes_a_browser_fetch_nothing_from_elsewhere(site):
     assert not [
         (page.name, one) for page in pages for one in addresses_of(page).fetched if re.match(r"(https?:)?//", one)
     ]
+
+
+@pytest.mark.slow
+def test_all_that_a_page_fetches_is_in_the_folder_of_the_site(site):
+    missing = [
+        (page.relative_to(site), one)
+        for page in sorted(site.rglob("*.html"))
+        for one in addresses_of(page).fetched
+        if one and not one.startswith("data:") and not (page.parent / unquote(urlsplit(one).path)).is_file()
+    ]
+    assert not missing
+    script = json.loads(re.search(r'<script id="__config"[^>]*>(.*?)</script>', (site / "404.html").read_text())[1])
+    assert script["base"] == "."
 
 
 @pytest.mark.slow
