@@ -1,6 +1,7 @@
 """`laconic.PrometheusEndpoint` shows the rounds of a job over HTTP, as the job's own meters count them."""
 
 import re
+import sys
 import urllib.request
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 
 import laconic
 from laconic.errors import OptionError
+from laconic.telemetry.meter import Count
+from laconic.telemetry.recorder import RoundStats
 
 pytest.importorskip("prometheus_client", reason="the extra `prometheus` is not installed")
 
@@ -72,3 +75,22 @@ def test_after_the_end_nobody_listens():
     endpoint.close()  # again: nothing happens
     with pytest.raises(OSError, match="refused"):
         samples(endpoint.port)
+
+
+def test_a_step_waits_for_few_calls_and_rounds_that_no_scrape_takes_up_are_bounded_in_number():
+    stats = RoundStats(round=0, aborted=False, phases=[("wait", 0.0, 0.5)], up={"update": Count(wire_bytes=7)}, down={})
+    with laconic.PrometheusEndpoint() as endpoint:
+        calls = []
+        for _ in range(1000):
+            events = []
+            sys.setprofile(lambda frame, event, argument, events=events: events.append(event))
+            endpoint.count(stats)
+            sys.setprofile(None)
+            calls.append(sum(event in ("call", "c_call") for event in events) - 1)  # that of setprofile
+        assert sorted(calls)[900] <= 3
+        shown = {sample.name: sample.value for metric in endpoint.collect() for sample in metric.samples}
+        assert shown["laconic_rounds_total"] == 1000
+        assert shown["laconic_phase_seconds_total"] == 500
+        found = samples(endpoint.port)
+    assert found["laconic_rounds_total"] == 1000
+    assert found['laconic_wire_bytes_total{direction="up",exchange="update"}'] == 7000

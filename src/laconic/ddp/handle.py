@@ -225,13 +225,16 @@ class Handle:
         """Go on where `state_dict` was taken. Collective, between two backward passes.
 
         Where each rank loads what it saved, or all load a gathered state, training goes on bit for bit. A state of one
-        rank, or of another number of ranks, is taken as far as it goes, and a statement says how far.
+        rank, or of another number of ranks, is taken as far as it goes, and a statement says how far: not at all where
+        nothing is exchanged.
 
         Raises PeerLostError, and ValueError for a state of another method or model, or with values that cannot be:
         then nothing has changed on any rank.
         """
         if self.checkpoints is not None:
             load_chosen(self, lambda: state_dict, lambda: self._loading.load_part(state_dict))
+        elif state_dict:
+            state_once(f"load_state_dict: the state is left out, since {self.algorithm.name} exchanges nothing here")
 
     def load_with_optimizer(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from the state of the optimizer and the method's in one, as `load_state_dict` does. Collective."""

@@ -1,5 +1,8 @@
 """`PrometheusEndpoint`: the rounds of a job as counters that a Prometheus server reads over HTTP."""
 
+from collections import deque
+from collections.abc import Iterator
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,6 +13,7 @@ from laconic.telemetry.recorder import RoundStats
 
 _EXTRA = "pip install prometheus-client"
 _MAX_PORT = 65_535
+_MAX_WAITING = 64  # rounds that no scrape has taken up
 _LEG, _PHASE = ("direction", "exchange"), ("phase",)
 _METRICS: dict[str, tuple[str, str, tuple[str, ...]]] = {  # name: kind, help, labels
     "rounds": ("Counter", "rounds that have ended, aborted ones included", ()),
@@ -51,19 +55,19 @@ class PrometheusEndpoint:
             raise OptionError(
                 Named("labels", labels), f" must not have {', '.join(taken)}, which samples have themselves"
             )
-        self._registry = prometheus_client.CollectorRegistry()
-        self._children: dict[tuple[str, ...], Any] = {}  # the package's own way to one takes longer than to count
+        registry = prometheus_client.CollectorRegistry()
+        self._waiting: deque[RoundStats] = deque()  # rounds that are not in the metrics yet
+        self._taking_up = Lock()
         try:
             self._metrics = {
-                name: getattr(prometheus_client, kind)(
-                    f"laconic_{name}", about, (*self._labels, *names), registry=self._registry
-                )
+                name: getattr(prometheus_client, kind)(f"laconic_{name}", about, (*self._labels, *names), registry=None)
                 for name, (kind, about, names) in _METRICS.items()
             }
         except ValueError as error:
             raise OptionError(Named("labels", labels), f": {error_text(error)}") from error
+        registry.register(self)
         try:
-            self._server, self._thread = prometheus_client.start_http_server(port, host, registry=self._registry)
+            self._server, self._thread = prometheus_client.start_http_server(port, host, registry=registry)
         except OSError as error:
             raise OptionError(
                 Named("port", port), f" cannot be listened at on {host}: {error_text(error)}; 0 takes a free one"
@@ -82,18 +86,32 @@ class PrometheusEndpoint:
         observe(job, self.count, residual_norm=residual_norm, vote_agreement=vote_agreement)
 
     def count(self, stats: RoundStats) -> None:
-        """Count one round."""
+        """Count one round. A scrape takes it up, or a later round, so that a step of training waits for little."""
+        self._waiting.append(stats)
+        if len(self._waiting) >= _MAX_WAITING:
+            self._take_up()
+
+    def collect(self) -> Iterator[Any]:
+        """Yield the metrics of prometheus_client, of all rounds until now. A scrape asks for them."""
+        self._take_up()
+        for metric in self._metrics.values():
+            yield from metric.collect()
+
+    def _take_up(self) -> None:
+        """Bring the metrics up to date. A scrape has a thread of its own."""
+        with self._taking_up:
+            while self._waiting:
+                self._add(self._waiting.popleft())
+
+    def _add(self, stats: RoundStats) -> None:
         self._of("rounds").inc()
         self._of("aborted_rounds").inc(int(stats.aborted))
         for direction, counts in (("up", stats.up), ("down", stats.down)):
             for exchange, count in counts.items():
                 self._count_one(direction, exchange, count)
         self._of("inside_wire_bytes").inc(stats.inside.wire_bytes)
-        seconds: dict[str, float] = {}
         for phase, start_s, end_s in stats.phases:
-            seconds[phase] = seconds.get(phase, 0.0) + end_s - start_s
-        for phase, of_phase_s in seconds.items():
-            self._of("phase_seconds", phase).inc(max(0.0, of_phase_s))
+            self._of("phase_seconds", phase).inc(max(0.0, end_s - start_s))
         if stats.residual_norm is not None:
             self._of("residual_norm").set(stats.residual_norm)
         if stats.votes is not None:
@@ -106,11 +124,8 @@ class PrometheusEndpoint:
 
     def _of(self, *key: str) -> Any:  # noqa: ANN401
         """Return what counts one metric, by its name and the values of its own labels."""
-        child = self._children.get(key)
-        if child is None:
-            metric, every = self._metrics[key[0]], (*self._labels.values(), *key[1:])
-            child = self._children[key] = metric.labels(*every) if every else metric
-        return child
+        metric, every = self._metrics[key[0]], (*self._labels.values(), *key[1:])
+        return metric.labels(*every) if every else metric
 
     def close(self) -> None:
         """Stop listening. Later calls do nothing."""
