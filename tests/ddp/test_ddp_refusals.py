@@ -1,11 +1,14 @@
 """What `attach` refuses, and that it does nothing where one worker is alone."""
 
+import copy
+import pickle
 import re
 import sys
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 import laconic
 import laconic.ddp
@@ -66,6 +69,31 @@ def test_what_cannot_be_attached_is_refused_by_name(message):
 def test_what_is_no_model_is_refused():
     with pytest.raises(TypeError, match="model=int must be a"):
         laconic.ddp.attach(3, laconic.SGD())
+
+
+@pytest.mark.usefixtures("group_of_one")
+def test_a_module_in_several_models_is_refused_and_one_that_nobody_holds_does_not_count():
+    net = small_model.net()
+    wrapper = DistributedDataParallel(net)
+    net.latest = [DistributedDataParallel(net)]  # a cycle: it is there until garbage is collected
+    for several in (net, nn.Sequential(wrapper, DistributedDataParallel(nn.Linear(3, 3)))):
+        with pytest.raises(ValueError, match=r"[23] DistributedDataParallel models have parameters of this Sequential"):
+            laconic.ddp.attach(several, laconic.SGD())
+    del several, net.latest
+    handle = laconic.ddp.attach(net, laconic.SGD())
+    assert handle.model is net
+    assert wrapper.module is net
+    handle.detach()
+
+
+@pytest.mark.usefixtures("group_of_one")
+def test_a_handle_is_neither_copied_nor_pickled_and_says_what_to_save():
+    wrapper = DistributedDataParallel(small_model.net())
+    handle = laconic.ddp.attach(wrapper, laconic.ECSGD())
+    for copied in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match=re.escape("save handle.state_dict()")):
+            copied(handle)
+    handle.detach()
 
 
 def test_a_plain_pair_warns_where_lightning_would_ignore_it(monkeypatch):

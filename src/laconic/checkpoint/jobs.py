@@ -15,6 +15,8 @@ from laconic.training.simulation import Simulation
 from laconic.training.state_dict import KEY, split
 
 INNER = "inner"
+_NO_OPTIMIZER = {"state": {}, "param_groups": []}
+"""What stands for the inner optimizer of a handle that has none; an optimizer that loads it stays as it is."""
 _PURPOSE = "for a checkpoint"
 _MAX_BYTES = 1 << 18
 
@@ -42,6 +44,9 @@ class Job(Protocol):
     def wanted(self, n_saved: int) -> Sequence[int]:
         """Return the ranks whose states this one reads, of those that have saved; its model is that of the first."""
 
+    def check(self, states: Mapping[int, State]) -> None:
+        """Raise ValueError for states that this rank cannot take. Not collective."""
+
     def load(self, states: Mapping[int, State]) -> None:
         """Go on from the states that were wanted. Collective. Raises ValueError; nothing has changed then."""
 
@@ -67,17 +72,31 @@ class OverRanks:
         """Return this rank's state."""
         assert self._opt.checkpoints is not None
         inner, part = self._opt.checkpoints.own()
-        return {INNER: inner, KEY: part}
+        return {INNER: inner if self._has_optimizer else _NO_OPTIMIZER, KEY: part}
+
+    @property
+    def _has_optimizer(self) -> bool:
+        return isinstance(self._opt, DistributedOptimizer) or self._opt.optimizer is not None
 
     def wanted(self, n_saved: int) -> Sequence[int]:
         """Return the ranks whose states this one reads: all ranks together read all of them."""
         return range(self.rank, n_saved, self.size) or [self.rank % n_saved]
 
+    def check(self, states: Mapping[int, State]) -> None:
+        """Raise ValueError for the state of an optimizer, such as moments, where none is known that could take it."""
+        if not self._has_optimizer and any(state[INNER]["state"] for state in states.values()):
+            raise ValueError(
+                "it has the state of an optimizer, and the handle has none that could take it; pass optimizer= to "
+                "laconic.ddp.attach"
+            )
+
     def load(self, states: Mapping[int, State]) -> None:
         """Go on from the states that were wanted."""
+        assert self._opt.checkpoints is not None
         own, *others = states
         part = {**states[own][KEY], **({OTHERS: {rank: states[rank][KEY] for rank in others}} if others else {})}
-        state = {**states[own][INNER], KEY: part}
+        current, _ = self._opt.checkpoints.own()
+        state = {**_inner_of(states[own], current), KEY: part}
         if isinstance(self._opt, DistributedOptimizer):
             self._opt.load_state_dict(state)
         else:
@@ -112,11 +131,21 @@ class InOneProcess:
         """Return all ranks that have saved."""
         return range(n_saved)
 
+    def check(self, states: Mapping[int, State]) -> None:
+        """Raise nothing: a simulation has an optimizer."""
+
     def load(self, states: Mapping[int, State]) -> None:
         """Go on from the states that were wanted."""
-        others = {rank: {**state[KEY], INNER: state[INNER]} for rank, state in states.items() if rank}
+        current, _ = split(self._simulation.state_dict())
+        others = {rank: {**state[KEY], INNER: _inner_of(state, current)} for rank, state in states.items() if rank}
         part = {**states[0][KEY], **({OTHERS: others} if others else {})}
-        self._simulation.load_state_dict({**states[0][INNER], KEY: part})
+        self._simulation.load_state_dict({**_inner_of(states[0], current), KEY: part})
+
+
+def _inner_of(state: State, current: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the inner optimizer's state in a saved one; `current` if none was saved."""
+    inner: Mapping[str, Any] = state[INNER]
+    return inner if inner["param_groups"] else current
 
 
 def agreed_arguments(job: Job, purpose: str, check: Callable[[], T]) -> T:

@@ -169,6 +169,7 @@ class _Load:
         error = ""
         try:
             check_model(self._model, self._read.leading["model"])
+            self._job.check(self._read.states)
             self._load_objects(self._read.leading["objects"])
             self._load_model(self._read.leading["model"])
             if self._sets_random and self._read.leading["random"] is not None:

@@ -9,6 +9,8 @@
 | the bare module, as trainers hand it out | the one that has its parameters |
 """
 
+import gc
+
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -24,17 +26,25 @@ def find_ddp(model: object) -> DistributedDataParallel | None:
 
     Raises:
         TypeError: for what is no module and holds none.
-        ValueError: if several workers train a module that nothing wraps, or that another wrapper reduces.
+        ValueError: if several workers train a module that nothing wraps, or that another wrapper reduces, or if several
+            models wrap it or parts of it.
     """
     module = module_in(model, DistributedDataParallel)
     if module is None:
         raise TypeError(f"model={type(model).__name__} must be a torch.nn.Module, or a trainer that holds one")
     if isinstance(module, DistributedDataParallel):
         return module
-    wrappers = wrappers_of({id(parameter) for parameter in module.parameters()})
-    found = [wrapper for wrapper in wrappers if isinstance(wrapper, DistributedDataParallel)]
+    found, wrappers = _of(module)
+    if len(found) > 1:
+        gc.collect()  # a wrapper that nobody holds any more is none
+        found, wrappers = _of(module)
+    if len(found) > 1:
+        raise ValueError(
+            f"model: {len(found)} DistributedDataParallel models have parameters of this {type(module).__name__}; "
+            "attach to each of those that are trained, and drop others"
+        )
     if found:
-        return found[-1]
+        return found[0]
     kind = next((type(wrapper).__name__ for wrapper in wrappers), "")
     if kind:
         raise ValueError(f"model: {_REDUCES_OTHERWISE.format(kind)}")
@@ -44,6 +54,12 @@ def find_ddp(model: object) -> DistributedDataParallel | None:
         f"model: no DistributedDataParallel wraps this {type(module).__name__}, and {dist.get_world_size()} workers "
         "train it; wrap it before, or use laconic.DistributedOptimizer, which needs no wrapper"
     )
+
+
+def _of(module: nn.Module) -> tuple[list[DistributedDataParallel], list[nn.Module]]:
+    """Return the DistributedDataParallel models that have parameters of a module, and all wrappers that have."""
+    wrappers = wrappers_of({id(parameter) for parameter in module.parameters()})
+    return [wrapper for wrapper in wrappers if isinstance(wrapper, DistributedDataParallel)], wrappers
 
 
 def module_in(model: object, kind: type) -> nn.Module | None:

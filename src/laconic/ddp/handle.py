@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Never, Protocol
 
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from laconic.contract import Algorithm
 from laconic.ddp.carriable import check_attachable, check_carriable, check_trained, goes_by_step
@@ -204,6 +205,11 @@ class Handle:
         model: nn.Module | None = None if self._ddp is None else self._ddp.module
         return model
 
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The optimizer that `attach` was given; None if it was given none."""
+        return self._settings.optimizer
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the method, of this rank or as it was gathered: plain tensors and values.
 
@@ -285,6 +291,13 @@ class Handle:
             self._trampoline.rounds = None
         self._is_attached = False
         self._carrier.close()
+
+    def __reduce_ex__(self, protocol: Any) -> Never:  # noqa: ANN401
+        """Raise TypeError: connections to other ranks have no copy. `copy` and `pickle` call it."""
+        raise TypeError(
+            "a handle of laconic holds connections to the other ranks and can be neither copied nor pickled; save "
+            "handle.state_dict(), and attach to the copy of a model anew"
+        )
 
     def __repr__(self) -> str:
         when = _when(self._carrier) if self._is_attached else "detached"
