@@ -94,3 +94,20 @@ def test_a_step_waits_for_few_calls_and_rounds_that_no_scrape_takes_up_are_bound
         found = samples(endpoint.port)
     assert found["laconic_rounds_total"] == 1000
     assert found['laconic_wire_bytes_total{direction="up",exchange="update"}'] == 7000
+
+
+def calls_of_a_step(model, job):
+    events = []
+    for _ in range(4):
+        del events[:]
+        sys.setprofile(lambda frame, event, argument: events.append(event))
+        job.step(lambda rank: model(torch.ones(1, 8)).square().sum())
+        sys.setprofile(None)
+    return sum(event in ("call", "c_call") for event in events)
+
+
+def test_an_observed_step_makes_few_calls_more():
+    plain, observed = simulation(), simulation()
+    with laconic.PrometheusEndpoint() as endpoint:
+        endpoint.observe(observed[1])
+        assert calls_of_a_step(*observed) - calls_of_a_step(*plain) <= 30

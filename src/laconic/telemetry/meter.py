@@ -7,9 +7,9 @@ get from it crosses this rank's link too: `served` counts it here, beside their 
 A round with several exchanges (positions, then values) is also counted by exchange.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add, attrgetter, sub
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -294,14 +294,36 @@ def totals_by_exchange(meters: Sequence[Meter], direction: Direction) -> dict[st
     return totals
 
 
-def counts_since(before: Mapping[str, Totals], now: Mapping[str, Totals]) -> dict[str, Count]:
-    """Return what was counted between two times, of the exchanges that had messages."""
-    counts = {}
-    for name, values in now.items():
-        count = values if name not in before else tuple(map(sub, values, before[name]))
-        if count[_MESSAGES]:
-            counts[name] = Count(**dict(zip(_Counter.__slots__, count, strict=True)))
-    return counts
+class CountsSince(Mapping[str, Count]):
+    """What was counted between two times, of the exchanges that had messages: made when it is read.
+
+    It is taken after every round, while a step of training waits, and few who observe rounds read all of it at once.
+    """
+
+    def __init__(self, before: Mapping[str, Totals], now: Mapping[str, Totals]) -> None:
+        """Take what `totals_by_exchange` has returned at both times."""
+        self._before, self._now = before, now
+
+    @cached_property
+    def _counts(self) -> dict[str, Count]:
+        counts = {}
+        for name, values in self._now.items():
+            count = values if name not in self._before else tuple(map(sub, values, self._before[name]))
+            if count[_MESSAGES]:
+                counts[name] = Count(**dict(zip(_Counter.__slots__, count, strict=True)))
+        return counts
+
+    def __getitem__(self, name: str) -> Count:
+        return self._counts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def __repr__(self) -> str:
+        return repr(self._counts)
 
 
 def sum_of_saved(meters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

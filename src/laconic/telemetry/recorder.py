@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from laconic.telemetry.meter import Count, Meter, Totals, counts_since, totals_by_exchange
+from laconic.telemetry.meter import Count, CountsSince, Meter, Totals, totals_by_exchange
 from laconic.telemetry.phases import Seconds
 from laconic.telemetry.votes import VoteCounter, Votes
 
@@ -49,6 +49,7 @@ class RoundStats:
 
 
 Observer = Callable[[RoundStats], object]
+_NOTHING = Count()
 
 
 class Voting(Protocol):
@@ -63,17 +64,17 @@ class Recorder:
     def __init__(
         self, meters: Sequence[Meter], seconds: Seconds | None = None,
         residual_norm: Callable[[], float] | None = None, voting: Sequence[Voting] = (),
-        inside: Callable[[], Count] = Count,
+        inside: Callable[[], Count] | None = None,
     ) -> None:  # fmt: skip
         """Record what the workers' `meters` count and this rank's `seconds`, and the votes at the servers `voting`.
 
-        `inside` returns what this rank has sent inside its node so far.
+        `inside` returns what this rank has sent inside its node so far; None where each rank is a worker.
         """
         self.observers: list[Observer] = []
         self._meters, self._seconds, self._residual_norm = meters, seconds, residual_norm
         self._norm_every: int | None = None
         self._voting, self._vote_counter = voting, VoteCounter()
-        self._inside, self._inside_before = inside, inside()
+        self._inside, self._inside_before = inside, _NOTHING if inside is None else inside()
         self._before = self._counts()
 
     def observe(
@@ -88,7 +89,8 @@ class Recorder:
             every: The number of rounds from one of these to the next. The observer that wants the most has its way.
         """
         if not self.observers:
-            self._before, self._inside_before = self._counts(), self._inside()
+            self._before = self._counts()
+            self._inside_before = _NOTHING if self._inside is None else self._inside()
             if self._seconds is not None:
                 self._seconds.phases = []
         self.observers.append(observer)
@@ -118,14 +120,17 @@ class Recorder:
         if self._seconds is not None:
             phases, self._seconds.phases = self._seconds.phases or [], []
         before, self._before = self._before, self._counts()
-        up, down = map(counts_since, before, self._before)
-        inside_before, self._inside_before = self._inside_before, self._inside()
+        up, down = map(CountsSince, before, self._before)
+        inside = _NOTHING
+        if self._inside is not None:
+            before_it, self._inside_before = self._inside_before, self._inside()
+            inside = self._inside_before - before_it
         wants_norm = self._norm_every is not None and round_ % self._norm_every == 0
         norm = self._residual_norm() if wants_norm and self._residual_norm is not None else None
         votes = self._vote_counter.taken()
         stats = RoundStats(
             round=round_, aborted=aborted, phases=phases, up=up, down=down, residual_norm=norm,
-            votes=None if aborted else votes, inside=self._inside_before - inside_before,
+            votes=None if aborted else votes, inside=inside,
         )  # fmt: skip
         for observer in self.observers:
             observer(stats)
