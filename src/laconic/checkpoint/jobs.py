@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from torch import nn
+from torch.optim import Optimizer
 
 from laconic.ddp import Handle
 from laconic.drivers.distributed.meeting import refused_by
@@ -15,14 +16,14 @@ from laconic.training.simulation import Simulation
 from laconic.training.state_dict import KEY, split
 
 INNER = "inner"
-_NO_OPTIMIZER = {"state": {}, "param_groups": []}
-"""What stands for the inner optimizer of a handle that has none; an optimizer that loads it stays as it is."""
 _PURPOSE = "for a checkpoint"
 _MAX_BYTES = 1 << 18
 
 T = TypeVar("T")
 State = Mapping[str, Any]
 """Of one rank: the inner optimizer's state as "inner", the method's as "laconic"."""
+_NO_OPTIMIZER: State = {"state": {}, "param_groups": []}
+"""What stands for the inner optimizer of a handle that has none; an optimizer that loads it stays as it is."""
 
 
 class Job(Protocol):
@@ -92,15 +93,14 @@ class OverRanks:
 
     def load(self, states: Mapping[int, State]) -> None:
         """Go on from the states that were wanted."""
-        assert self._opt.checkpoints is not None
         own, *others = states
         part = {**states[own][KEY], **({OTHERS: {rank: states[rank][KEY] for rank in others}} if others else {})}
-        current, _ = self._opt.checkpoints.own()
-        state = {**_inner_of(states[own], current), KEY: part}
         if isinstance(self._opt, DistributedOptimizer):
-            self._opt.load_state_dict(state)
+            self._opt.load_state_dict({**_inner_of(states[own], self._opt.inner), KEY: part})
+        elif states[own][INNER]["param_groups"]:
+            self._opt.load_with_optimizer({**states[own][INNER], KEY: part})
         else:
-            self._opt.load_with_optimizer(state)
+            self._opt.load_state_dict(part)
 
 
 class InOneProcess:
@@ -136,16 +136,16 @@ class InOneProcess:
 
     def load(self, states: Mapping[int, State]) -> None:
         """Go on from the states that were wanted."""
-        current, _ = split(self._simulation.state_dict())
-        others = {rank: {**state[KEY], INNER: _inner_of(state, current)} for rank, state in states.items() if rank}
+        inner = self._simulation.inner
+        others = {rank: {**state[KEY], INNER: _inner_of(state, inner)} for rank, state in states.items() if rank}
         part = {**states[0][KEY], **({OTHERS: others} if others else {})}
-        self._simulation.load_state_dict({**_inner_of(states[0], current), KEY: part})
+        self._simulation.load_state_dict({**_inner_of(states[0], inner), KEY: part})
 
 
-def _inner_of(state: State, current: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the inner optimizer's state in a saved one; `current` if none was saved."""
-    inner: Mapping[str, Any] = state[INNER]
-    return inner if inner["param_groups"] else current
+def _inner_of(state: State, inner: Optimizer) -> Mapping[str, Any]:
+    """Return the inner optimizer's state in a saved one; that of `inner` as it is if none was saved."""
+    saved: Mapping[str, Any] = state[INNER]
+    return saved if saved["param_groups"] else inner.state_dict()
 
 
 def agreed_arguments(job: Job, purpose: str, check: Callable[[], T]) -> T:
