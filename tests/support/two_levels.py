@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import laconic
 from laconic.ddp.carriable import why_not
-from laconic.drivers.distributed import shared_memory
+from laconic.drivers.distributed import nodes, shared_memory
 from laconic.random_keys import make_key
 from support import ddp_models, small_model
 from support.deadlines import PATIENCE_S
@@ -68,6 +68,17 @@ def trained_without_shared_memory(rank: int, name: str, rounds: int, **settings:
         return trained(rank, name, rounds, **settings)
     finally:
         shared_memory.FOLDER = folder
+
+
+def trained_in_packets(rank: int, name: str, rounds: int, **settings: Any) -> tuple[Tensor, laconic.Traffic]:
+    """The same as `trained`, where results of few bits are handed over as they came, however short they are."""
+    at_least, nodes.PARTS_BYTES = nodes.PARTS_BYTES, 0
+    try:
+        if settings.pop("without_memory", False):
+            return trained_without_shared_memory(rank, name, rounds, **settings)
+        return trained(rank, name, rounds, **settings)
+    finally:
+        nodes.PARTS_BYTES = at_least
 
 
 def expected(name: str, rounds: int, **settings: Any) -> tuple[Tensor, laconic.Traffic]:
@@ -167,6 +178,7 @@ def refused(rank: int) -> list[str]:
 def attached(rank: int) -> dict[str, dict[str, Tensor]]:
     """The parameters after training by a hook and by the optimizer's step, for each method, with an inf in a round."""
     found: dict[str, dict[str, Tensor]] = {}
+    nodes.PARTS_BYTES = 0  # answers of few bits go from packets into gradients
     for method in map(with_test_settings, ("sgd", "ec-sgd", "signsgd-mv", "sparse")):
         of_method = found[method.name] = {}
         for carried in ("hook", "step"):

@@ -8,6 +8,7 @@ import torch
 from laconic.drivers.distributed import shared_memory
 from laconic.drivers.distributed.nodes import on_hosts
 from laconic.protocol.ring_allreduce import ring_bytes
+from laconic.wire import HEADER_BYTES
 from support import small_model, two_levels
 from support.methods import IN_STEP, layouts_of, with_test_settings
 from support.ranks import ends_of_ranks, run_ranks
@@ -78,6 +79,39 @@ def test_ranks_that_cannot_share_memory_send_each_other_the_same_numbers():
     mean = ring_bytes(d + n_tensors + 1, 2, 4)
     assert following.wire_bytes == ROUNDS * mean
     assert leading.wire_bytes == ROUNDS * (mean + 4 * 8 + 4 * d)
+
+
+IN_PACKETS = {
+    "a server": ("ec-sgd", {"layout": "rank0"}),
+    "shards": ("signsgd-mv", {"layout": "sharded"}),
+    "all to all": ("signsgd-mv", {"layout": "allgather"}),
+}
+
+
+def run_all_in_packets(rank, cases):
+    return run_all(rank, cases, two_levels.trained_in_packets)
+
+
+def test_results_of_few_bits_are_handed_over_in_packets_with_the_same_bits():
+    d, n_tensors = small_model.N_PARAMETERS, 4
+    by_rank = compared(IN_PACKETS, run_all_in_packets)
+    of_one_server, of_shards, to_all = (found.inside.wire_bytes // ROUNDS for _, found in by_rank[0])
+    about = ring_bytes(n_tensors + 1, 2, 4) + 4 * 8
+    head, fields = HEADER_BYTES, 20
+    assert to_all == about + head + fields + (d + 7) // 8
+    assert about < of_shards < to_all + head + fields + 2
+    assert about < of_one_server < about + d
+
+
+def run_all_in_packets_without_memory(rank, cases):
+    return run_all(
+        rank, [(name, {**given, "without_memory": True}) for name, given in cases], two_levels.trained_in_packets
+    )
+
+
+@pytest.mark.slow
+def test_packets_of_results_are_sent_where_ranks_cannot_share_memory():
+    compared({case: IN_PACKETS[case] for case in ("a server", "shards")}, run_all_in_packets_without_memory)
 
 
 def test_shared_memory_is_not_made_where_it_does_not_fit(monkeypatch, tmp_path):

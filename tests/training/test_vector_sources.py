@@ -88,3 +88,17 @@ def test_a_source_lists_the_tensors_whose_memory_it_reads():
     views = [torch.zeros(4), torch.ones(3)]
     for source in (VectorCopy(views), Unscaled(views, torch.tensor(2.0)), ChangeSince(views, torch.ones(7), None)):
         assert all(one is other for one, other in zip(source.reads, views, strict=True))
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 3, 4])
+@pytest.mark.parametrize("scaled", [False, True], ids=["as they are", "unscaled"])
+def test_a_share_of_a_mean_is_added_to_what_others_have_written_with_the_bits_of_two_passes(divisor, scaled):
+    parts = tensors(torch.float32)
+    parts[0].reshape(-1)[:4] = torch.tensor([-0.0, 1e-44, 3e38, torch.nan])
+    source = Unscaled(parts, torch.tensor(3.0)) if scaled else VectorCopy(parts)
+    d = joined(parts).numel()
+    plus, separate, out = torch.randn(d), torch.empty(d), torch.empty(d)
+    plus[0] = -0.0
+    source.into(separate, 0, d, divisor=divisor)
+    source.share_plus(out, divisor, plus)
+    assert torch.equal(out.view(torch.int32), (separate + plus).view(torch.int32))

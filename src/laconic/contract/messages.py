@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from laconic.buffer_pool import new_vector
 from laconic.torch_compat import version_of
 from laconic.wire import Dense, Ends, Packet, Signs, put_across
 
@@ -161,7 +162,11 @@ class InParts:
 
     def dense(self) -> Tensor:
         """Return the vector (d,)."""
-        return torch.cat([part.dense() for part in self.parts])
+        vector, start = new_vector(self.count, self.parts[0].dtype), 0
+        for part in self.parts:
+            part.put_into(vector[start : start + part.count])
+            start += part.count
+        return vector
 
     def put_across(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite tensors, one behind the other, of d elements in all."""

@@ -43,6 +43,9 @@ class VectorSource(Protocol):
             many such vectors is finite as well, as `kernels.divide` says.
         """
 
+    def share_plus(self, out: Tensor, divisor: int, plus: Tensor) -> None:
+        """Write all elements, each divided by `divisor`, plus those of `plus` (d,), to `out` (d,)."""
+
     def largest_into(self, out: Tensor) -> float:
         """Write all elements to `out` (d,), and return the largest magnitude; NaN if it has one."""
 
@@ -79,6 +82,7 @@ class SharedVector:
     def __init__(self, source: VectorSource, empty: Callable[[], Tensor]) -> None:
         """`source` is read when a worker asks for the vector; `empty` returns a vector (d,) with any content."""
         self.reads, self.into, self.tensors = source.reads, source.into, source.tensors
+        self.share_plus = source.share_plus
         self.largest_into, self.measured_into = source.largest_into, source.measured_into
         self.scaled, self.updated_into = source.scaled, source.updated_into
         self.difference_into = source.difference_into

@@ -1,12 +1,12 @@
 """The result of one round, from any driver."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
 
-from laconic.contract import Result
+from laconic.contract import InParts, Result
 from laconic.protocol.abort import Abort
 from laconic.wire import Sparse
 
@@ -26,6 +26,11 @@ class RoundResult:
     def of(self, rank: int) -> Result:
         """Return what worker `rank` applies. Raises KeyError if it has no result."""
         return self.results[rank]
+
+    def in_vectors(self) -> "RoundResult":
+        """Return the same, with a vector (d,) in place of the packets of an answer."""
+        made = {rank: found.dense() for rank, found in self.results.items() if isinstance(found, InParts)}
+        return replace(self, results={**self.results, **made}) if made else self
 
 
 def by_rank(results: Sequence[Result], n_workers: int) -> dict[int, Result]:

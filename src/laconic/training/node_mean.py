@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Self
 
-from torch import Tensor
-
 from laconic.drivers.distributed.nodes import Node
 from laconic.drivers.distributed.rounds import Processes
 from laconic.training.flat_parameters import FlatParameters
@@ -44,17 +42,12 @@ class NodeMean:
         """
         flat, node, seconds = self._flat, self._node, self._driver.seconds
         tail = [*map(float, has_gradient), math.nan if has_overflow else 0.0]  # who uses what
-        source = flat.gradient_source()
         seconds.phase("compute")
-
-        def write(out: Tensor, start: int, stop: int) -> None:
-            if start < stop:
-                source.into(out, start, stop, divisor=node.n_ranks)
-
         try:
-            mean, sums = node.sum_of(
-                write, flat.d, tail, self._driver.job, f"for the gradients of its node, round {self._driver.rounds}"
-            )
+            mean, sums = node.mean_of(
+                flat.gradient_source(), flat.d, tail, self._driver.job,
+                f"for the gradients of its node, round {self._driver.rounds}",
+            )  # fmt: skip
         except BaseException as error:
             self._driver.give_up(error)
             raise

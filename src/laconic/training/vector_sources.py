@@ -58,6 +58,11 @@ class _Source(ABC):
             return self._write(part, tensors, place, added)
         return self._write_share(part, tensors, place, divisor, added)
 
+    def share_plus(self, out: Tensor, divisor: int, plus: Tensor) -> None:
+        """See `VectorSource`."""
+        self.into(out, 0, out.numel(), divisor=divisor)
+        out.add_(plus)
+
     def largest_into(self, out: Tensor) -> float:
         """See `VectorSource`."""
         self._write(out, self.reads, slice(0, out.numel()), None)
@@ -109,6 +114,13 @@ class _Source(ABC):
 
 class VectorCopy(_Source):
     """The tensors as they are."""
+
+    def share_plus(self, out: Tensor, divisor: int, plus: Tensor) -> None:
+        """See `VectorSource`."""
+        if divisor & (divisor - 1):
+            super().share_plus(out, divisor, plus)
+        else:  # the inverse of a power of two is exact, so that a product has the bits of the quotient
+            gather_scaled(self.reads, [1 / divisor] * len(self.reads), out, plus)
 
     def largest_into(self, out: Tensor) -> float:
         """See `VectorSource`."""

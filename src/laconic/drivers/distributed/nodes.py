@@ -13,15 +13,16 @@ Settings, checks and totals go over the group of all ranks, as without nodes.
 """
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from laconic.buffer_pool import new_vector
-from laconic.contract import Algorithm, Result
+from laconic.contract import Algorithm, InParts, Result
 from laconic.drivers.distributed.agreement import agree
 from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.meeting import Meeting
@@ -33,16 +34,17 @@ from laconic.protocol.abort import Abort
 from laconic.protocol.job import Job
 from laconic.protocol.layout import has_dedicated_server
 from laconic.protocol.ring_allreduce import ring_bytes
+from laconic.protocol.round_inputs import VectorSource
 from laconic.protocol.round_result import RoundResult
 from laconic.telemetry.meter import Count
-from laconic.wire import Dense, Sparse
+from laconic.wire import HEADER_BYTES, Dense, Frame, Header, Sparse, decode, encode, promised_bytes
 
 Nodes = Literal["auto"] | int | None
 """The argument `nodes`: "auto" for the ranks of one host name, their number, or None for no nodes."""
 
-Write = Callable[[Tensor, int, int], object]
-
-_NOTHING, _DENSE, _SPARSE, _SUPPORTED = range(4)  # what a node's other ranks get
+PARTS_BYTES = 1 << 20
+"""Vectors of so many bytes and more are handed over in the packets that they came in, if those are few bits."""
+_NOTHING, _DENSE, _SPARSE, _SUPPORTED, _IN_PARTS = range(5)  # what a node's other ranks get
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,20 +178,20 @@ class Node:
         if device.type == "cpu":
             self._memory = SharedMemory.of(self.inside, self._n_sets * self.n_ranks + 1, count, dtype)
 
-    def sum_of(
-        self, write: Write, count: int, tail: Sequence[float], like: Job, purpose: str
+    def mean_of(
+        self, vector: VectorSource, count: int, tail: Sequence[float], like: Job, purpose: str
     ) -> tuple[Tensor | None, list[float]]:
-        """Return the sums over the ranks of the node of a vector (count,) and of `tail`. Collective over them.
+        """Return the mean over the ranks of the node of a vector (count,), and sums of `tail`. Collective over them.
 
         Args:
-            write: `write(out, start, stop)` writes these elements of this rank's vector to the same ones of `out`.
-            count: length of the vector.
+            vector: where to read this rank's.
+            count: its length.
             tail: more numbers.
             like: the job of the vector, which has its type and device, and where it is in the longest one.
             purpose: as for `Transport.swap`.
 
         Returns:
-            The sum of the vectors, None on a rank that does not need it; and those of the other numbers.
+            The mean of the vectors, None on a rank that does not need it; and the sums of the other numbers.
 
         Raises:
             PeerLostError: a rank of the node is missing.
@@ -198,22 +200,34 @@ class Node:
         if self._memory is None:
             total = new_vector(count + len(tail), like.dtype, like.device)
             total[count:] = own
-            self.inside.all_reduce(total, purpose, lambda start, stop: write(total, start, min(stop, count)))
+            self.inside.all_reduce(total, purpose, partial(self._write_share, vector, total[:count]))
             self._count(ring_bytes(total.numel(), self.n_ranks, total.itemsize))
             return total[:count], total[count:].tolist()
         leads, rank = self.between is not None, self.inside.rank
-        vectors = [vector[like.spec.offset :][:count] for vector in self._vectors_of_ranks(self._memory)]
-        if leads and not self._everywhere:
-            vectors[rank] = new_vector(count, like.dtype)  # nobody else reads it
-        write(vectors[rank], 0, count)
+        shares = [share[like.spec.offset :][:count] for share in self._vectors_of_ranks(self._memory)]
+        adds_own = leads and not self._everywhere  # to what others have written: nobody else reads its share
+        if not adds_own:
+            self._write_share(vector, shares[rank], 0, count)
         self.inside.all_reduce(own, purpose)  # and now all have written
         self._count(ring_bytes(own.numel(), self.n_ranks, own.itemsize))
         n_readers = self.n_ranks - 1 if self._everywhere else 1 - leads
         self._count(n_readers * count * own.itemsize)
-        if not self._everywhere:
-            return (_added(vectors[0], vectors[1:]) if leads else None), own.tolist()
-        total = torch.add(*vectors[:2], out=new_vector(count, like.dtype))
-        return _added(total, vectors[2:]), own.tolist()
+        if not leads and not self._everywhere:
+            return None, own.tolist()
+        total = new_vector(count, like.dtype)
+        if adds_own:
+            vector.share_plus(total, self.n_ranks, shares[1])
+        else:
+            torch.add(*shares[:2], out=total)
+        for share in shares[2:]:
+            total += share
+        return total, own.tolist()
+
+    def _write_share(self, vector: VectorSource, out: Tensor, start: int, stop: int) -> None:
+        """Write elements of this rank's part of a mean to the same ones of `out`, as far as it goes."""
+        stop = min(stop, out.numel())
+        if start < stop:
+            vector.into(out, start, stop, divisor=self.n_ranks)
 
     def _vectors_of_ranks(self, memory: SharedMemory) -> list[Tensor]:
         """Return the vectors that the ranks write for the next sum."""
@@ -242,8 +256,16 @@ class Node:
             self._show(result, job, round_)
         return [*results]
 
+    def takes_parts(self, job: Job) -> bool:
+        """Return whether ranks hand a result over in packets, which each of them decodes, and not as a vector."""
+        return job.device.type == "cpu" and job.d * job.dtype.itemsize >= PARTS_BYTES
+
     def _show(self, result: RoundResult, job: Job, round_: int) -> None:
-        kind, *parts = _parts_of(result.results.get(self.number), result.supports.get(self.number))
+        found = result.results.get(self.number)
+        if isinstance(found, InParts):
+            self._show_parts(found, job, round_)
+            return
+        kind, *parts = _parts_of(found, result.supports.get(self.number))
         if self._memory is not None and parts:
             values = parts.pop(0)
             self._result_at(self._memory, job, values.numel()).copy_(values)
@@ -257,10 +279,38 @@ class Node:
             of_type = job.dtype if part.is_floating_point() else torch.int64
             self._broadcast(part.to(job.device, of_type).contiguous(), round_)
 
+    def _show_parts(self, found: InParts, job: Job, round_: int) -> None:
+        header = Header(role="server", rank=self.number, round=round_, exchange=0)
+        frames = torch.cat([encode(Frame(header=header, packet=packet)) for packet in found.parts])
+        if self._memory is not None:
+            self._result_at(self._memory, job, job.d).view(torch.uint8)[: frames.numel()].copy_(frames)
+            self._count((self.n_ranks - 1) * frames.numel())
+        self._broadcast(torch.tensor([Abort.NO, _IN_PARTS, frames.numel(), 0]), round_)
+        if self._memory is None:
+            self._broadcast(frames, round_)
+
+    def _awaited_parts(self, n_bytes: int, job: Job, round_: int) -> InParts:
+        frames = torch.empty(n_bytes, dtype=torch.uint8)
+        if self._memory is None:
+            self._broadcast(frames, round_)
+        else:
+            frames.copy_(self._result_at(self._memory, job, job.d).view(torch.uint8)[:n_bytes])
+        packets = []
+        while frames.numel():
+            end = HEADER_BYTES + promised_bytes(frames.numpy())[0]  # type: ignore[arg-type]
+            packet = decode(frames[:end], job.spec.stop).packet
+            assert packet is not None, "no control frame is handed over"
+            packets.append(packet)
+            frames = frames[end:]
+        return InParts(parts=tuple(packets), count=job.d)
+
     def _awaited(self, job: Job, round_: int) -> RoundResult:
         about = torch.zeros(4, dtype=torch.int64)
         self._broadcast(about, round_)
         aborted, kind, n_values, n_indices = about.tolist()
+        if kind == _IN_PARTS:
+            results = {self.number: self._awaited_parts(n_values, job, round_)}
+            return RoundResult(aborted=Abort(aborted), results=results)
         if kind == _NOTHING:
             return RoundResult(aborted=Abort(aborted), results={})
         values = new_vector(n_values, job.dtype, job.device)
@@ -293,10 +343,3 @@ def _parts_of(found: Result | None, support: tuple[Tensor, Tensor] | None) -> tu
     if isinstance(found, Sparse):
         return _SPARSE, found.values.dense(), found.indices
     return (_DENSE, found) if support is None else (_SUPPORTED, found, support[0])
-
-
-def _added(total: Tensor, vectors: Sequence[Tensor]) -> Tensor:
-    """Return the sum, in which the vectors (d,) are added in their order."""
-    for each in vectors:
-        total += each
-    return total

@@ -134,6 +134,8 @@ class Processes:
         parts = self._make_sessions(descend, active, participation)
         self.sessions = parts[0]
         self.worker, self.servers = self.sessions.worker, [server for part in parts for server in part.servers]
+        if self.node is not None and self.worker is not None:
+            self.worker.leaves_answers = self.node.takes_parts(self.job)
         self.rounds = 0
         self.aborted_rounds = 0
         self.replica_syncs = 0
@@ -210,7 +212,7 @@ class Processes:
     def check_results(self, fits: Callable[[Result, Tensor], bool], largest: float) -> None:
         """Abort every round whose result does not fit the parameters, or whose answers have numbers above `largest`."""
         if self.worker is not None:
-            self.worker.fits = fits
+            self.worker.fits, self.worker.leaves_answers = fits, False
         for server in self.servers:
             server.magnitudes.largest = largest
 
@@ -320,7 +322,8 @@ class Processes:
             verdict = None if self.shards is None else self.shards.verdict
             result = carry_out(run_rank(self.sessions, self.rounds, inputs, lr, self.seconds.phase, verdict), between)
             if self.node is not None:
-                self.node.share([result], [self.job], self.rounds)
+                (result,) = self.node.share([result], [self.job], self.rounds)
+                result = result.in_vectors()
         except BaseException as error:
             abandon_round([] if self.worker is None else [self.worker], self.servers)
             self.give_up(error)
@@ -335,6 +338,7 @@ class Processes:
             inputs_of(self.node.number)  # which may take a local step
             self.seconds.phase("compute")
             (result,) = self.node.share(None, [self.job], self.rounds)
+            result = result.in_vectors()
         except BaseException as error:
             self.give_up(error)
             raise

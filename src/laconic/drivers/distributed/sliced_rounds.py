@@ -5,7 +5,6 @@ has one order.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TypeVar
 
 import torch.distributed as dist
@@ -24,7 +23,7 @@ from laconic.drivers.transport import Transport, carry_out
 from laconic.protocol.abort import Abort
 from laconic.protocol.exchanges import RankSessions, Requests, abandon_round
 from laconic.protocol.participation import Participation
-from laconic.protocol.round_inputs import Active, Inputs, VectorSource
+from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
 from laconic.protocol.server import Descend
 from laconic.protocol.slices import SlicedRank
@@ -67,7 +66,8 @@ class SlicedProcesses(Processes):
             self.node.open_memory(self.job.d, self.job.dtype, self.job.device, everywhere=False)
         self._make_lanes(group, timeout_s)
         for worker in self.sliced.workers:
-            worker.leaves_answers = self.node is None and self.job.device.type == "cpu"
+            alone = self.node is None and self.job.device.type == "cpu"
+            worker.leaves_answers = alone or (self.node is not None and self.node.takes_parts(worker.job))
         self._aborted: dict[int, Abort] = {}  # by slice, of those that have run in this round
 
     def _make_lanes(self, group: dist.ProcessGroup | None, timeout_s: float | None) -> None:
@@ -131,10 +131,8 @@ class SlicedProcesses(Processes):
         """Return the inputs of slice `number` with the mean over the ranks of this node. Collective over them."""
         job, vector = self.sliced.slices[number].job, inputs.vector
         assert not isinstance(vector, Tensor), "it is read from the buckets"
-        mean, (mark,) = node.sum_of(
-            partial(_write_share, vector, node.n_ranks), job.d, [inputs.abort.mark], job,
-            f"for the gradients of its node, round {self.rounds}",
-        )  # fmt: skip
+        purpose = f"for the gradients of its node, round {self.rounds}"
+        mean, (mark,) = node.mean_of(vector, job.d, [inputs.abort.mark], job, purpose)
         self.seconds.phase("wait")
         given = vector if mean is None else mean
         return Inputs(vector=given, parameters=inputs.parameters, abort=Abort.of_sum(mark))
@@ -170,11 +168,6 @@ class SlicedProcesses(Processes):
         """Leave the group when the thread has carried out what was started. Not collective."""
         super().close()
         self.scheduler.close()
-
-
-def _write_share(vector: VectorSource, n_ranks: int, out: Tensor, start: int, stop: int) -> None:
-    if start < stop:
-        vector.into(out, start, stop, divisor=n_ranks)
 
 
 def _with_spans(requests: Requests[T]) -> Requests[T]:
