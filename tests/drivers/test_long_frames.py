@@ -1,6 +1,6 @@
 """Frames whose values are sent from where they are: processes and simulator end with the same bits.
 
-A payload is long from 1 MiB on.
+A payload is long from 1 MiB on. Frames that are not long go in one message.
 """
 
 import pytest
@@ -15,10 +15,12 @@ from laconic.algorithms.lag import LAG
 from laconic.algorithms.sgd import SGD
 from laconic.algorithms.sgd_model import ModelAveraging
 from laconic.algorithms.sgd_server import GlobalReplica
+from laconic.algorithms.signsgd_mv import SignSGDMajorityVote
 from laconic.algorithms.sparse import SparseSGD
 from laconic.compressors import Quantized
 from laconic.wire import LONG_BYTES
 from support.deadlines import PATIENCE_S
+from support.optimizer_tasks import bytes_sent
 from support.ranks import run_ranks
 
 D, N, ROUNDS = 600_001, 2, 4  # half of it is long, too; vectors are used again from the second round on
@@ -95,3 +97,21 @@ def test_long_frames_give_the_bits_of_the_simulator():
             for rank in range(simulation.n_workers):
                 same = torch.equal(by_rank[rank][place], simulation.parameters_of(rank))
                 assert same, f"{algorithm.name}, {layout}, rank {rank} of {n}"
+
+
+def messages_of_a_step(rank: int, d: int, algorithm: laconic.Algorithm, layout: str) -> int:
+    """How many this rank sends in its third step."""
+    weight = torch.nn.Parameter(torch.zeros(d))
+    opt = laconic.DistributedOptimizer(
+        torch.optim.SGD([weight], lr=0.1), algorithm, layout=layout, timeout_s=PATIENCE_S, check_every=0, lr="kept"
+    )
+    for round_ in range(2):
+        weight.grad = gradient(rank, round_, d)
+        opt.step()
+    with bytes_sent() as count:
+        opt.step()
+    return count["messages"]
+
+
+def test_signs_of_half_a_million_parameters_go_in_one_message():
+    assert run_ranks(messages_of_a_step, 2, 500_000, SignSGDMajorityVote(), "rank0") == [1, 1]

@@ -21,12 +21,13 @@ from support import optimizers, small_model
 
 @contextmanager
 def bytes_sent() -> Iterator[dict[str, int]]:
-    """Counts the bytes that this process passes to its groups' point-to-point calls."""
-    count = {"bytes": 0}
+    """Counts the bytes and messages that this process passes to its groups' point-to-point calls."""
+    count = {"bytes": 0, "messages": 0}
     send = channel.post_send
 
     def counting(group: dist.ProcessGroup, tensors: list[Tensor], *place: int) -> Any:
         count["bytes"] += sum(tensor.nbytes for tensor in tensors)
+        count["messages"] += 1
         return send(group, tensors, *place)
 
     channel.post_send = counting

@@ -197,7 +197,7 @@ class Scratch:
         in_memories, in_use = _storages_of(held) if held else set(), _storages_of(results)
         self._held = {}
         returned: dict[int, Tensor] = {}
-        unused = []
+        unused: list[Tensor] = []
         for place in ours:
             vector = ours[place]
             if place in in_memories:
@@ -205,7 +205,7 @@ class Scratch:
             elif place in in_use:
                 returned[place] = vector
             else:
-                unused.append(vector)
+                unused += (vector,)
         if unused:
             self._pool.give(unused)
         if returned:  # of the earlier results, the last ones may still be in use

@@ -261,7 +261,7 @@ class _Swapping:
         sends = worker is not None and rank.node not in resting
         sent, own = worker.outgoing(copies=False) if worker is not None and sends else ({}, None)
         if server is not None:
-            server.open(round_, number, lr)
+            server.open(round_, number, lr, self.planned)
             if worker is not None and sends:
                 server.take(worker.rank, sent[0] if own is None else own)
         expected = [node for node in ends.uploaders if node not in resting] if resting else ends.uploaders

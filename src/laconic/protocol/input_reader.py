@@ -109,7 +109,9 @@ class InputReader:
             largest = source.largest_into(me.gradient)
         me.largest_gradient = largest
         self.exceeds = self._limit is not None and not largest <= self._limit
-        return Abort.unless(math.isfinite(largest) or (sum_is_checked and self._limit is None))
+        if math.isfinite(largest) or (sum_is_checked and self._limit is None):
+            return Abort.NO
+        return Abort.NON_FINITE
 
     def _is_finite(self, vector: Tensor) -> bool:
         """Return whether a vector (d,) is finite, and note whether it exceeds the limit."""

@@ -29,6 +29,8 @@ class PlannedExchange:
     """One exchange of a round, and how its frames travel in this job."""
 
     exchange: Exchange
+    algorithm: Algorithm
+    """The method with the hyper-parameters of this round; see `Algorithm.in_round`."""
     is_full: bool
     """Whether its packets are about all parameters of the job, and not about fewer coordinates."""
     shards: tuple[Shard, ...]
@@ -205,7 +207,10 @@ class Job:
             (only,) = shards
             shards = (Shard(only.node, exchange.offset, stop),)
         pattern = pattern_in(self.layout, self.algorithm, exchange, round_, number, seed=self.seed)
-        return PlannedExchange(exchange=exchange, is_full=is_full, shards=shards, pattern=pattern)
+        return PlannedExchange(
+            exchange=exchange, algorithm=self.algorithm.in_round(round_), is_full=is_full, shards=shards,
+            pattern=pattern,
+        )  # fmt: skip
 
     def expect(self, accepted: AcceptedBy, rank: int, *, is_split: bool) -> Expectation:
         """Return what is expected of a sender, and keep it in `expectations`.

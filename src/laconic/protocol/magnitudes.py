@@ -64,13 +64,12 @@ class Magnitudes:
             read: the gradient (d,), or what the method has made of it in place; None if there is none.
             exceeds: whether the input is large.
         """
-        sent = () if packet is None else (packet,)
-        self.are_large |= exceeds
-        self.saw(sent)
+        if exceeds or (packet is not None and not packet.absolute_maximum <= self.large):  # NaN, too
+            self.are_large = True
         if not self.are_large:
             return True
         vectors = () if read is None or not self._reads_vector else (read,)
-        return all(each.absolute_maximum <= self.safe for each in sent) and self.may_be_written(vectors)
+        return (packet is None or packet.absolute_maximum <= self.safe) and self.may_be_written(vectors)
 
     def saw(self, packets: Iterable[Packet]) -> None:
         """Take note of packets that are sent or received."""

@@ -126,19 +126,22 @@ class ServerSession:
         self.vote_counter: VoteCounter | None = None
         """Gets the agreement of votes in the rounds in which it is due; None while nobody asks."""
 
-    def open(self, round_: int, exchange: int, lr: float) -> None:
+    def open(self, round_: int, exchange: int, lr: float, planned: PlannedExchange | None = None) -> None:
         """Begin an exchange: `take` each frame, then `answer`.
 
         Args:
             round_: number of the round.
             exchange: number of the exchange in this round.
             lr: learning rate of this round.
+            planned: the exchange, if the caller has looked it up.
         """
         self.view.round, self.view.exchange, self.view.lr = round_, exchange, lr
         self._is_open = True
         if exchange == 0 and self.magnitudes.are_watched:
             self.magnitudes.begin(round_, lr)
-        planned = self._planned = self.job.exchanges_in(round_)[exchange]
+        if planned is None:
+            planned = self.job.exchanges_in(round_)[exchange]
+        self._planned = planned
         self._shard = self.shard if planned.is_full else planned.shards[0]
         self._frames, self._borrowed, self.landed, self._stepped = {}, {}, None, None
 
@@ -259,7 +262,8 @@ class ServerSession:
         )  # fmt: skip
         if self.magnitudes.are_watched:
             self.magnitudes.saw(packets.values())
-        algorithm = self.job.algorithm.in_round(view.round)
+        assert self._planned is not None, "an exchange is open"
+        algorithm = self._planned.algorithm
         try:
             packet = algorithm.serve(view, inbox) if self._model is None else self._model.serve(algorithm, view, inbox)
             if self._borrowed:
@@ -269,7 +273,6 @@ class ServerSession:
             return None
         if self.vote_counter is not None and self.vote_counter.counts_in(view.round):
             self.vote_counter.add(algorithm.vote_agreement(view, inbox))
-        assert self._planned is not None, "an exchange is open"
         check_own(packet, self.job, self._planned, "server", self.index, view.round, (shard.offset, shard.count))
         is_finite = packet is None or packet.finite
         if self.magnitudes.are_watched and packet is not None:

@@ -78,6 +78,7 @@ class WorkerSession:
         self.fits: Callable[[Result, Tensor], bool] | None = None
         """Returns whether a result can be applied to the parameters (d,), where they have a shorter type than (d,)."""
         self.leaves_answers = False  # whether an answer that is the result may stay in packets, for who applies it
+        self._n_exchanges = 0  # of this round
         self._step: Step | None = None
         self._active, self._waits_at_lr_0 = active, job.algorithm.replicas_equal
         self._shape, self._home = torch.Size((job.d,)), (job.dtype, job.device)
@@ -105,6 +106,7 @@ class WorkerSession:
         """
         me = self.me
         self.planned, self.exchange = self.job.exchanges_in(round_), 0
+        self._n_exchanges = len(self.planned)
         me.round, me.lr, me.support, self.is_closed, self.rests = round_, lr, None, False, False
         self.packet, self.result, self._step = None, None, None
         if self.magnitudes.are_watched:
@@ -125,7 +127,8 @@ class WorkerSession:
         if self.aborted:
             self._abort()
         else:
-            self._step = self.job.algorithm.in_round(round_).work(me)
+            algorithm = self.job.algorithm.in_round(round_) if planned is None else planned.algorithm
+            self._step = algorithm.work(me)
             self._advance(None)
         me.gradient_tensors = ()  # releases them
 
@@ -143,7 +146,7 @@ class WorkerSession:
     def _advance(self, reply: Reply | None) -> None:
         """Run the generator to its next packet, or to its result after the last exchange."""
         assert self._step is not None
-        name, expected = self.job.algorithm.name, len(self.planned)
+        name, expected = self.job.algorithm.name, self._n_exchanges
         try:
             packet = next(self._step) if reply is None else self._step.send(reply)
         except StopIteration as stop:

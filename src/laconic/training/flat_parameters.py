@@ -209,7 +209,9 @@ class FlatParameters:
 
     def check_listed(self) -> None:
         """Raise RuntimeError if the optimizer has been given further parameters."""
-        n_listed = _n_listed_in(self._optimizer)
+        n_listed = 0
+        for group in self._optimizer.param_groups:  # as `_n_listed_in`, at every step
+            n_listed += len(group["params"])
         if n_listed != self._n_listed:
             raise RuntimeError(
                 f"the optimizer has {n_listed} parameters and had {self._n_listed} when the ranks "
@@ -313,7 +315,4 @@ def _as_gradient(view: Tensor, parameter: Tensor) -> Tensor:
 
 def _n_listed_in(optimizer: Optimizer) -> int:
     """Return the number of parameters in the optimizer's groups."""
-    n = 0
-    for group in optimizer.param_groups:  # of every step
-        n += len(group["params"])
-    return n
+    return sum(len(group["params"]) for group in optimizer.param_groups)

@@ -229,11 +229,26 @@ def encode(frame: Frame) -> Tensor:
 
 
 def _encoded(frame: Frame, payload: Sequence[PayloadPart]) -> Tensor:
-    encoded_bytes = 0
+    encoded_bytes, in_bytes = 0, b""
     for part in payload:
         encoded_bytes += len(part) if type(part) is bytes else part.nbytes  # type: ignore[union-attr]
-    if encoded_bytes <= _SHORT_BYTES:
-        return _joined(frame, payload, encoded_bytes)
+    if encoded_bytes > _SHORT_BYTES:
+        return _filled(frame, payload, encoded_bytes)
+    for part in payload:  # copying so few bytes costs less than calls that write into memory that is there
+        if type(part) is bytes:
+            in_bytes += part
+        elif part.nbytes:  # type: ignore[union-attr]
+            is_plain = part.is_cpu and part.dtype is not torch.bfloat16  # type: ignore[union-attr] # numpy has it not
+            in_bytes += (part if is_plain else _byte_view(part)).numpy().tobytes()  # type: ignore[union-attr]
+    if (packet := frame.packet) is None:
+        data = sealed(frame.header, frame.kind, torch.float32, encoded_bytes, frame.payload_bits, in_bytes)
+    else:
+        data = sealed(frame.header, packet.kind, packet.value_type, encoded_bytes, packet.payload_bits, in_bytes)
+    return torch.frombuffer(data, dtype=torch.uint8)
+
+
+def _filled(frame: Frame, payload: Sequence[PayloadPart], encoded_bytes: int) -> Tensor:
+    """Return a frame's bytes in memory of the pool."""
     data = BUFFER_POOL.borrow(HEADER_BYTES + encoded_bytes)
     view = memoryview(data.numpy())  # type: ignore[arg-type]
     at = HEADER_BYTES
@@ -247,22 +262,6 @@ def _encoded(frame: Frame, payload: Sequence[PayloadPart]) -> Tensor:
     info = _payload_info(frame, encoded_bytes)
     view[:HEADER_BYTES] = write_header(frame.header, info, view[HEADER_BYTES:])
     return data
-
-
-def _joined(frame: Frame, payload: Sequence[PayloadPart], encoded_bytes: int) -> Tensor:
-    """Return a short frame's bytes: copying them costs less than calls that write into memory that is there."""
-    in_bytes = b""
-    for part in payload:
-        if type(part) is bytes:
-            in_bytes += part
-        elif part.nbytes:  # type: ignore[union-attr]
-            is_plain = part.is_cpu and part.dtype is not torch.bfloat16  # type: ignore[union-attr] # numpy has it not
-            in_bytes += (part if is_plain else _byte_view(part)).numpy().tobytes()  # type: ignore[union-attr]
-    if (packet := frame.packet) is None:
-        data = sealed(frame.header, frame.kind, torch.float32, encoded_bytes, frame.payload_bits, in_bytes)
-    else:
-        data = sealed(frame.header, packet.kind, packet.value_type, encoded_bytes, packet.payload_bits, in_bytes)
-    return torch.frombuffer(data, dtype=torch.uint8)
 
 
 def encode_in_place(frame: Frame) -> Tensor | BorrowedFrame:

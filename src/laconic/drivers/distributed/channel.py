@@ -105,8 +105,7 @@ class Channel(GivingUp):
         """
         self._began_s = time.monotonic()
         deadline = self._began_s + self.patience_s
-        awaited: Sequence[int] = expected
-        sender = self.rank
+        awaited, sender = expected, self.rank
         try:
             if self._unsent is not None:
                 raise self._unsent
@@ -117,11 +116,12 @@ class Channel(GivingUp):
                     at[peer] = HeaderMessage()
                 arriving[peer] = post_receive(group, [at[peer].data], peer, 0)
             sends: list[Sent] = []
-            rests = Rests()
+            rests: Rests | None = None
             for peer in outgoing if self.size == 2 else self._in_turn(outgoing):
                 data = part = outgoing[peer]
                 if type(data) is not Tensor or not _is_short(data):
                     _check_promise(data)
+                    rests = rests or Rests()
                     part = rests.add(peer, data)
                 try:
                     sends += ((peer, part, post_send(group, [part], peer, 0)),)  # type: ignore[arg-type,list-item]
@@ -145,10 +145,10 @@ class Channel(GivingUp):
             there = self.device_channel
             bandwidths = [] if there is None else self._swap_split(there, outgoing, incoming, deadline)
             # Not earlier: the engine's control message that a receive is posted queues behind data already being sent.
-            start = time.perf_counter() if rests.n_bytes else 0.0
-            for peer, part in rests.messages() if rests.n_bytes else ():
+            start = time.perf_counter() if rests is not None else 0.0
+            for peer, part in rests.messages() if rests is not None else ():
                 sends.append((peer, part, self._send(part, peer)))
-            unsent = iter(sends)
+            unsent: Iterable[Sent] = iter(sends) if landing_from else sends
             while landing_from:  # a message of each in turn: all are under way at once
                 for peer in list(landing_from):
                     self._end_sends(islice(unsent, max(1, len(outgoing))), rests, start, deadline)  # meanwhile as many
@@ -157,8 +157,9 @@ class Channel(GivingUp):
                     if incoming[peer].land(deadline, chunk):  # type: ignore[union-attr]
                         landing_from.remove(peer)
             awaited, sender = expected, self.rank
-            self._end_sends(unsent, rests, start, deadline)
-            if rests.n_bytes:
+            if sends:
+                self._end_sends(unsent, rests, start, deadline)
+            if rests is not None:
                 bandwidths += rests.bandwidths()
             if bandwidths:
                 self.link_bytes_per_s = min(bandwidths)
@@ -179,7 +180,7 @@ class Channel(GivingUp):
         except RuntimeError as error:
             self._give_up(purpose, error, awaited)
 
-    def _end_sends(self, sends: Iterable[Sent], rests: Rests, start: float, deadline: float) -> None:
+    def _end_sends(self, sends: Iterable[Sent], rests: Rests | None, start: float, deadline: float) -> None:
         """Wait until messages are sent; of what was left after the headers, note since `start` how long it took."""
         for peer, part, work in sends:
             if work is not None:
@@ -187,7 +188,7 @@ class Channel(GivingUp):
                     work.wait(left_until(deadline))
                 except RuntimeError as error:
                     self._note_unsent(peer, error)
-            if rests.n_bytes:
+            if rests is not None:
                 rests.was_sent(peer, part.nbytes, time.perf_counter() - start)
 
     def _in_turn(self, peers: Iterable[int]) -> list[int]:
@@ -246,11 +247,10 @@ class Channel(GivingUp):
                 self._probed_s = self._began_s
                 self._look(awaited)
             only = senders[0] if len(senders) == 1 else None
-            arriving = (
-                post_receive_from_any(self.group, [message.data], 0)
-                if only is None
-                else post_receive(self.group, [message.data], only, 0)
-            )
+            if only is None:
+                arriving = post_receive_from_any(self.group, [message.data], 0)
+            else:
+                arriving = post_receive(self.group, [message.data], only, 0)
             wait_until(arriving, deadline)
             sender = source_rank(arriving) if only is None else only
             frame = self._read_message(message)

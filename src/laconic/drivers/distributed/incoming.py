@@ -31,8 +31,8 @@ from laconic.wire import (
     start_of,
 )
 
-SHORT_BYTES = 1 << 14
-"""A frame of up to so many bytes is short: it is sent in one message."""
+SHORT_BYTES = 1 << 16
+"""A frame of up to so many bytes is short: it is sent in one message. Signs of 500,000 parameters are."""
 _SLACK_BYTES = 1 << 16  # after a payload; a sender's own check refuses a frame of any other length than it promises
 _SHORT_SLACK_BYTES = 1 << 12
 _SOON_S = 0.001  # a deadline that has passed still lets finished work end

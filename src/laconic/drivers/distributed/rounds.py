@@ -310,7 +310,8 @@ class Processes:
         Raises:
             PeerLostError: if a rank is missing. The round then has no effect on this rank, as after any other error.
         """
-        if (between := self.between) is None:
+        between = self.channel if self.node is None else self.node.between
+        if between is None:
             return self._follow(inputs_of)
         worker = self.worker
         is_idle = worker is None or (self.sessions.participation is not None and self.rests)
