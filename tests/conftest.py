@@ -6,6 +6,8 @@
 import gc
 import logging
 import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -51,12 +53,26 @@ def pytest_sessionstart(session):
         return
     cache = getattr(session.config, "cache", None)  # None without pytest's cacheprovider
     if cache is None or not are_compiled(cache):
-        prepare(session.config)
-        from support.methods import use_every_method  # imported late, because --load registers algorithms
-
-        use_every_method()
+        use_every_method(session.config)
         if cache is not None:
             cache.set(COMPILED, state_of_kernels())
+
+
+def use_every_method(config):
+    """Use each method for a few rounds, half of ours in a process beside this one, for two cores compile sooner."""
+    from laconic import ALGORITHMS
+
+    half = sorted(name for name, cls in ALGORITHMS.items() if cls.mode != "arrivals")[::2]
+    use = "import sys; from support.methods import use_methods; use_methods(sys.argv[1:])"
+    path = os.pathsep.join(str(config.rootpath / name) for name in ("src", "tests"))
+    quietly = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, "PYTHONPATH": path}}
+    with subprocess.Popen([sys.executable, "-c", use, *half], **quietly) as beside:
+        prepare(config)
+        from support.methods import IN_STEP, use_methods  # imported late, because --load registers algorithms
+
+        use_methods([name for name in IN_STEP if name not in half])
+    if beside.returncode:  # here one sees why
+        use_methods(half)
 
 
 def are_compiled(cache):

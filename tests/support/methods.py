@@ -50,9 +50,10 @@ BY_LAYER = [(name, "sharded") for name in ("ec-sgd", "dist-ef")]
 """Methods whose vector several servers may share, but for a model of one tensor as `layouts_of` asks of."""
 
 
-def use_every_method() -> None:
+def use_methods(names: list[str]) -> None:
     """A few rounds of each, with frames as processes send them."""
-    for name in IN_STEP:
+    torch.set_num_threads(1)
+    for name in names:
         net, algorithm = small_model.net(), with_test_settings(name)
         inner = torch.optim.SGD(net.parameters(), lr=algorithm.test_lr)
         layout = "rank0" if algorithm.mode == "rounds" else "auto"
