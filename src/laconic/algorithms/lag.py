@@ -50,7 +50,7 @@ class LAG(Lazy):
         self.note(me, uploaded=uploaded)
         if uploaded:
             me.memory["uploaded"] = me.gradient
-        return reply.dense()
+        return reply.result()
 
     def serve(self, server: Server, inbox: Inbox) -> Dense:
         return stored_sum(server, inbox, self.divisor(inbox.n_workers))

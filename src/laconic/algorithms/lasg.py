@@ -85,7 +85,7 @@ class LASG(Lazy):
         self.note(me, uploaded=uploaded)
         if uploaded and news is not None:
             me.memory["uploaded_difference"] = news
-        return reply.dense()
+        return reply.result()
 
     def _news(self, me: Worker) -> Tensor:
         """WK1: return the batch's gradient at the parameters less the one at the snapshot, (d,)."""

@@ -5,7 +5,7 @@ from laconic.contract.algorithm import ALGORITHMS, Algorithm, Exchange, Result, 
 from laconic.contract.arriving import Arriving, ArrivingChanges
 from laconic.contract.bounded_staleness import Late, StalenessBound, UpdateOutcome
 from laconic.contract.memory import Memory, Scratch, storage_of
-from laconic.contract.messages import Inbox, InParts, Reply
+from laconic.contract.messages import Inbox, InParts, Leaves, Reply
 from laconic.contract.model_spec import ModelSpec, TensorSpec
 from laconic.contract.plugins import load_plugins
 from laconic.contract.saved_memory import Saved, by_parameter, check_vector, read_saved, resized_server, resized_workers
@@ -25,6 +25,7 @@ __all__ = [
     "InParts",
     "Inbox",
     "Late",
+    "Leaves",
     "Memory",
     "ModelSpec",
     "Reply",

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from itertools import chain, islice
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from laconic.torch_compat import version_of
 from laconic.wire import Dense, Ends, Packet, Signs, put_across
 
 MadeMean = tuple[Tensor, float] | tuple[Tensor, None, Ends]
+Leaves = Literal["nothing", "values", "all"]
+"""Which packets of an answer its result may be left in: dense ones of the vectors' type, or all that can be."""
 
 
 class Inbox(Mapping[int, Packet]):
@@ -153,12 +156,17 @@ class _Sum(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class InParts:
-    """An answer that a worker applies, in packets: whoever applies it writes them to where they go."""
+    """An answer that a worker applies, in packets: whoever applies it writes them to where they go, or takes views."""
 
     parts: tuple[Packet, ...]
     """The servers' answers in order of coordinates, which are those of the full vector."""
     count: int
     """Length of the vector (d,) that they make."""
+
+    @property
+    def values(self) -> list[Tensor]:
+        """The values of dense packets, (count,) each, where they are."""
+        return [part.values for part in self.parts if type(part) is Dense]
 
     def dense(self) -> Tensor:
         """Return the vector (d,)."""
@@ -171,6 +179,26 @@ class InParts:
     def put_across(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite tensors, one behind the other, of d elements in all."""
         put_across(self.parts, tensors)
+
+    def split(self, sizes: Sequence[int]) -> list[Tensor]:
+        """Return consecutive tensors (size,), d elements in all: views of values, copied where a part ends within."""
+        pieces: list[list[int]] = [[]]  # their sizes, by part
+        n_pieces, left = [], self.parts[0].count
+        for size in sizes:
+            n, more = 1, size
+            while more > left:
+                if left:
+                    pieces[-1].append(left)
+                    n += 1
+                more -= left
+                left = self.parts[len(pieces)].count
+                pieces.append([])
+            pieces[-1].append(more)
+            left -= more
+            n_pieces.append(n)
+        cut = zip(self.parts, pieces, strict=True)
+        views = chain.from_iterable(part.dense().split_with_sizes(its_sizes) for part, its_sizes in cut)
+        return [next(views) if n == 1 else torch.cat([*islice(views, n)]) for n in n_pieces]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +221,8 @@ class Reply:
     """Returns the dense form (d,) of a packet, once, if it was made while the packet came."""
     home: tuple[torch.dtype, torch.device] | None = None
     """Type and device of what `empty` makes, where it is known without making one."""
-    stays_in_parts: bool = False
-    """Whether who applies a result can write the packets to where they go."""
+    leaves: Leaves = "nothing"
+    """Of which packets a result may be left in parts for who applies it."""
 
     @property
     def packet(self) -> Packet:
@@ -204,10 +232,13 @@ class Reply:
 
     def result(self) -> Tensor | InParts:
         """Return the answer as what the worker applies: `dense()`, or the packets that it would be made of."""
-        parts = self.parts
-        if not self.stays_in_parts or sum(part.count for part in parts if part.goes_across) < self.count:
+        n_left = 0
+        for part in () if self.leaves == "nothing" else self.parts:
+            has_values = type(part) is Dense and self.home == (part.values.dtype, part.values.device)
+            n_left += part.count if has_values or (self.leaves == "all" and part.goes_across) else 0
+        if n_left < self.count or (len(self.parts) == 1 and type(self.parts[0]) is Dense):
             return self.dense()
-        return InParts(parts=parts, count=self.count)
+        return InParts(parts=self.parts, count=self.count)
 
     def dense(self) -> Tensor:
         """Return the answer as a vector (d,), zero where no server sent anything."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
-from laconic.contract import Arriving, ArrivingChanges, Memory, Result
+from laconic.contract import Arriving, ArrivingChanges, InParts, Memory, Result
 from laconic.protocol.abort import Abort
 from laconic.protocol.frames import Answer, read_frame
 from laconic.protocol.job import Job, PlannedExchange
@@ -178,8 +178,7 @@ def run_exchanges(
     job, worker, aborted = rank.job, rank.worker, Abort.NO
     if worker is not None and inputs is None:
         _begin_without(worker, round_, lr)
-    elif worker is not None:
-        assert inputs is not None, "it is there"
+    elif worker is not None and inputs is not None:
         worker.begin(round_, inputs, lr, overlaps=True)
     for number, planned in enumerate(job.exchanges_in(round_) if worker is None else worker.planned):
         if planned.pattern.answering is Answering.ENGINE:
@@ -209,7 +208,7 @@ def _begin_without(worker: WorkerSession, round_: int, lr: float) -> None:
 
 def end_round(rank: RankSessions, aborted: Abort, phase: Callable[[str], object]) -> RoundResult:
     """Commit what the round wrote to the memories, or drop it if the round is aborted."""
-    job, worker = rank.job, rank.worker
+    job, worker, result = rank.job, rank.worker, None
     results: dict[int, Result] = {}
     supports: dict[int, tuple[Tensor, Tensor]] = {}
     if worker is not None:
@@ -223,7 +222,7 @@ def end_round(rank: RankSessions, aborted: Abort, phase: Callable[[str], object]
             if worker.me.support is not None:
                 supports[worker.rank] = worker.me.support
     for server in rank.servers:
-        server.close(not aborted)
+        server.close(not aborted, result.values if isinstance(result, InParts) else ())
     phase("decode")
     return RoundResult(aborted=aborted, results=results, supports=supports)
 
@@ -296,8 +295,7 @@ class _Swapping:
         if self.meanwhile is not None and not (self.landing is not None and self.landing.began):
             self.meanwhile()
         self.phase("wait")
-        rank, server, ends, name = self.rank, self.server, self.ends, self.planned.exchange.name
-        worker = self.worker
+        rank, server, ends, worker, name = self.rank, self.server, self.ends, self.worker, self.planned.exchange.name
         if server is not None:
             if rank.job.layout.has_server:  # otherwise all workers must decide alike
                 server.view.link_bytes_per_s = link_bytes_per_s
@@ -365,8 +363,7 @@ def _sum(rank: RankSessions, count: int, purpose: str, phase: Callable[[str], ob
         write = _sharing(worker, total, phase)
     yield Sum(vector=total, purpose=purpose, write=write)
     phase("wait")
-    bytes_each_direction = ring_bytes(count, job.layout.n_workers, total.itemsize)
-    worker.receive_sum(total, bytes_each_direction, Abort.of_sum(float(total[-1])))
+    worker.receive_sum(total, ring_bytes(count, job.layout.n_workers, total.itemsize), Abort.of_sum(float(total[-1])))
     return worker.aborted
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import Tensor
 
-from laconic.contract import InParts, Result
+from laconic.contract import InParts, Leaves, Result, Scratch
 from laconic.protocol.abort import Abort
 from laconic.wire import Sparse
 
@@ -31,6 +31,15 @@ class RoundResult:
         """Return the same, with a vector (d,) in place of the packets of an answer."""
         made = {rank: found.dense() for rank, found in self.results.items() if isinstance(found, InParts)}
         return replace(self, results={**self.results, **made}) if made else self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaving:
+    """Of which packets a worker's result may be left in parts for who applies it."""
+
+    kind: Leaves = "nothing"
+    lenders: Sequence[Scratch] = ()
+    """Of the servers on the worker's rank, in whose vectors its result may be."""
 
 
 def by_rank(results: Sequence[Result], n_workers: int) -> dict[int, Result]:

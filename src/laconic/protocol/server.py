@@ -340,10 +340,14 @@ class ServerSession:
             return new_vector(count, self.job.dtype)
         return self.scratch()
 
-    def close(self, happened: bool) -> None:
+    def close(self, happened: bool, left: Sequence[Tensor] = ()) -> None:
         """End the round: commit the memory, or drop what was staged if the round was aborted.
 
         It is dropped at the learning rate 0, too: see `WorkerSession.close`.
+
+        Args:
+            happened: whether the round had an effect.
+            left: answers of this rank's servers that its worker's result was left in.
         """
         if not self._is_open:  # as where an all-reduce gives the answer
             return
@@ -361,7 +365,7 @@ class ServerSession:
                 self.magnitudes.end(self.view.round)
         else:
             self.view.memory.drop()
-        self.scratch.end_round(self.view.memory.committed.values())
+        self.scratch.end_round(self.view.memory.committed.values(), left)
 
     def saved(self) -> dict[str, Any]:
         """Return the state between two rounds."""

@@ -24,6 +24,7 @@ from laconic.protocol.job import Job, PlannedExchange
 from laconic.protocol.legs import Answering
 from laconic.protocol.magnitudes import Magnitudes
 from laconic.protocol.round_inputs import Active, Inputs
+from laconic.protocol.round_result import Leaving
 from laconic.protocol.shared_reply import SharedReply
 from laconic.telemetry.meter import UP_AND_DOWN, FrameSizes, Meter
 from laconic.wire import Dense, Encoded, Frame, Header, Packet, Sparse, encode, encode_in_place, encode_split
@@ -77,14 +78,13 @@ class WorkerSession:
         """The exchanges of this round."""
         self.fits: Callable[[Result, Tensor], bool] | None = None
         """Returns whether a result can be applied to the parameters (d,), where they have a shorter type than (d,)."""
-        self.leaves_answers = False  # whether an answer that is the result may stay in packets, for who applies it
+        self.leaving = Leaving()  # of nothing
         self._n_exchanges = 0  # of this round
         self._step: Step | None = None
-        self._active, self._waits_at_lr_0 = active, job.algorithm.replicas_equal
+        self._active, self._waits_at_lr_0, self._sparse_results = active, job.algorithm.replicas_equal, sparse_results
         self._shape, self._home = torch.Size((job.d,)), (job.dtype, job.device)
         self.take_made: Callable[[Packet], Tensor | None] | None = None  # of the next answer, see `Reply`
         self._has_own_formula = type(job.algorithm).paper_bits_of is not Algorithm.paper_bits_of
-        self._sparse_results = sparse_results
         self._reader = InputReader(job.algorithm, self.me)
         self.magnitudes = Magnitudes(job.algorithm, self.me.memory)
         if self.node != 0:
@@ -115,7 +115,11 @@ class WorkerSession:
         if self.aborted:
             return
         if not isinstance(inputs.vector, Tensor):
-            self.scratch.reclaim(inputs.vector.reads)  # earlier results, unless the gradient is in one of them
+            for scratch in (
+                self.scratch,
+                *self.leaving.lenders,
+            ):  # earlier results, unless the gradient is in one of them
+                scratch.reclaim(inputs.vector.reads)
         planned = self.planned[0] if self.planned else None
         self.aborted = self._reader.begin(
             inputs, sum_is_checked=planned is not None and planned.sum_is_checked,
@@ -168,13 +172,12 @@ class WorkerSession:
             return
         if self.exchange == expected:
             raise ContractError(f"{name}: worker {self.rank} yields more often than its {expected} exchanges")
-        planned = self.planned[self.exchange]
-        exchange = planned.exchange
-        check_own(packet, self.job, planned, "worker", self.rank, self.me.round, (exchange.offset, exchange.count))
+        planned, exchange, me = self.planned[self.exchange], self.planned[self.exchange].exchange, self.me
+        check_own(packet, self.job, planned, "worker", self.rank, me.round, (exchange.offset, exchange.count))
         self.packet = packet
         is_finite = packet is None or planned.sum_is_checked or packet.finite
         if self.magnitudes.are_watched:
-            read = self.me.gradient if self.me.gradient.shape == self._shape else None
+            read = me.gradient if me.gradient.shape == self._shape else None
             is_finite = is_finite and self.magnitudes.may_send(packet, read, exceeds=self._reader.exceeds)
         if not is_finite:
             self._abort()
@@ -348,7 +351,7 @@ class WorkerSession:
             reply = Reply(
                 delivered=delivered, parts=parts, count=count, offset=offset, empty=empty, packets=packets or {},
                 home=self._home, take_made=self.take_made,
-                stays_in_parts=self.leaves_answers and not self.magnitudes.are_large,
+                leaves="nothing" if self.magnitudes.are_large else self.leaving.kind,
             )  # fmt: skip
         self._advance(reply)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic.buffer_pool import new_vector
-from laconic.contract import ModelSpec
+from laconic.contract import InParts, ModelSpec
 from laconic.drivers.distributed.door import door
 from laconic.kernels.api import (
     CheckedTensors,
@@ -294,9 +294,9 @@ class FlatParameters:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def set_gradients(self, direction: Tensor, active: Sequence[bool]) -> None:
+    def set_gradients(self, direction: Tensor | InParts, active: Sequence[bool]) -> None:
         """Set the parameters' gradients to `direction` (d,); those of inactive parameters become None."""
-        views = direction.split_with_sizes(self.sizes)
+        views = direction.split_with_sizes(self.sizes) if type(direction) is Tensor else direction.split(self.sizes)
         if self.has_own_dtype and all(map(Tensor.is_contiguous, self.parameters)):
             shaped = map(Tensor.view_as, views, self.parameters)
         else:

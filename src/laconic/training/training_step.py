@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.contract import Algorithm, Result, check_vector
+from laconic.contract import Algorithm, InParts, Result, check_vector
 from laconic.drivers.saved_data import NUMBER, check_data, check_mapping
 from laconic.protocol.abort import Abort
 from laconic.protocol.round_inputs import Inputs, VectorSource
@@ -221,8 +221,9 @@ class TrainingStep:
             note_step(self._inner)
         for rank in () if result.aborted else self._workers.applying:
             direction = result.results[rank]
-            assert isinstance(direction, Tensor), "only methods that read changes may return a sparse result"
+            assert isinstance(direction, Tensor | InParts), "only methods that read changes may return a sparse result"
             if self._algorithm.returns == "parameters":
+                assert isinstance(direction, Tensor), "parameters are copied, from one vector"
                 apply_as_step(self._inner, partial(self._flat.set_values, direction))
             else:
                 self._flat.set_gradients(direction, self.active.now)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool
-from laconic.contract import Algorithm, ModelSpec, Result
+from laconic.contract import Algorithm, Leaves, ModelSpec, Result
 from laconic.drivers.distributed.agreement import Scalar, Settings, agree
 from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.device_channel import are_distinct, gpu_of
@@ -33,7 +33,7 @@ from laconic.protocol.layout import choose_layout
 from laconic.protocol.magnitudes import residual_norm
 from laconic.protocol.participation import Participation
 from laconic.protocol.round_inputs import Active, Inputs
-from laconic.protocol.round_result import RoundResult
+from laconic.protocol.round_result import Leaving, RoundResult
 from laconic.protocol.server import Descend, ServerSession
 from laconic.telemetry.phases import Seconds
 from laconic.telemetry.recorder import Recorder
@@ -134,8 +134,9 @@ class Processes:
         parts = self._make_sessions(descend, active, participation)
         self.sessions = parts[0]
         self.worker, self.servers = self.sessions.worker, [server for part in parts for server in part.servers]
-        if self.node is not None and self.worker is not None:
-            self.worker.leaves_answers = self.node.takes_parts(self.job)
+        steps_along = (algorithm.consumes, algorithm.returns) == ("gradient", "direction")
+        has_views = steps_along and settings.get("local_steps", 1) == 1
+        self.leave(parts, "values" if has_views else "nothing")
         self.rounds = 0
         self.aborted_rounds = 0
         self.replica_syncs = 0
@@ -154,6 +155,14 @@ class Processes:
             self.send_from(self.job.device, "nccl")
         for channel in self._channels:
             self.end_at_exit(channel)
+
+    def leave(self, parts: Sequence[RankSessions], kind: Leaves) -> None:
+        """Let results be left in packets of a kind, or where ranks of a node get them, of what those decode."""
+        for part in parts:
+            if self.node is not None:
+                kind = "packed" if self.node.takes_parts(part.job) else "nothing"
+            if part.worker is not None and self.job.device.type == "cpu":
+                part.worker.leaving = Leaving(kind=kind, lenders=[server.scratch for server in part.servers])
 
     def end_at_exit(self, channel: Channel) -> None:
         """End a connection when this object or the process ends."""
@@ -212,7 +221,7 @@ class Processes:
     def check_results(self, fits: Callable[[Result, Tensor], bool], largest: float) -> None:
         """Abort every round whose result does not fit the parameters, or whose answers have numbers above `largest`."""
         if self.worker is not None:
-            self.worker.fits, self.worker.leaves_answers = fits, False
+            self.worker.fits, self.worker.leaving = fits, Leaving()
         for server in self.servers:
             server.magnitudes.largest = largest
 

@@ -65,9 +65,7 @@ class SlicedProcesses(Processes):
         if self.node is not None:
             self.node.open_memory(self.job.d, self.job.dtype, self.job.device, everywhere=False)
         self._make_lanes(group, timeout_s)
-        for worker in self.sliced.workers:
-            alone = self.node is None and self.job.device.type == "cpu"
-            worker.leaves_answers = alone or (self.node is not None and self.node.takes_parts(worker.job))
+        self.leave(self.sliced.slices, "all")
         self._aborted: dict[int, Abort] = {}  # by slice, of those that have run in this round
 
     def _make_lanes(self, group: dist.ProcessGroup | None, timeout_s: float | None) -> None:
