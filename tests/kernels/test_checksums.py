@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from laconic.kernels import api
+from laconic.kernels.cpu import checked_sums as cpu_sums
 from laconic.kernels.cpu import checksums as cpu_checksums
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.cpu import passing
 from laconic.kernels.cpu import steps as cpu_steps
+from laconic.kernels.reference import checked_sums as reference_sums
 from laconic.kernels.reference import checksums as reference_checksums
 from laconic.kernels.reference import steps as reference_steps
 from support.inputs import over_inputs
@@ -92,6 +94,24 @@ def test_steps_into_long_vectors_have_the_reference_s_bits_and_checksum(n, offse
         made, expected = placed(d, dtype, offset), torch.empty(d, dtype=dtype)
         measured = getattr(cpu_steps, name)(*arguments, made, **options)
         assert measured == getattr(reference_steps, name)(*arguments, expected, **options)
+        assert torch.equal(made, expected)
+
+
+@over_inputs("dtype", [torch.float32, torch.float64])
+@over_inputs("shape", [(1,), (5001,), "long"])
+@over_inputs(("n", "offset"), [(1, 0), (2, 3), (3, 0), (5, 3)])
+@pytest.mark.usefixtures("folding")
+def test_sums_into_short_and_long_vectors_have_the_reference_s_bits_and_checksum(n, offset, shape, dtype):
+    (d,) = LONG[dtype] if shape == "long" else shape
+    vectors = [placed(d, dtype, number % 2).normal_() for number in range(n)]
+    for each in vectors:
+        each[::7] = -0.0
+    for from_zero in (True, False):
+        made, expected = placed(d, dtype, offset), torch.empty(d, dtype=dtype)
+        options = {"divisor": n, "from_zero": from_zero}
+        measured = cpu_sums.add_up_with_checksum(vectors, made, **options)
+        assert measured == reference_sums.add_up_with_checksum(vectors, expected, **options)
+        assert measured[1] == crc32(made.numpy().tobytes())
         assert torch.equal(made, expected)
 
 

@@ -86,7 +86,7 @@ def test_what_waits_is_done_once_when_the_earliest_chunk_has_landed():
 def test_frames_that_are_served_one_by_one_have_sums_of_their_own_from_zero():
     values = vectors(2)
     values[0][:2] = -0.0
-    each = EachWhileLanding({10: 0, 11: 1}, lambda: torch.full((D,), torch.nan))
+    each = EachWhileLanding({10: 0, 11: 1}, lambda sender: SumWhileLanding({}, sender, torch.full((D,), torch.nan)))
     for start in (0, 4, 8):
         for rank in (1, 0):
             each.chunk(10 + rank, values[rank][start : start + CHUNK], start)
@@ -114,3 +114,16 @@ def test_what_is_written_in_place_of_the_mean_has_the_checksum_of_all_chunks():
     assert made.mean_of(packets({0: own, 1: coming})) is not None
     assert made.checksum == crc32((own - coming).numpy().tobytes())
     assert landed({0: own}, {1: coming}, [(11, 0)]).checksum is None
+
+
+def test_of_steps_that_frames_begin_one_after_the_other_only_the_last_one_counts():
+    def begin(sender):
+        return SumWhileLanding({}, sender, torch.empty(D), write=lambda parts, start, stop: (0.0, 0))
+
+    each = EachWhileLanding({10: 0, 11: 1, 12: 2}, begin)
+    for node in (10, 12, 11):
+        each.chunk(node, torch.ones(CHUNK), 0)
+    assert list(each.sums) == [1]
+    nothing = EachWhileLanding({10: 0}, lambda sender: None)
+    nothing.chunk(10, torch.ones(CHUNK), 0)
+    assert not nothing.sums

@@ -114,6 +114,8 @@ def _calls() -> list[Call]:
         published=lambda: _floats(seed=1), copies=lambda: [_floats(seed=2), _floats()], weights=(0.25, 0.75),
         out=lambda: _floats(seed=3))  # fmt: skip
     add("gather_with_checksum", "checksums", tensors=_tensors, out=_floats)
+    add("add_up_with_checksum", "checked_sums", vectors=lambda: [_floats(), _floats(seed=1), _floats(seed=2)],
+        out=lambda: _floats(seed=3), divisor=3)  # fmt: skip
     add("largest_and_checksum", "checksums", vector=_floats, found=7)
     add("mixed_difference", "sums", updated=_floats, published=lambda: _floats(seed=1),
         copies=lambda: [_floats(seed=2), _floats()], weights=(0.25, 0.75), out=lambda: _floats(seed=3))  # fmt: skip

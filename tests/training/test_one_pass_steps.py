@@ -33,7 +33,7 @@ def started(options, **others):
     """Return a model whose steps may begin before all packets are there, and the user's parameters."""
     model = model_of(options, **others)
     user = FlatParameters(model.user)
-    held = HeldModel(user, model, equal=model.shared_vector)
+    held = HeldModel(user, model, equal=model.own_vector)
     model.step_for([], held)
     return model, user, held
 
@@ -81,10 +81,10 @@ def test_other_steps_than_those_of_plain_sgd_with_numbers_of_usual_size_are_take
         assert not model.one_pass.are_taken(), name
         assert model.one_pass.along_mean(gradients(2), 5.0) is None, name
     large = model_of({})
-    before = large.shared_vector.clone()
+    before = large.own_vector().clone()
     for largest in (1e30, math.inf, math.nan):
         assert large.one_pass.along_mean(gradients(2), largest) is None, largest
-    assert torch.equal(large.shared_vector, before)
+    assert torch.equal(large.own_vector(), before)
     large.take(torch.full((D,), 1e30))
     assert large.one_pass.along_mean(gradients(2), 5.0) is None
 
@@ -137,4 +137,46 @@ def test_no_step_begins_where_the_model_may_be_other_than_the_user_s_parameters_
     assert model.one_pass.begin() is not None
     other = started({"momentum": 0.9})  # all of it lives as long as the optimizer that holds it
     assert other[0].one_pass.begin() is None
-    assert model_of({}).one_pass.begin() is None
+    assert model_of({"momentum": 0.9}).one_pass.begin() is None
+
+
+def test_a_step_of_chunks_of_a_model_that_no_user_has_goes_to_another_vector_and_back():
+    one, other = model_of({}), model_of({})
+    seen = set()
+    for n in (1, 2, 1, 3):
+        vectors = gradients(n)
+        before = one.own_vector()
+        values, write = one.one_pass.begin()
+        largest = max(write([vector[start:stop] for vector in vectors], start, stop)[0]
+                      for start, stop in ((0, 700), (700, D)))  # fmt: skip
+        assert one.own_vector() is before, "the model is what it was until the step ends"
+        assert torch.equal(one.flat.values(), other.flat.values())
+        one.one_pass.end(largest)
+        assert one.own_vector() is values
+        assert torch.equal(other.descend(sum(vectors[1:], vectors[0] + 0.0) / n), one.flat.values())
+        seen.add(values.data_ptr())
+    assert len(seen) == 2
+    assert torch.equal(one.descend(vectors[0]), other.descend(vectors[0]))
+
+
+def test_a_step_to_another_vector_is_begun_until_anything_that_it_depends_on_changes():
+    model = model_of({})
+    before = model.own_vector().clone()
+
+    def lower_lr():
+        model.user.param_groups[0]["lr"] = 0.05
+
+    for change in (
+        lambda: model.one_pass.take_back(), lambda: model.saved(), lambda: model.take(before), lower_lr,
+        lambda: model.descend(torch.full((D,), math.nan)),
+    ):  # fmt: skip
+        _, write = model.one_pass.begin()
+        write([torch.ones(D)], 0, D)
+        assert model.one_pass.is_begun()
+        change()
+        assert not model.one_pass.is_begun()
+        assert torch.equal(model.own_vector(), before)
+    _, write = model.one_pass.begin()
+    with pytest.raises(NonFiniteError):
+        model.one_pass.end(write([torch.full((D,), math.inf)], 0, D)[0])
+    assert torch.equal(model.own_vector(), before)

@@ -33,7 +33,7 @@ def test_a_model_that_lends_returns_its_own_memory_and_another_one_a_copy():
 
 def test_a_model_of_a_shorter_type_lends_nothing():
     _, model = model_of(torch.bfloat16)
-    assert model.shared_vector is None
+    assert model.own_vector() is None
     assert torch.equal(model.descend(torch.full((7,), 2.0)), torch.zeros(7))
 
 
@@ -44,18 +44,16 @@ def test_saved_values_and_weights_that_are_taken_are_copies_of_a_model_that_lend
     model.descend(torch.full((7,), 2.0))
     assert torch.equal(saved["values"], torch.ones(7))
     assert torch.equal(values, torch.full((7,), 3.0))
-    assert torch.equal(model.shared_vector, torch.full((7,), 2.0))
+    assert torch.equal(model.own_vector(), torch.full((7,), 2.0))
     model.restore(saved)
-    assert torch.equal(model.shared_vector, torch.ones(7))
+    assert torch.equal(model.own_vector(), torch.ones(7))
 
 
 @pytest.mark.parametrize("lends", [True, False])
 def test_loaded_weights_are_taken_up_and_those_of_a_step_are_not(lends):
     flat, model = model_of(lends=lends)
     taken = []
-    held = HeldModel(
-        flat, type("Copy", (), {"take": lambda _, values: taken.append(values)})(), equal=model.shared_vector
-    )
+    held = HeldModel(flat, type("Copy", (), {"take": lambda _, values: taken.append(values)})(), equal=model.own_vector)
     held.take_up()
     flat.set_values(model.descend(torch.full((7,), 2.0)))  # as a worker applies the answer
     held.end_step()

@@ -115,6 +115,19 @@ def test_a_checksum_that_is_known_is_not_made_again_until_the_values_change():
         values.neg_()
 
 
+def test_what_is_known_of_a_part_goes_with_it_until_the_values_change():
+    values, middle = torch.randn(2 * COUNT), COUNT + 1
+    parts = {(0, middle): (9.0, 1), (middle, 2 * COUNT): (7.0, crc32(bytes_of(values[middle:])))}
+    packet = Dense(values=values, offset=3).measured(9.0).with_parts(parts)
+    assert packet.known_checksum() is None
+    part = packet.part(middle + 3, 2 * COUNT + 3)
+    assert (part.absolute_maximum, part.known_checksum()) == (7.0, crc32(bytes_of(values[middle:])))
+    assert packet.part(4, middle + 3).known_checksum() is None, "another part"
+    values[-1] = 100.0
+    assert part.known_checksum() is None
+    assert packet.part(middle + 3, 2 * COUNT + 3).absolute_maximum == 100.0
+
+
 def test_codes_are_sent_from_where_they_are_and_only_fields_are_copied():
     values = torch.randn(CHUNK_BYTES + LONG_BYTES)
     for compressor in (Quantized(), Quantized(blocks="1000"), Quantized(bits=4), QSGD(), Quantized(entropy=True)):

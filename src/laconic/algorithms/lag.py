@@ -22,7 +22,7 @@ from laconic.kernels.api import add_up
 from laconic.policies.lazy_aggregation import Lazy, has_stayed
 from laconic.wire import Dense
 
-STORED: Mapping[str, Slot] = {"stored.<rank>": Slot(rule=Rule.PER_WORKER)}  # what `stored_sum` writes
+STORED: Mapping[str, Slot] = {"stored.<rank>": Slot(rule=Rule.PER_WORKER, stays=True)}  # what `stored_sum` writes
 
 
 @algorithm("lag")
@@ -52,6 +52,9 @@ class LAG(Lazy):
             me.memory["uploaded"] = me.gradient
         return reply.result()
 
+    def sum_divisor(self, n_workers: int) -> int:
+        return self.divisor(n_workers)
+
     def serve(self, server: Server, inbox: Inbox) -> Dense:
         return stored_sum(server, inbox, self.divisor(inbox.n_workers))
 
@@ -63,6 +66,9 @@ def stored_sum(server: Server, inbox: Inbox, divisor: int) -> Dense:
     """Store this round's uploads; return the sum of all workers' last ones, added in rank order and divided."""
     for rank, packet in inbox.items():
         server.memory[f"stored.{rank}"] = packet.dense()
+    made = inbox.made_sum()
+    if made is not None:
+        return Dense(values=made[0], offset=server.offset).measured(*made[1:])
     total, stored = server.scratch(), [server.memory[f"stored.{rank}"] for rank in range(inbox.n_workers)]
     largest = add_up(stored, total, divisor=divisor, from_zero=False)
     return Dense(values=total, offset=server.offset).measured(largest)

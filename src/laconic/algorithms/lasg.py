@@ -108,6 +108,9 @@ class LASG(Lazy):
                 me.memory.set_number("smoothness", max(smoothness, (gap / moved) ** 0.5))
         return False
 
+    def sum_divisor(self, n_workers: int) -> int:
+        return self.divisor(n_workers)
+
     def serve(self, server: Server, inbox: Inbox) -> Dense:
         return stored_sum(server, inbox, self.divisor(inbox.n_workers))
 

@@ -152,6 +152,13 @@ class Algorithm(ABC):
         """
         return False
 
+    def sum_divisor(self, n_workers: int) -> int | None:
+        """Return what `serve` divides the sum of all workers' dense packets by, from the first one on; else None.
+
+        Where all are there and answered so: then `inbox.made_sum` may have it, made while long ones came.
+        """
+        return None
+
     @property
     def separable(self) -> bool:
         """Whether splitting the vector over several servers changes no bit of the result."""

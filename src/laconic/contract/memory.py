@@ -175,6 +175,8 @@ class Scratch:
         self._borrowed: dict[int, Tensor] = {}  # in this round, by storage
         self._held: dict[int, Tensor] = {}  # by memories, by storage
         self._results: list[dict[int, Tensor]] = []  # of the latest rounds, oldest first, by storage
+        self.shared_with: Sequence[Memory] = ()
+        """Memories of others that may hold vectors of this scratch."""
 
     def __call__(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return a vector (count,) with arbitrary content, of the pool's type or of another."""
@@ -194,6 +196,8 @@ class Scratch:
         self._borrowed = {}
         if not ours:
             return
+        for memory in self.shared_with:
+            held = [*held, *memory.committed.values(), *memory.written.values()]
         in_memories, in_use = _storages_of(held) if held else set(), _storages_of(results)
         self._held = {}
         returned: dict[int, Tensor] = {}

@@ -13,8 +13,9 @@ from laconic.torch_compat import version_of
 from laconic.wire import Dense, Ends, Packet, Signs, put_across
 
 MadeMean = tuple[Tensor, float] | tuple[Tensor, None, Ends]
-Leaves = Literal["nothing", "values", "all"]
-"""Which packets of an answer its result may be left in: dense ones of the vectors' type, or all that can be."""
+MadeSum = tuple[Tensor, float, int | None]
+Leaves = Literal["nothing", "values", "packed", "all"]
+"""Which packets of an answer its result may be left in: dense ones of the vectors' type, those that go across, all."""
 
 
 class Inbox(Mapping[int, Packet]):
@@ -28,6 +29,7 @@ class Inbox(Mapping[int, Packet]):
         skipped: frozenset[int] = frozenset(),
         vote_buffer: Callable[[], Tensor] | None = None,
         made_mean: Callable[[Mapping[int, Packet]], MadeMean | None] | None = None,
+        made_sum: Callable[[Mapping[int, Packet]], MadeSum | None] | None = None,
     ) -> None:
         """Make the inbox of one exchange. A worker in neither `packets` nor `skipped` was not delivered.
 
@@ -38,13 +40,14 @@ class Inbox(Mapping[int, Packet]):
             skipped: the workers that sent the control frame SKIP.
             vote_buffer: makes an int8 vector of the same length with arbitrary content.
             made_mean: returns the mean of these packets, (d,), and its largest magnitude or its ends, if it is there.
+            made_sum: returns what `made_sum` does.
         """
         self._packets = dict(sorted(packets.items()))
         self.n_workers = n_workers
         self.skipped = skipped
         self._empty = empty
         self._vote_buffer = vote_buffer
-        self._made_mean = made_mean
+        self._made_mean, self._made_sum = made_mean, made_sum
         self._summed: _Sum | None = None  # the last one
 
     def __getitem__(self, rank: int) -> Packet:
@@ -90,6 +93,13 @@ class Inbox(Mapping[int, Packet]):
         for packet in packets[1:]:
             packet.add_to(total)
         return total if divisor == 1 else total.div_(divisor)
+
+    def made_sum(self) -> MadeSum | None:
+        """Return the sum of all workers' packets, divided as `Algorithm.sum_divisor` says, if it was made already.
+
+        With its largest magnitude, and the CRC-32 of its bytes if that is known. It may be overwritten.
+        """
+        return None if self._made_sum is None else self._made_sum(self._packets)
 
     def _note_sum(self, total: Tensor, largest: float | None = None, ends: Ends | None = None) -> Tensor:
         self._summed = _Sum(total, version_of(total), largest, ends)
@@ -182,23 +192,23 @@ class InParts:
 
     def split(self, sizes: Sequence[int]) -> list[Tensor]:
         """Return consecutive tensors (size,), d elements in all: views of values, copied where a part ends within."""
-        pieces: list[list[int]] = [[]]  # their sizes, by part
-        n_pieces, left = [], self.parts[0].count
+        its_sizes: list[list[int]] = [[]]  # their sizes, by part
+        n_views, left = [], self.parts[0].count
         for size in sizes:
             n, more = 1, size
             while more > left:
                 if left:
-                    pieces[-1].append(left)
+                    its_sizes[-1].append(left)
                     n += 1
                 more -= left
-                left = self.parts[len(pieces)].count
-                pieces.append([])
-            pieces[-1].append(more)
+                left = self.parts[len(its_sizes)].count
+                its_sizes.append([])
+            its_sizes[-1].append(more)
             left -= more
-            n_pieces.append(n)
-        cut = zip(self.parts, pieces, strict=True)
-        views = chain.from_iterable(part.dense().split_with_sizes(its_sizes) for part, its_sizes in cut)
-        return [next(views) if n == 1 else torch.cat([*islice(views, n)]) for n in n_pieces]
+            n_views.append(n)
+        both = zip(self.parts, its_sizes, strict=True)
+        views = chain.from_iterable(part.dense().split_with_sizes(some) for part, some in both)
+        return [next(views) if n == 1 else torch.cat([*islice(views, n)]) for n in n_views]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,12 +242,20 @@ class Reply:
 
     def result(self) -> Tensor | InParts:
         """Return the answer as what the worker applies: `dense()`, or the packets that it would be made of."""
+        in_parts = self.in_parts()
+        return self.dense() if in_parts is None else in_parts
+
+    def in_parts(self) -> InParts | None:
+        """Return the packets if the result may be left in them, whose dense values the worker may then change."""
         n_left = 0
         for part in () if self.leaves == "nothing" else self.parts:
-            has_values = type(part) is Dense and self.home == (part.values.dtype, part.values.device)
-            n_left += part.count if has_values or (self.leaves == "all" and part.goes_across) else 0
+            if type(part) is Dense:
+                is_left = self.leaves != "packed" and self.home == (part.values.dtype, part.values.device)
+            else:
+                is_left = self.leaves != "values" and part.goes_across
+            n_left += part.count if is_left else 0
         if n_left < self.count or (len(self.parts) == 1 and type(self.parts[0]) is Dense):
-            return self.dense()
+            return None
         return InParts(parts=self.parts, count=self.count)
 
     def dense(self) -> Tensor:

@@ -58,6 +58,8 @@ class Slot:
     """The lowest number that a saved value may have, for counts, ages and sizes."""
     holds_parameters: bool = False
     """Whether it is about the parameters themselves: before it is written, zeros do not stand for it."""
+    stays: bool = False
+    """Whether a server may keep what the worker on its rank has sent as it is: the worker does not change it then."""
     at: str = ""
     """Name of the slot with the indices that these values belong to, if they are a sparse vector's."""
 

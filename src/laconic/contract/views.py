@@ -76,8 +76,9 @@ class Worker(Side):
     """The gradient of this worker's mini-batch, (d,)."""
     largest_gradient: float | None = None
     """The largest magnitude in `gradient` as it was read; None where that is not known."""
-    gradient_checksum: int | None = None
-    """The CRC-32 of the bytes of `gradient` as it was read; None where that is not known."""
+    gradient_parts: Mapping[tuple[int, int], tuple[float, int]] = field(default_factory=dict)
+    """Of parts (start, stop) of `gradient` as it was read, where that is known: the largest magnitude, and the CRC-32
+    of the bytes."""
     largest_updated: float | None = None
     """The largest magnitude in `updated` as it was read; None where that is not known."""
     updated_checksum: int | None = None
@@ -160,9 +161,9 @@ class Worker(Side):
     def dense_gradient(self) -> Dense:
         """Return a packet of `gradient` as it was read. Where its largest magnitude is known, it is not looked for."""
         packet = Dense(values=self.gradient, offset=self.offset)
-        return (
-            packet if self.largest_gradient is None else packet.measured(self.largest_gradient, self.gradient_checksum)
-        )
+        if self.largest_gradient is not None:
+            packet.measured(self.largest_gradient).with_parts(self.gradient_parts)
+        return packet
 
     def dense_updated(self) -> Dense:
         """Return a packet of `updated`, which this reads, as `dense_gradient` does of `gradient`."""

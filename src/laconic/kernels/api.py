@@ -3,7 +3,7 @@
 from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.checked_tensors import CheckedTensors
 from laconic.kernels.checks import note_place, part_of
-from laconic.kernels.checksums import gather_with_checksum, largest_and_checksum
+from laconic.kernels.checksums import add_up_with_checksum, gather_with_checksum, largest_and_checksum
 from laconic.kernels.cpu.cache import are_prepared, prepare
 from laconic.kernels.cpu.compile import kernel, numba_available
 from laconic.kernels.cpu.threads import MAX_KERNEL_THREADS, kernel_threads, set_kernel_threads
@@ -163,6 +163,7 @@ __all__ = [
     "add_signs",
     "add_up",
     "add_up_rings",
+    "add_up_with_checksum",
     "all_finite",
     "ans_decode_gaps",
     "ans_decode_symbols",

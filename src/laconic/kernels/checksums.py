@@ -20,6 +20,24 @@ def largest_and_checksum(vector: Tensor, found: int = 0) -> tuple[float, int]:
     return made
 
 
+def add_up_with_checksum(
+    vectors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, from_zero: bool = True
+) -> tuple[float, int]:
+    """Write what `add_up` does to `out` (d,), none of the vectors; return its largest magnitude and its CRC-32.
+
+    See `reference/checked_sums.py`.
+    """
+    checks.output("add_up_with_checksum", "out", out, checks.ALL_FLOATS)
+    checks.number("add_up_with_checksum", "number of vectors", len(vectors), 1, checks.MAX_COUNT)
+    checks.number("add_up_with_checksum", "divisor", divisor, 1, checks.MAX_COUNT)
+    for number, vector in enumerate(vectors):
+        checks.vector("add_up_with_checksum", f"vector {number}", vector, (out.dtype,), out.numel(), out.device)
+    made: tuple[float, int] = fastest("checked_sums", out.device).add_up_with_checksum(
+        vectors, out, divisor=divisor, from_zero=from_zero
+    )
+    return made
+
+
 def gather_with_checksum(tensors: Sequence[Tensor], out: Tensor) -> tuple[float, int]:
     """Copy tensors into `out` (d,); return the largest magnitude, NaN if it has one, and the CRC-32 of its bytes."""
     checks.output("gather_with_checksum", "out", out, checks.ALL_FLOATS)

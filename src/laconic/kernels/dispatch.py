@@ -26,6 +26,7 @@ _REFERENCE_ON_GPUS = (
     "distances",
     "steps",
     "checksums",
+    "checked_sums",
 )  # files without kernels in Triton
 
 

@@ -110,7 +110,7 @@ class ArrivalServer:
             session.view.staleness = update.staleness
             self._select(update.worker)
             session.open(self.n_updates, 0, lr)
-            session.landed = landed
+            session.take_landed(landed)
             packet = session.serve({update.worker: frame})
             self.n_updates += 1
             session.close(not session.aborted)

@@ -17,11 +17,12 @@ from laconic.protocol.landing import Landing, SumWhileLanding
 from laconic.protocol.landing_codes import MeanOfCodes, answer_of_codes
 from laconic.protocol.layout import Shard
 from laconic.protocol.legs import Answering
+from laconic.protocol.own_model import Descend, keep_copies
 from laconic.protocol.participation import Participation
 from laconic.protocol.ring_allreduce import ring_bytes
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
-from laconic.protocol.server import Descend, ServerSession, keep_copies
+from laconic.protocol.server import ServerSession
 from laconic.protocol.worker import WorkerSession
 from laconic.telemetry.meter import Meter
 from laconic.wire import Dense, Encoded, Frame, encode_in_place
@@ -126,8 +127,9 @@ class RankSessions:
         self.servers = [
             ServerSession(job, index, descend, active=active, memory_of=server_memory, pool=pool) for index in served
         ]
-        if participation is not None:
-            for server in self.servers:
+        for server in self.servers:
+            server.share_with(self.worker)
+            if participation is not None:
                 server.n_expected = participation.per_round
         self.meter = Meter() if self.worker is None else self.worker.meter
         """What this rank sends, receives and serves."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -35,13 +36,13 @@ class InputReader:
         self.exceeds = False
         """Whether the gradient or change of this round has a magnitude above the limit."""
         self._limit: float | None = None
-        self._sends_values = False
+        self._bounds: Sequence[int] = ()
         self._plus: Tensor | Sequence[Tensor] | None = None  # what `write_share` adds to what is unread
         self._share: Abort | None = None  # what `write_share` returns, if the full share is already written
 
     def begin(
         self, inputs: Inputs, *, sum_is_checked: bool, as_given: bool, overlaps: bool, limit: float | None = None,
-        sends_values: bool = False,
+        bounds: Sequence[int] = (),
     ) -> Abort:  # fmt: skip
         """Start a round.
 
@@ -51,15 +52,16 @@ class InputReader:
             as_given: whether that is the sum of the gradients, or of the updated parameters, unchanged.
             overlaps: whether `write_share` is called while the gradient still exists.
             limit: the magnitude to look for, see `exceeds`; None to look for none.
-            sends_values: whether the packet of a gradient has its values, and leaves this rank.
+            bounds: where the parts begin in which a packet has the values of a gradient, and the end of the last; none
+                if it has others, or does not leave this rank.
 
         Returns:
             Whether inf or NaN was found.
         """
-        self._sends_values = sends_values
+        self._bounds = bounds
         self._limit, self.exceeds, self._plus = limit, False, None
         me, vector, gradient_at, self._share = self._me, inputs.vector, inputs.gradient_at, None
-        me.largest_gradient = me.largest_updated = me.gradient_checksum = me.updated_checksum = None
+        me.largest_gradient = me.largest_updated = me.updated_checksum = None
         me.read_change_and_largest, me.read_scaled_change = self._read_change_and_largest, self._read_scaled_change
         me.read_parameters = partial(self._vector, inputs.parameters)
         me.read_parameters_from = partial(self._vector_and_distance, inputs.parameters)
@@ -103,8 +105,12 @@ class InputReader:
         if is_summed:
             self._share = Abort.unless(source.into(me.gradient, 0, me.count, divisor=me.n_workers))
             return Abort.NO  # `write_share` says it
-        if self._sends_values:
-            largest, me.gradient_checksum = source.measured_into(me.gradient)
+        me.gradient_parts = {}
+        for start, stop in pairwise(self._bounds):
+            part = start - me.offset, stop - me.offset
+            me.gradient_parts[part] = source.measured_into(me.gradient, *part)
+        if me.gradient_parts:
+            largest = max((found for found, _ in me.gradient_parts.values()), key=_with_nan)
         else:
             largest = source.largest_into(me.gradient)
         me.largest_gradient = largest
@@ -224,3 +230,8 @@ class InputReader:
             is_finite = self.unread.into(values, start, stop, divisor=self._me.n_workers, plus=self._plus)
             return Abort.NO if is_finite else Abort.NON_FINITE
         return Abort.unless(divide(values[start:stop], self._me.n_workers))
+
+
+def _with_nan(magnitude: float) -> tuple[bool, float]:
+    """Return what magnitudes are ordered by: NaN is the largest."""
+    return math.isnan(magnitude), magnitude

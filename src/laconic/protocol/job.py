@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from laconic.contract import Accepted, AcceptedBy, Algorithm, Exchange, ModelSpec, Slot, Slots
+from laconic.contract import DENSE, Accepted, AcceptedBy, Algorithm, Exchange, ModelSpec, Slot, Slots
 from laconic.protocol.expectation import Expectation
 from laconic.protocol.layout import Layout, Shard, choose_layout
 from laconic.protocol.legs import Answering, Pattern, pattern_in
@@ -53,11 +53,11 @@ class PlannedExchange:
 
     @cached_property
     def sends_values(self) -> bool:
-        """Whether a worker's packet is its vector as it is, and it is long."""
+        """Whether a worker's packet is its vector as it is, all of it, and it is long."""
         accepted = self.exchange.up
         kinds = accepted if isinstance(accepted, tuple) else () if callable(accepted) else (accepted,)
         are_values = {None if each is None else each.kind for each in kinds} in ({Dense}, {Dense, None})
-        return are_values and self.exchange.count * _VALUE_BYTES >= LONG_BYTES and not self.is_split
+        return are_values and self.is_full and self.exchange.count * _VALUE_BYTES >= LONG_BYTES * len(self.shards)
 
     @cached_property
     def is_split(self) -> bool:
@@ -114,6 +114,12 @@ class Job:
     def d(self) -> int:
         """Number of parameters."""
         return self.spec.d
+
+    @cached_property
+    def answers_values(self) -> bool:
+        """Whether several servers answer with the values of what a worker's optimizer steps along."""
+        steps_along = (self.algorithm.consumes, self.algorithm.returns) == ("gradient", "direction")
+        return steps_along and any(each.exchange.down == DENSE and each.is_split for each in self.exchanges_in(0))
 
     @cached_property
     def worker_slots(self) -> Slots:

@@ -5,10 +5,19 @@ from typing import Protocol, final
 
 from torch import Tensor
 
-from laconic.kernels.api import add_up, joined_checksum
+from laconic.kernels.api import add_up, add_up_with_checksum, joined_checksum
 from laconic.wire import Dense, Packet
 
 Write = Callable[[Sequence[Tensor], int, int], tuple[float, int | None]]
+
+
+def adding_to(out: Tensor, divisor: int) -> Write:
+    """Return what writes the sum of vectors, from the first one on, divided, to `out` (d,) for `SumWhileLanding`."""
+
+    def write(parts: Sequence[Tensor], start: int, stop: int) -> tuple[float, int]:
+        return add_up_with_checksum(parts, out[start:stop], divisor=divisor, from_zero=False)
+
+    return write
 
 
 class Landing(Protocol):
@@ -27,16 +36,16 @@ class EachWhileLanding:
     """The sums of frames that are served one by one: each of its own alone, from 0."""
 
     def __init__(
-        self, rank_of: Mapping[int, int], empty: Callable[[], Tensor], is_wanted: Callable[[], bool] = lambda: True
+        self, rank_of: Mapping[int, int], begin: Callable[[Mapping[int, int]], "SumWhileLanding | None"]
     ) -> None:
         """Make sums of frames from now on.
 
         Args:
             rank_of: by node, its worker.
-            empty: makes a vector (d,) with arbitrary content.
-            is_wanted: returns whether the next frame's sum will be read; by default it is.
+            begin: begins the sum of one frame, or a step along it, of which there is one at a time; by the sender's
+                node, its worker. It returns None where nothing is to be made.
         """
-        self._rank_of, self._empty, self._is_wanted = rank_of, empty, is_wanted
+        self._rank_of, self._begin = rank_of, begin
         self.sums: dict[int, SumWhileLanding] = {}
         """By worker, of its last frame that came in chunks."""
 
@@ -45,8 +54,11 @@ class EachWhileLanding:
         rank = self._rank_of[node]
         if not start:
             self.sums.pop(rank, None)
-            if self._is_wanted():
-                self.sums[rank] = SumWhileLanding({}, {node: rank}, self._empty())
+            begun = self._begin({node: rank})
+            if begun is not None and not begun.makes_mean:
+                self.sums.clear()
+            if begun is not None:
+                self.sums[rank] = begun
         if rank in self.sums:
             self.sums[rank].chunk(node, values, start)
 
@@ -76,6 +88,8 @@ class SumWhileLanding:
         self._at = {rank: values.data_ptr() for rank, values in own.items()}
         self._own, self._senders, self._out = own, senders, out
         self._meanwhile, self._write = meanwhile, self._write_mean if write is None else write
+        self.makes_mean = write is None
+        """Whether `out` gets the mean, and nothing else."""
         self._landed: dict[int, dict[int, Tensor]] = {}  # by start and worker: chunks that the others lack
         self._n_added = 0
         self._largest = 0.0
@@ -110,6 +124,11 @@ class SumWhileLanding:
 
     def _write_mean(self, parts: Sequence[Tensor], start: int, stop: int) -> tuple[float, None]:
         return add_up(parts, self._out[start:stop], divisor=len(parts)), None
+
+    def made_of(self, packets: Mapping[int, Packet]) -> tuple[Tensor, float, int | None] | None:
+        """Return what `mean_of` does, and the CRC-32 of its bytes if it is known."""
+        made = self.mean_of(packets)
+        return None if made is None else (*made, self.checksum)
 
     def mean_of(self, packets: Mapping[int, Packet]) -> tuple[Tensor, float] | None:
         """Return what was made of these packets, (d,), and its largest magnitude; None where it is of others."""

@@ -24,8 +24,11 @@ class OnePassSteps(Protocol):
             The vector (d,) that the new parameters are written to, and `write` as of `SumWhileLanding`.
         """
 
+    def is_begun(self) -> bool:
+        """Return whether `end` may end what `begin` has begun: nothing has changed since that the step depends on."""
+
     def end(self, largest: float) -> None:
-        """Keep what was written since `begin`. `largest` is its largest magnitude.
+        """Keep what was written since `begin`, if it `is_begun`. `largest` is its largest magnitude.
 
         Raises:
             NonFiniteError: where that is inf or NaN. The step is taken back.
@@ -56,10 +59,10 @@ def made_step(
     Raises:
         NonFiniteError: as `OnePassSteps.end`.
     """
-    made = None if while_landing is None else while_landing.mean_of(dict(inbox))
-    if while_landing is not None and made is not None:
+    made = None if while_landing is None else while_landing.made_of(dict(inbox))
+    if made is not None:
         steps.end(made[1])
-        return *made, while_landing.checksum
+        return made
     vectors, largest = [], 0.0
     for packet in inbox.values():
         if type(packet) is not Dense or packet.values.dtype is not dtype or not packet.values.is_cpu:

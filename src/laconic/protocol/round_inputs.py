@@ -49,8 +49,8 @@ class VectorSource(Protocol):
     def largest_into(self, out: Tensor) -> float:
         """Write all elements to `out` (d,), and return the largest magnitude; NaN if it has one."""
 
-    def measured_into(self, out: Tensor) -> tuple[float, int]:
-        """Do the same, and return the largest magnitude and the CRC-32 of the bytes of `out`."""
+    def measured_into(self, out: Tensor, start: int, stop: int) -> tuple[float, int]:
+        """Do the same with elements start .. stop-1 alone, and return the CRC-32 of their bytes, too."""
 
     def updated_into(self, out: Tensor) -> tuple[float, int] | None:
         """Write a change plus the parameters that it was made from to `out` (d,); return what `measured_into` does.

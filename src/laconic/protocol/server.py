@@ -1,66 +1,31 @@
 """The server's part of a round, between algorithm and bytes; the worker's is in `worker.py`."""
 
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, final
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from laconic.buffer_pool import VectorPool, new_vector
-from laconic.contract import Algorithm, Inbox, Memory, Scratch, Server, Side, by_parameter, read_saved, storage_of
+from laconic.contract import Inbox, Memory, Scratch, Server, by_parameter, read_saved, storage_of
 from laconic.errors import ContractError, NonFiniteError
 from laconic.protocol.abort import Abort
 from laconic.protocol.frame_sizes import as_received
 from laconic.protocol.frames import check_own, read_frame
 from laconic.protocol.job import Job, PlannedExchange
-from laconic.protocol.landing import EachWhileLanding, SumWhileLanding
+from laconic.protocol.landing import EachWhileLanding, SumWhileLanding, adding_to
 from laconic.protocol.landing_codes import MeanOfCodes
 from laconic.protocol.layout import Shard
 from laconic.protocol.magnitudes import Magnitudes, within
 from laconic.protocol.one_pass import OnePassSteps, made_step
+from laconic.protocol.own_model import Descend, OwnModel, keep_copies
 from laconic.protocol.round_inputs import Active
 from laconic.protocol.worker import WorkerSession
 from laconic.telemetry.votes import VoteCounter
 from laconic.torch_compat import version_of
 from laconic.wire import LONG_BYTES, Dense, Encoded, Frame, Header, Packet, QuantizedValues
-
-
-class Descend(Protocol):
-    """Steps the server's own model."""
-
-    def __call__(self, direction: Tensor, largest: float | None = None, /) -> Tensor:
-        """Step along a direction (d,), whose largest magnitude may be known, and return the new parameters (d,)."""
-
-
-@final
-class OwnModel:
-    """The server's own model, as a method steps it."""
-
-    def __init__(self, step: Descend) -> None:
-        """`step`: steps it. What it returns may be the model's own memory."""
-        self._step = step
-        self._inbox: Inbox | None = None  # while it is served
-        self._returned: set[int] = set()  # the storages of what it has returned meanwhile
-
-    def serve(self, algorithm: Algorithm, view: Server, inbox: Inbox) -> Packet | None:
-        """Return the method's answer, and let its memory have copies of the model."""
-        self._inbox = inbox
-        try:
-            packet = algorithm.serve(view, inbox)
-            keep_copies(view, self._returned)
-            return packet
-        finally:
-            self._inbox = None
-            self._returned.clear()
-
-    def descend(self, direction: Tensor) -> Tensor:
-        """Step along a direction (d,); returns the new parameters (d,)."""
-        assert self._inbox is not None, "a method descends while it serves"
-        parameters = self._step(direction, self._inbox.largest_in(direction))
-        self._returned.add(storage_of(parameters))
-        return parameters
 
 
 class ServerSession:
@@ -111,6 +76,7 @@ class ServerSession:
         )  # fmt: skip
         self.n_expected = job.layout.n_workers
         """The number of workers that take part in a round, by which a method divides what they send."""
+        self._shares = False  # vectors with this rank's own worker
         self.shown: set[int] = set()
         """The storages of answers of this round that this rank's own worker reads, and may not keep."""
         self.landed: SumWhileLanding | MeanOfCodes | None = None
@@ -122,9 +88,16 @@ class ServerSession:
         self.steps: OnePassSteps | None = None
         """Takes steps of the server's own model in one pass over the packets; None for a mean and a step."""
         self._stepped: SumWhileLanding | None = None  # the new parameters, if they were made while packets came
+        self._added: SumWhileLanding | None = None  # the sum of all, if it was
         self.view.descend_in_one_pass = self._descend_in_one_pass
         self.vote_counter: VoteCounter | None = None
         """Gets the agreement of votes in the rounds in which it is due; None while nobody asks."""
+
+    def share_with(self, worker: WorkerSession | None) -> None:
+        """Let those memories whose slots say so have vectors of this rank's own worker, if it has one."""
+        self._shares = any(slot.stays for slot in self.view.memory.slots.table.values())
+        if self._shares and worker is not None:
+            worker.scratch.shared_with = (*worker.scratch.shared_with, self.view.memory)
 
     def open(self, round_: int, exchange: int, lr: float, planned: PlannedExchange | None = None) -> None:
         """Begin an exchange: `take` each frame, then `answer`.
@@ -143,7 +116,7 @@ class ServerSession:
             planned = self.job.exchanges_in(round_)[exchange]
         self._planned = planned
         self._shard = self.shard if planned.is_full else planned.shards[0]
-        self._frames, self._borrowed, self.landed, self._stepped = {}, {}, None, None
+        self._frames, self._borrowed, self.landed, self._stepped, self._added = {}, {}, None, None, None
 
     def take(self, rank: int, data: Encoded | Frame) -> None:
         """Take the frame of worker `rank`. A worker on the server's own node passes a `Frame`.
@@ -186,6 +159,14 @@ class ServerSession:
         }
         if not senders or len(own) < len(self._frames):
             return None
+        n = self.job.layout.n_workers
+        divisor = self.job.algorithm.in_round(self.view.round).sum_divisor(n)
+        if divisor is not None:
+            if len(own) + len(senders) < n:
+                return None
+            total = self._empty(self._shard.count)
+            self._added = SumWhileLanding(own, senders, total, meanwhile, write=adding_to(total, divisor))
+            return self._added
         begun = None if self.steps is None else self.steps.begin()
         if begun is not None:
             vector, write = begun
@@ -200,15 +181,33 @@ class ServerSession:
         """Return what makes the sum of each frame that is served alone while it comes, as `sum_while_landing`."""
         if not self.may_sum_while_landing():
             return None
-        rank_of = {node: rank for rank, node in enumerate(self.job.layout.worker_nodes)}
         return EachWhileLanding(
-            rank_of, partial(self._empty, self.shard.count), lambda: not self._may_step_in_one_pass()
+            {node: rank for rank, node in enumerate(self.job.layout.worker_nodes)}, self._sum_or_step_of
         )
 
+    def _sum_or_step_of(self, sender: Mapping[int, int]) -> SumWhileLanding | None:
+        """Begin a step along one worker's frame, else its sum; None where that will not be read."""
+        begun = None if self.steps is None else self.steps.begin()
+        if begun is not None:
+            return SumWhileLanding({}, sender, begun[0], write=begun[1])
+        return None if self._may_step_in_one_pass() else SumWhileLanding({}, sender, self._empty(self.shard.count))
+
+    def take_landed(self, landed: SumWhileLanding | None) -> None:
+        """Take what was made of the one frame of this exchange while it came, if that still holds."""
+        if landed is not None and landed.makes_mean:
+            self.landed = landed
+        elif self.steps is not None and self.steps.is_begun():
+            self._stepped = landed
+
     def may_sum_while_landing(self) -> bool:
-        """Return whether the method reads nothing but the mean of the frames of this exchange, and they are long."""
-        is_long = self._shard.count * self.job.dtype.itemsize >= LONG_BYTES
-        return is_long and self.job.algorithm.in_round(self.view.round).serves_mean
+        """Return whether the method reads nothing but the mean of the frames of this exchange, and they are long.
+
+        Or their sum, where there is one of each worker.
+        """
+        if self._shard.count * self.job.dtype.itemsize < LONG_BYTES:
+            return False
+        now = self.job.algorithm.in_round(self.view.round)
+        return now.serves_mean or now.sum_divisor(self.job.layout.n_workers) is not None
 
     def _may_step_in_one_pass(self) -> bool:
         return self.steps is not None and self.steps.are_taken()
@@ -259,6 +258,7 @@ class ServerSession:
             packets, self.n_expected, partial(self._empty, shard.count), skipped,
             vote_buffer=(lambda: self.scratch(torch.int8)) if shard.count == view.count else None,
             made_mean=None if self.landed is None else self.landed.mean_of,
+            made_sum=None if self._added is None else self._added.made_of,
         )  # fmt: skip
         if self.magnitudes.are_watched:
             self.magnitudes.saw(packets.values())
@@ -296,7 +296,7 @@ class ServerSession:
                 f"{self.job.algorithm.name}: serve changes a packet's values in place, which are still its worker's; "
                 "write to inbox.sum(), inbox.mean() or packet.dense().clone(): vectors of your own"
             )
-        keep_copies(self.view, self._borrowed)
+        keep_copies(self.view, self._borrowed, may_stay=self._shares)
         is_borrowed = isinstance(packet, Dense) and storage_of(packet.values) in self._borrowed
         return packet.as_read() if is_borrowed and packet is not None else packet
 
@@ -388,10 +388,3 @@ class ServerSession:
         own = [self.shard.offset, self.shard.stop]
         links = [server["link_bytes_per_s"] for server in saved if list(server["slice"]) == own]
         self.view.link_bytes_per_s = links[0] if links else None
-
-
-def keep_copies(side: Side, storages: Container[int]) -> None:
-    """Let a memory have copies of what this step has written of these storages, which are others'."""
-    for name, value in side.memory.written.items():
-        if storage_of(value) in storages:
-            side.memory[name] = side.scratch().copy_(value) if value.numel() == side.count else value.clone()

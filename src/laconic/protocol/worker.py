@@ -115,18 +115,15 @@ class WorkerSession:
         if self.aborted:
             return
         if not isinstance(inputs.vector, Tensor):
-            for scratch in (
-                self.scratch,
-                *self.leaving.lenders,
-            ):  # earlier results, unless the gradient is in one of them
-                scratch.reclaim(inputs.vector.reads)
+            for scratch in (self.scratch, *self.leaving.lenders):
+                scratch.reclaim(inputs.vector.reads)  # earlier results, unless the gradient is in one of them
         planned = self.planned[0] if self.planned else None
         self.aborted = self._reader.begin(
             inputs, sum_is_checked=planned is not None and planned.sum_is_checked,
             as_given=planned is not None and planned.exchange.as_given, overlaps=overlaps,
             limit=None if planned is None or not self.magnitudes.are_watched else self.magnitudes.limit_in(planned),
-            sends_values=overlaps and planned is not None and planned.sends_values
-            and bool(planned.pattern.ends[self.node].uploads),
+            bounds=planned.bounds if overlaps and planned is not None and planned.sends_values
+            and planned.pattern.ends[self.node].uploads else (),
         )  # fmt: skip
         if self.aborted:
             self._abort()

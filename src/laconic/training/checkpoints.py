@@ -87,7 +87,7 @@ class Checkpoints:
         self._parts: dict[str, Part] = {"driver": driver, "training": training}
         if server_model is not None and driver.servers:
             self._parts["server_model"] = server_model
-            self.held = HeldModel(flat, server_model, driver, equal=server_model.shared_vector)
+            self.held = HeldModel(flat, server_model, driver, equal=server_model.own_vector)
             server_model.step_for(driver.servers, None if driver.job.algorithm.is_asynchronous else self.held)
             self.held.shows = None if driver.worker is not None else server_model
             if not driver.job.algorithm.is_asynchronous:

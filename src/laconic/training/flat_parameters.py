@@ -114,9 +114,13 @@ class FlatParameters:
         if not self.has_own_dtype or self.device.type != "cpu" or not all(map(Tensor.is_contiguous, self.parameters)):
             return None
         vector = self.values_by_torch()
+        self.move_to(vector)
+        return vector
+
+    def move_to(self, vector: Tensor) -> None:
+        """Let the parameters be views of `vector` (d,), of their type, with the values that it has."""
         for parameter, view in zip(self.parameters, self.views(vector), strict=True):
             parameter.data = view.view_as(parameter)
-        return vector
 
     def shared(self) -> SharedVector:
         """Return where the workers of one round read the parameters, which are copied at most once."""

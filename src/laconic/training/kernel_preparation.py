@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from laconic.contract import Algorithm
 from laconic.kernels.api import (
+    add_up_with_checksum,
     are_prepared,
     gather_mean_step,
     gather_step,
@@ -110,6 +111,8 @@ class KernelPreparation:
             largest_and_checksum(out)
             long = torch.zeros(_LONG_BYTES // out.itemsize, dtype=out.dtype)
             scatter(long, [long.clone()])
+            if self.algorithm.sum_divisor(2) is not None:
+                add_up_with_checksum([values, gradient], out)
         if self.algorithm.server_steps:
             step_along_mean(values, [gradient], divisor=1, lr=_LR)
             gather_mean_step([values], [-_LR], [gradient], out, divisor=1)

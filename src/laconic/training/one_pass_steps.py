@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Protocol, final
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -35,7 +36,11 @@ class Held(Protocol):
 
 @final
 class MeanSteps:
-    """Steps a model whose parameters are views of one vector. It is an `OnePassSteps`."""
+    """Steps a model whose parameters are views of one vector. It is an `OnePassSteps`.
+
+    A step that begins while packets come is written over the model, whose values the user's parameters have; or, where
+    those may be others, to a second vector, which is the model's once the step has ended.
+    """
 
     def __init__(
         self,
@@ -54,41 +59,59 @@ class MeanSteps:
             active: those that take part in a round.
             learning_rates: those of `inner`.
         """
-        self._inner, self._flat, self._values = inner, flat, values
+        self._inner, self._flat = inner, flat
+        self.values = values
+        """The vector (d,) of which the parameters are views now."""
         self._active, self._learning_rates = active, learning_rates
         self._largest: float | None = None  # a bound on the magnitudes in `values`, if one is known
         self.held: Held | None = None
         """Has the user's parameters, from which a step may begin before all packets are there; else None."""
-        self._is_open = False  # whether `values` may lack the model, which the user's parameters then have
+        self._is_open = False  # whether a step has begun; `values` may lack the model, which the user's parameters have
+        self._other: Tensor | None = None  # (d,), which the model steps to where no one has the user's parameters
+        self._lrs: Sequence[float] = ()  # of the step that has begun
 
     def begin(self) -> tuple[Tensor, Write] | None:
         """See `OnePassSteps`. A step that is taken back leaves what the user's parameters are."""
         self.take_back()
         held = self.held
-        if held is None or not (held.is_known and held.flat.are_plain and self.are_taken()):
+        flat, out = (self._flat, self._vector_to_step_to()) if held is None else (held.flat, self.values)
+        if not (flat.are_plain and self.are_taken()) or (held is not None and not held.is_known):
             return None
-        lrs, flat = self._learning_rates.by_group(), held.flat
+        lrs = self._lrs = self._learning_rates.by_group()
         self._is_open = True
 
         def write(parts: Sequence[Tensor], start: int, stop: int) -> tuple[float, int]:
             tensors = slice_tensors(flat.parameters, start, stop)
             factors = [-lr for lr in _of_slices(lrs, flat, start, stop)]
-            return gather_mean_step(tensors, factors, parts, self._values[start:stop], divisor=len(parts))
+            return gather_mean_step(tensors, factors, parts, out[start:stop], divisor=len(parts))
 
-        return self._values, write
+        return out, write
+
+    def _vector_to_step_to(self) -> Tensor:
+        if self._other is None:
+            self._other = torch.empty_like(self.values)
+        return self._other
+
+    def is_begun(self) -> bool:
+        """See `OnePassSteps`."""
+        return self._is_open and self.are_taken() and self._lrs == self._learning_rates.by_group()
 
     def end(self, largest: float) -> None:
         """See `OnePassSteps`."""
         if not math.isfinite(largest):
             raise NonFiniteError
+        if self.held is None and self._other is not None:
+            self.values, self._other = self._other, self.values
+            self._flat.move_to(self.values)
         self._is_open, self._largest = False, largest
         note_step(self._inner)  # it never steps itself
 
     def take_back(self) -> None:
         """Take a step back that has begun and did not end."""
         if self._is_open and self.held is not None:
-            self.held.flat.values(out=self._values)
-            self._is_open, self._largest = False, None
+            self.held.flat.values(out=self.values)
+            self._largest = None
+        self._is_open = False
 
     def are_taken(self) -> bool:
         """See `OnePassSteps`."""
@@ -103,18 +126,18 @@ class MeanSteps:
         if not self.are_taken() or not largest * max(1.0, *lrs) <= LARGE:
             return None
         if self._largest is None or self._largest > LARGE:
-            self._largest = absolute_maximum(self._values)
+            self._largest = absolute_maximum(self.values)
         if not self._largest <= LARGE:
             return None
         start = 0
         for lr, run in groupby(zip(self._flat.groups, self._flat.sizes, strict=True), key=lambda one: lrs[one[0]]):
             stop = start + sum(size for _, size in run)
             parts = [vector[start:stop] for vector in vectors]
-            step_along_mean(self._values[start:stop], parts, divisor=len(parts), lr=lr)
+            step_along_mean(self.values[start:stop], parts, divisor=len(parts), lr=lr)
             start = stop
         self._largest = (self._largest + max(lrs) * largest) * _ROUNDING
         note_step(self._inner)  # it never steps itself
-        return self._values, self._largest
+        return self.values, self._largest
 
     def forget(self) -> None:
         """Take note that the model is changed in another way."""

@@ -4,6 +4,7 @@ Every step reads the parameters where they are then, so values that changed in p
 optimizer would not see is refused, and the model that a server holds takes new weights up.
 """
 
+from collections.abc import Callable
 from operator import is_
 from typing import Protocol
 
@@ -67,16 +68,21 @@ class ReplacedTensors:
                 )
 
 
+def _none() -> None:
+    """Return that there is none."""
+
+
 class HeldModel:
     """Takes weights that a user loads after wrapping up into the model that a server holds."""
 
-    def __init__(self, flat: FlatParameters, *held: TakesValues, equal: Tensor | None = None) -> None:
+    def __init__(self, flat: FlatParameters, *held: TakesValues, equal: Callable[[], Tensor | None] = _none) -> None:
         """Follow the user's parameters.
 
         Args:
             flat: the user's parameters.
             held: the copies that must follow them.
-            equal: the memory of a copy, (d,), if it has the same values as the user's parameters after each step.
+            equal: returns the memory of a copy, (d,), if it has the same values as the user's parameters after each
+                step; else None.
         """
         self.flat = flat
         """The user's parameters."""
@@ -84,9 +90,16 @@ class HeldModel:
         self._equal = equal
         self.shows: ServerModel | None = None
         """The held model, if the user's gets its values after each step."""
-        self._seen = flat.values() if equal is None else equal  # the user's parameters after the last step, (d,)
+        self._copied = flat.values() if equal() is None else None
         self.is_known = True
         """Whether the user's parameters count, if they are others now."""
+
+    @property
+    def _seen(self) -> Tensor:
+        """The user's parameters after the last step, (d,)."""
+        seen = self._equal() if self._copied is None else self._copied
+        assert seen is not None, "a copy or the other one"
+        return seen
 
     def take_up(self) -> None:
         """Before a step: take the user's parameters up if they are others than after the last one."""
@@ -98,9 +111,9 @@ class HeldModel:
     def end_step(self) -> None:
         """After a step: what the parameters are now is no user's doing."""
         self.is_known = True
-        if self._equal is None:
+        if self._copied is not None:
             shown = self.flat if self.shows is None else self.shows.flat
-            shown.values(out=self._seen)
+            shown.values(out=self._copied)
         if self.shows is not None:
             self.flat.set_values(self._seen)
 

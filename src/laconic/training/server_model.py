@@ -55,13 +55,16 @@ class ServerModel:
         self.optimizer = copy.deepcopy(inner)
         self.optimizer.step = partial(step_unobserved, self.optimizer)  # type: ignore[assignment, method-assign]
         self.flat = FlatParameters(self.optimizer)
-        self.shared_vector = self.flat.as_one_vector() if lends else None
-        """The model's own memory, (d,), if that is what `descend` returns."""
+        self._vector = self.flat.as_one_vector() if lends else None
         self._guard = StepGuard()
         self.one_pass: MeanSteps | None = None
         """Takes steps in one pass, if `descend` returns the model's own memory."""
-        if self.shared_vector is not None and clipping is None:
-            self.one_pass = MeanSteps(inner, self.flat, self.shared_vector, active, learning_rates)
+        if self._vector is not None and clipping is None:
+            self.one_pass = MeanSteps(inner, self.flat, self._vector, active, learning_rates)
+
+    def own_vector(self) -> Tensor | None:
+        """Return the model's own memory, (d,), if that is what `descend` returns: until the next step."""
+        return self._vector if self.one_pass is None else self.one_pass.values
 
     @classmethod
     def lending(
@@ -145,6 +148,7 @@ class ServerModel:
         if not self._guard.step(self.optimizer, self.flat, largest, self._learning_rates.step):
             return torch.full_like(direction, torch.nan)
         note_step(self._inner)  # the user's optimizer never steps itself
-        if self.shared_vector is not None:
-            return self.shared_vector
+        own = self.own_vector()
+        if own is not None:
+            return own
         return self.flat.values(out=new_vector(self.flat.d, self.flat.dtype, self.flat.device)).to(direction.device)

@@ -68,10 +68,11 @@ class _Source(ABC):
         self._write(out, self.reads, slice(0, out.numel()), None)
         return absolute_maximum(out)
 
-    def measured_into(self, out: Tensor) -> tuple[float, int]:
+    def measured_into(self, out: Tensor, start: int, stop: int) -> tuple[float, int]:
         """See `VectorSource`."""
-        self._write(out, self.reads, slice(0, out.numel()), None)
-        return largest_and_checksum(out)
+        part, place = out[start:stop], slice(start, stop)
+        self._write(part, slice_tensors(self.reads, start, stop), place, None)
+        return largest_and_checksum(part)
 
     @abstractmethod
     def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Plus) -> bool:
@@ -126,9 +127,9 @@ class VectorCopy(_Source):
         """See `VectorSource`."""
         return gather_largest(self.reads, out)
 
-    def measured_into(self, out: Tensor) -> tuple[float, int]:
+    def measured_into(self, out: Tensor, start: int, stop: int) -> tuple[float, int]:
         """See `VectorSource`."""
-        return gather_with_checksum(self.reads, out)
+        return gather_with_checksum(slice_tensors(self.reads, start, stop), out[start:stop])
 
     def tensors(self) -> Sequence[Tensor]:
         """See `VectorSource`."""

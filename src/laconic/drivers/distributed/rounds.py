@@ -31,10 +31,11 @@ from laconic.protocol.exchanges import RankSessions, abandon_round, run_rank
 from laconic.protocol.job import Job
 from laconic.protocol.layout import choose_layout
 from laconic.protocol.magnitudes import residual_norm
+from laconic.protocol.own_model import Descend
 from laconic.protocol.participation import Participation
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import Leaving, RoundResult
-from laconic.protocol.server import Descend, ServerSession
+from laconic.protocol.server import ServerSession
 from laconic.telemetry.phases import Seconds
 from laconic.telemetry.recorder import Recorder
 from laconic.telemetry.traffic import TRAFFIC_SCHEMA, Traffic
@@ -127,16 +128,14 @@ class Processes:
         if ranks is not None:
             world = dist.get_process_group_ranks(group or dist.group.WORLD)
             self.node = Node(ranks, world, self.channel.rank, timeout_s, spec.stop)
-        if settings.get("local_steps", 1) != 1:
-            for channel in self._channels:
-                channel.unit = "round"
+        steps_once = settings.get("local_steps", 1) == 1
+        for channel in () if steps_once else self._channels:
+            channel.unit = "round"
         self.pool = VectorPool(spec.d, parameters.dtype, parameters.device)
         parts = self._make_sessions(descend, active, participation)
         self.sessions = parts[0]
         self.worker, self.servers = self.sessions.worker, [server for part in parts for server in part.servers]
-        steps_along = (algorithm.consumes, algorithm.returns) == ("gradient", "direction")
-        has_views = steps_along and settings.get("local_steps", 1) == 1
-        self.leave(parts, "values" if has_views else "nothing")
+        self.allow_parts(parts, "values" if steps_once and self.job.answers_values else "nothing")
         self.rounds = 0
         self.aborted_rounds = 0
         self.replica_syncs = 0
@@ -156,13 +155,14 @@ class Processes:
         for channel in self._channels:
             self.end_at_exit(channel)
 
-    def leave(self, parts: Sequence[RankSessions], kind: Leaves) -> None:
+    def allow_parts(self, parts: Sequence[RankSessions], kind: Leaves) -> None:
         """Let results be left in packets of a kind, or where ranks of a node get them, of what those decode."""
         for part in parts:
             if self.node is not None:
                 kind = "packed" if self.node.takes_parts(part.job) else "nothing"
             if part.worker is not None and self.job.device.type == "cpu":
-                part.worker.leaving = Leaving(kind=kind, lenders=[server.scratch for server in part.servers])
+                lenders = [server.scratch for server in part.servers if kind in ("values", "all")]
+                part.worker.leaving = Leaving(kind=kind, lenders=lenders)
 
     def end_at_exit(self, channel: Channel) -> None:
         """End a connection when this object or the process ends."""

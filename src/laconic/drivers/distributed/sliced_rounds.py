@@ -22,10 +22,10 @@ from laconic.drivers.scheduler import Scheduler
 from laconic.drivers.transport import Transport, carry_out
 from laconic.protocol.abort import Abort
 from laconic.protocol.exchanges import RankSessions, Requests, abandon_round
+from laconic.protocol.own_model import Descend
 from laconic.protocol.participation import Participation
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult
-from laconic.protocol.server import Descend
 from laconic.protocol.slices import SlicedRank
 from laconic.torch_compat import timeout_s_of
 
@@ -65,7 +65,7 @@ class SlicedProcesses(Processes):
         if self.node is not None:
             self.node.open_memory(self.job.d, self.job.dtype, self.job.device, everywhere=False)
         self._make_lanes(group, timeout_s)
-        self.leave(self.sliced.slices, "all")
+        self.allow_parts(self.sliced.slices, "all")
         self._aborted: dict[int, Abort] = {}  # by slice, of those that have run in this round
 
     def _make_lanes(self, group: dist.ProcessGroup | None, timeout_s: float | None) -> None:

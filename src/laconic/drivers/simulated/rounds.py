@@ -34,11 +34,12 @@ from laconic.protocol.exchanges import abandon_round
 from laconic.protocol.job import Job
 from laconic.protocol.layout import choose_layout, n_nodes_for
 from laconic.protocol.magnitudes import residual_norm
+from laconic.protocol.own_model import Descend
 from laconic.protocol.participation import Participation
 from laconic.protocol.resize import distinct, resized
 from laconic.protocol.round_inputs import Active, Inputs
 from laconic.protocol.round_result import RoundResult, by_rank, same_result
-from laconic.protocol.server import Descend, ServerSession
+from laconic.protocol.server import ServerSession
 from laconic.protocol.worker import WorkerSession
 from laconic.telemetry.recorder import Recorder
 from laconic.wire import HEADER_BYTES

@@ -1,7 +1,7 @@
 """All values, uncompressed. FORMAT.md, section 3.1."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Self
@@ -96,14 +96,27 @@ class Dense(Packet):
             checksum: The CRC-32 of the values' bytes, if it is known, for as long as nothing changes them.
         """
         self.__dict__["absolute_maximum"] = largest  # the cached property
-        if checksum is not None:
-            self.__dict__["_known_checksum"] = checksum, version_of(self.values)
+        return self if checksum is None else self.with_parts({(0, self.count): (largest, checksum)})
+
+    def with_parts(self, parts: Mapping[tuple[int, int], tuple[float, int]]) -> Self:
+        """Return this packet, of whose values some parts are known, for as long as nothing changes them.
+
+        Args:
+            parts: By start and stop in the values, the largest magnitude and the CRC-32 of the bytes.
+        """
+        if parts:
+            self.__dict__["_parts"] = parts, version_of(self.values)
         return self
 
     def known_checksum(self) -> int | None:
         """Return the CRC-32 of the values' bytes, if it is known."""
-        checksum, version = self.__dict__.get("_known_checksum", (None, 0))
-        return checksum if checksum is None or version == version_of(self.values) else None
+        known = self._known(0, self.count)
+        return None if known is None else known[1]
+
+    def _known(self, start: int, stop: int) -> tuple[float, int] | None:
+        """Return what `with_parts` was given of a part."""
+        parts, version = self.__dict__.get("_parts", ({}, 0))
+        return parts.get((start, stop)) if parts and version == version_of(self.values) else None
 
     def dense(self) -> Tensor:
         return self.values.to(self.dtype)
@@ -133,7 +146,9 @@ class Dense(Packet):
         return replace(self, values=scaled_values(self.values, factor))
 
     def part(self, start: int, stop: int) -> Self:
-        return type(self)(values=self.values[start - self.offset : stop - self.offset], offset=start)
+        place = start - self.offset, stop - self.offset
+        made, known = type(self)(values=self.values[slice(*place)], offset=start), self._known(*place)
+        return made if known is None else made.measured(*known)
 
     def as_read(self) -> Self | None:
         if self.values.device.type != "cpu":
