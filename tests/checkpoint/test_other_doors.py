@@ -66,3 +66,23 @@ def test_training_goes_on_with_the_users_own_options_whichever_door_has_saved(sa
     other.train(3, 4)
     assert other.options() == options
     assert torch.equal(small_model.values(other.net), small_model.values(straight.net))
+
+
+def test_a_handle_takes_the_methods_part_of_an_optimizers_state():
+    saved = Trained("optimizer", 0)
+    saved.train(0, 1, 2)
+    state = saved.job.state_dict()
+    other = Trained("attached", 0)
+    other.job.load_state_dict(state)
+    assert other.job.traffic.rounds == 3
+    assert str(other.job.state_dict()["driver"]["worker"]) == str(state["laconic"]["driver"]["worker"])
+    with pytest.raises(ValueError, match=r"a handle's state goes in beside one: \{\*\*inner.state_dict\(\), 'laconic'"):
+        saved.job.load_state_dict(other.job.state_dict())
+    saved.job.load_state_dict({**saved.inner.state_dict(), "laconic": other.job.state_dict()})
+
+
+def test_a_handle_refuses_in_words_what_is_no_state():
+    attached = Trained("attached", 0)
+    for wrong in (None, {}, [], 3, attached.net.state_dict(), {"state": {}, "param_groups": []}):
+        with pytest.raises(ValueError, match=r"^state_dict: (no )?'laconic'"):
+            attached.job.load_state_dict(wrong)

@@ -64,6 +64,8 @@ def test_a_port_that_is_taken_or_out_of_range_and_a_label_that_is_no_name_are_re
             laconic.PrometheusEndpoint(endpoint.port)
         with pytest.raises(OptionError, match="port=70000 must be from 0 to 65535"):
             laconic.PrometheusEndpoint(70_000)
+        with pytest.raises(TypeError, match="port='9100' must be a whole number"):
+            laconic.PrometheusEndpoint("9100")
         for name in ("__reserved", "direction"):
             with pytest.raises(OptionError, match=f"labels=.*{name}"):
                 laconic.PrometheusEndpoint(labels={name: "a"})
@@ -101,7 +103,7 @@ def calls_of_a_step(model, job):
     for _ in range(4):
         del events[:]
         sys.setprofile(lambda frame, event, argument: events.append(event))
-        job.step(lambda rank: model(torch.ones(1, 8)).square().sum())
+        job.step(lambda rank: model(torch.full((1, 8), 1.0 + rank)).square().sum())
         sys.setprofile(None)
     return sum(event in ("call", "c_call") for event in events)
 

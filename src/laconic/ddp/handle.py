@@ -27,7 +27,7 @@ from laconic.training.automatic import PLAIN, PLAIN_LAYOUT, Automatic, Method, U
 from laconic.training.buffers import Buffers, check_share
 from laconic.training.checkpoints import Checkpoints
 from laconic.training.replica_check import ReplicaCheck
-from laconic.training.state_dict import split
+from laconic.training.state_dict import read_part, split
 
 
 class Carrier(Protocol):
@@ -230,15 +230,15 @@ class Handle:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken. Collective, between two backward passes.
 
-        Where each rank loads what it saved, or all load a gathered state, training goes on bit for bit. A state of one
-        rank, or of another number of ranks, is taken as far as it goes, and a statement says how far: not at all where
-        nothing is exchanged.
+        Where each rank loads what it saved, or all load a gathered state, training goes on bit for bit. Of the state of
+        a `DistributedOptimizer` the method's part is taken. A state of one rank, or of another number of ranks, is
+        taken as far as it goes, and a statement says how far: not at all where nothing is exchanged.
 
         Raises PeerLostError, and ValueError for a state of another method or model, or with values that cannot be:
         then nothing has changed on any rank.
         """
         if self.checkpoints is not None:
-            load_chosen(self, lambda: state_dict, lambda: self._loading.load_part(state_dict))
+            load_chosen(self, lambda: read_part(state_dict), lambda: self._loading.load_part(state_dict))
         elif state_dict:
             state_once(f"load_state_dict: the state is left out, since {self.algorithm.name} exchanges nothing here")
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from laconic.errors import Named, OptionError
+from laconic.hyperparameters import plain_number
 from laconic.telemetry.meter import Count
 from laconic.telemetry.observing import Observed, error_text, observe
 from laconic.telemetry.recorder import RoundStats
@@ -43,8 +44,9 @@ class PrometheusEndpoint:
         Raises:
             OptionError: The package prometheus-client is missing, the port is out of range or taken, or a label is no
                 name.
+            TypeError: The port is no whole number.
         """
-        if not 0 <= port <= _MAX_PORT:
+        if not 0 <= (port := plain_number(port, "port", int)) <= _MAX_PORT:
             raise OptionError(Named("port", port), f" must be from 0 to {_MAX_PORT}")
         try:
             import prometheus_client

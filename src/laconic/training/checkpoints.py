@@ -133,8 +133,8 @@ class Checkpoints:
         return self._part()
 
     def load_part(self, part: Mapping[str, Any]) -> None:
-        """Go on from a part that `part` has returned; the inner optimizer stays as it is. Collective; see `load`."""
-        self.load(split(self._inner.state_dict())[0] | {KEY: dict(part)})
+        """Go on from what `part` or `saved` returned; the inner optimizer stays as it is. Collective; see `load`."""
+        self.load(split(self._inner.state_dict())[0] | {KEY: {} if part is None else part})
 
     def _say_what_is_missing(self) -> None:
         driver = self._driver

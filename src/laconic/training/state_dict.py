@@ -113,8 +113,12 @@ def split(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
     Raises:
         ValueError: it is no state of an optimizer, or its packed part cannot be read.
     """
-    if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
-        raise ValueError(f"state_dict: {type(state_dict).__name__} without 'state' and 'param_groups' of an optimizer")
+    if not _is_of_optimizer(state_dict):
+        hint = f"; a handle's state goes in beside one: {{**inner.state_dict(), {KEY!r}: state}}"
+        raise ValueError(
+            f"state_dict: {type(state_dict).__name__} without 'state' and 'param_groups' of an optimizer"
+            f"{hint if _is_part(state_dict) else ''}"
+        )
     inner = {key: value for key, value in state_dict.items() if key != KEY}
     groups = inner["param_groups"]
     if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
@@ -144,11 +148,26 @@ def held_part(inner: Optimizer) -> Any:  # noqa: ANN401
 
 
 def read_part(part: Any) -> Any:  # noqa: ANN401
-    """Return a method's part that may be packed as bytes. Raises ValueError for anything else than a part."""
+    """Return a method's part, which may be packed as bytes, or be in the state of an optimizer.
+
+    Raises:
+        ValueError: it is none.
+    """
     part = from_bytes(part) if isinstance(part, bytes) else part
-    if part is not None and not isinstance(part, Mapping):
-        raise ValueError(f"state_dict: {KEY!r} is {part!r:.60}; it must be a method's state")
+    part = split(part)[1] if _is_of_optimizer(part) else part
+    if part is not None and not _is_part(part):
+        raise ValueError(
+            f"state_dict: {KEY!r} is {part!r:.60}; it must be a method's state, as state_dict() returns it"
+        )
     return part
+
+
+def _is_of_optimizer(state: object) -> bool:
+    return isinstance(state, Mapping) and {"state", "param_groups"} <= state.keys()
+
+
+def _is_part(state: object) -> bool:
+    return isinstance(state, Mapping) and {"algorithm", "parameters", "driver"} <= state.keys()
 
 
 def to_bytes(part: Any) -> bytes:  # noqa: ANN401
