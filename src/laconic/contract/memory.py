@@ -177,6 +177,8 @@ class Scratch:
         self._results: list[dict[int, Tensor]] = []  # of the latest rounds, oldest first, by storage
         self.shared_with: Sequence[Memory] = ()
         """Memories of others that may hold vectors of this scratch."""
+        self.foreign: list[Tensor] = []
+        """What memories hold since the last round that is no vector of this scratch: of another one, or a view."""
 
     def __call__(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return a vector (count,) with arbitrary content, of the pool's type or of another."""
@@ -192,13 +194,20 @@ class Scratch:
             held: the committed values of all memories that may hold vectors of this scratch.
             results: the results of the round, which are in use until `reclaim`.
         """
-        ours = self._held | self._borrowed
+        ours, self.foreign = self._held | self._borrowed, list(held)
         self._borrowed = {}
         if not ours:
             return
         for memory in self.shared_with:
-            held = [*held, *memory.committed.values(), *memory.written.values()]
-        in_memories, in_use = _storages_of(held) if held else set(), _storages_of(results)
+            self.foreign += [*memory.committed.values(), *memory.written.values()]
+        in_memories: set[int | None] = set()
+        if self.foreign:  # mostly they are vectors as they were lent, which are known without asking where they lie
+            place_of = dict(zip(map(id, ours.values()), ours, strict=True))
+            in_memories = set(map(place_of.get, map(id, self.foreign)))
+            self.foreign = [value for value in self.foreign if id(value) not in place_of] if None in in_memories else []
+            if self.foreign:
+                in_memories |= _storages_of(self.foreign)
+        in_use = _storages_of(results) if results else ()
         self._held = {}
         returned: dict[int, Tensor] = {}
         unused: list[Tensor] = []

@@ -1,5 +1,6 @@
 """Tensors that make one vector and are used again and again, such as a model's parameters: they are checked once."""
 
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -15,6 +16,12 @@ Spans = tuple[NDArray[Any], NDArray[Any]]
 _FLOATS = ({torch.float32}, {torch.float64})
 _PLAIN_TYPES = {Tensor, Parameter}
 _dtype_of, _layout_of, _is_on_cpu, _n_bytes_of = map(attrgetter, ("dtype", "layout", "is_cpu", "nbytes"))
+
+
+@lru_cache(maxsize=256)
+def _arrays_of(addresses: tuple[int, ...], sizes: tuple[int, ...]) -> Spans:
+    """Return them as arrays, which nobody writes to: gradients mostly lie where others were that are gone."""
+    return np.array(addresses, np.uint64), np.array(sizes, np.int64)
 
 
 class CheckedTensors(tuple[Tensor, ...]):
@@ -58,8 +65,8 @@ class CheckedTensors(tuple[Tensor, ...]):
         for each, n_bytes, offset, length, start in zip(self, self._n_bytes, offsets, lengths, starts, strict=True):
             if n_bytes and (not start or offset * each.itemsize + n_bytes > length):
                 return False
-        sizes = list(map(Tensor.numel, self))
-        self.spans = np.array(self._at, np.uint64), np.array(sizes, np.int64)
+        sizes = tuple(map(Tensor.numel, self))
+        self.spans = _arrays_of(tuple(self._at), sizes)
         (self.dtype,), self.total = dtypes, sum(sizes)
         return True
 

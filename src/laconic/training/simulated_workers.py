@@ -92,7 +92,7 @@ class SimulatedWorkers:
 
     def _take_gradients(self, passes: SideBySide, rank: int) -> None:
         forward, gradients = passes.take(rank, lambda: self.present)
-        self.losses[rank], self.buffers[rank] = float(forward.loss.detach()), forward.buffers
+        self.losses[rank], self.buffers[rank] = float(forward.loss.item()), forward.buffers
         for parameter, gradient in zip(self._flat.parameters, gradients, strict=True):
             parameter.grad = gradient
 
@@ -264,7 +264,7 @@ def mean_buffer(buffers: Sequence[Tensor]) -> Tensor:
 def _backward(loss_of: Callable[[int], Tensor], rank: int) -> float:
     loss = loss_of(rank)
     loss.backward()  # type: ignore[no-untyped-call]
-    return float(loss.detach())
+    return float(loss.item())
 
 
 def _no_loss(rank: int) -> Tensor:

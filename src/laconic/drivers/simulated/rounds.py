@@ -209,7 +209,7 @@ class Simulated:
                 self._close(worker, results)
         for server in self.servers:
             server.close(not aborted)
-        held = (value for worker in self.workers for value in worker.me.memory.committed.values())
+        held = [value for worker in self.workers for value in worker.scratch.foreign]
         self._scratch.end_round(held, [result for result in results if isinstance(result, Tensor)])
         if self.recorder.observers:
             self.recorder.round_ended(self.rounds, aborted=bool(aborted))

@@ -23,22 +23,22 @@ from laconic.kernels.cpu.llvm.vectors import ALL, NONE, Words, append, compress,
 
 Array = NDArray[Any]
 Draw = tuple[int, int, int, int]  # first coordinate, the halves of the mixed key, threshold
+Vectors = tuple[int, ...]  # addresses of four
 
 
 @kernel
 def error_feedback_step(
-    addresses: Array, sizes: Array, momentum: Array, residual: Array, new_momentum: Array, new_residual: Array,
-    mu: float, decay: float, c: float, draw: Draw, past: int | None, words: Words, sampled: Words,
+    addresses: Array, sizes: Array, vectors: Vectors, like: Array, mu: float, decay: float, c: float, draw: Draw,
+    past: int | None, words: Words, sampled: Words,
 ) -> tuple[int, bool]:  # fmt: skip
     """Take a worker's step.
 
     Args:
         addresses: (tensors,) uint64, where the gradient tensors begin.
         sizes: (tensors,) int64, their elements; `count` in all.
-        momentum: (count,) of one float type, as all vectors.
-        residual: (count,), residual before the step.
-        new_momentum: (count,), overwritten.
-        new_residual: (count,), overwritten.
+        vectors: Where contiguous vectors (count,) begin, in bytes: the momentum and the residual before the step, and
+            the new ones, overwritten. Arrays of them would cost more calls than a short step.
+        like: An array of the type of all elements.
         mu: The momentum factor.
         decay: Factor of the old residual.
         c: Magnitude that a sent sign stands for.
@@ -50,7 +50,11 @@ def error_feedback_step(
     Returns:
         How many elements are selected, and whether all are finite.
     """
-    number = residual.dtype.type
+    number, count = like.dtype.type, sizes.sum()
+    momentum = carray(pointer_to(uint64(vectors[0])), (count,), like.dtype)
+    residual = carray(pointer_to(uint64(vectors[1])), (count,), like.dtype)
+    new_momentum = carray(pointer_to(uint64(vectors[2])), (count,), like.dtype)
+    new_residual = carray(pointer_to(uint64(vectors[3])), (count,), like.dtype)
     offset, low, high = uint32(draw[0]), uint32(draw[1]), uint32(draw[2])
     limit, allowed = uint32(draw[3] - 1), ALL if draw[3] else NONE
     factors = number(mu), number(decay), number(c if draw[3] else 0.0)

@@ -3,13 +3,14 @@
 Reference: `reference/signs.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from laconic.buffer_pool import LONG_BYTES
 from laconic.kernels.checks import stream as check_stream
 from laconic.kernels.cpu import error_feedback as cpu_error_feedback
 from laconic.kernels.cpu.flatten import is_long, spans_of
@@ -40,6 +41,10 @@ from laconic.kernels.reference.flatten import slice_tensors
 from laconic.kernels.reference.hashing import key_words
 
 _NO_WORDS: Words = np.empty(0, np.uint64)  # of a mask that is still to be sampled
+_LIKE: dict[torch.dtype, Array] = {
+    torch.float32: np.empty(0, np.float32),
+    torch.float64: np.empty(0, np.float64),
+}  # of their types
 
 
 def count_selected(offset: int, count: int, key: int, threshold: int, device: torch.device | None = None) -> int:
@@ -64,7 +69,7 @@ def pack_signs(values: Tensor, offset: int, key: int, threshold: int) -> tuple[T
     if values.dtype not in (torch.float32, torch.float64, torch.int8):
         values = values.float()
     elements, draw = _array(values), _draw(offset, key, threshold)
-    return joined(len(elements), lambda start, stop, words: pack(elements[start:stop], draw_from(draw, start), words))
+    return _joined(len(elements), lambda start, stop, words: pack(elements[start:stop], draw_from(draw, start), words))
 
 
 def put_signs(
@@ -164,28 +169,29 @@ def error_feedback_step(
     if spans is None:
         gathered = torch.empty_like(new_residual)
         reference_flatten.gather(tensors, gathered)
-        tensors = [gathered]
-    old, before, moved, after = _array(momentum), _array(residual), _own(new_momentum), _own(new_residual)
-    draw, past = _draw(offset, key, threshold), _past(new_momentum, new_residual)
-    sampled, fine = _SampledMask(len(after)), []
+        tensors, spans = [gathered], spans_of([gathered], new_residual)
+    assert spans is not None, "a gathered vector is contiguous"
+    count, draw, past = new_residual.shape[0], _draw(offset, key, threshold), _past(new_momentum, new_residual)
+    old = [each if each.is_contiguous() else each.contiguous() for each in (momentum, residual)]
+    begins, size = list(map(Tensor.data_ptr, (*old, new_momentum, new_residual))), new_residual.itemsize
+    sampled, fine = _word_buffer(count), []
 
     def write(start: int, stop: int, words: Words) -> int:
-        within = spans
-        if within is None or stop - start < len(after):
-            within = spans_of(slice_tensors(tensors, start, stop), new_residual)
+        is_all = stop - start == count
+        within = spans if is_all else spans_of(slice_tensors(tensors, start, stop), new_residual)
         assert within is not None, "parts of contiguous tensors are contiguous"
-        mask_words = sampled.buffer(start, stop)
+        mask_words = sampled if is_all else _word_buffer(stop - start)  # `append` writes the word behind its own
         n, is_finite = cpu_error_feedback.error_feedback_step(
-            *within, old[start:stop], before[start:stop], moved[start:stop], after[start:stop], mu,
-            decay, c,
+            *within, tuple([begin + start * size for begin in begins]), _LIKE[new_residual.dtype], mu, decay, c,
             draw_from(draw, start), past, words, mask_words,
         )  # fmt: skip
-        sampled.put(start, stop, mask_words)
+        if not is_all:
+            sampled[start // 64 : (stop + 63) // 64] = mask_words[: (stop - start + 63) // 64]
         fine.append(is_finite)
         return n
 
-    packed, n_selected = joined(len(after), write)
-    return packed, n_selected, sampled.stream, all(fine)
+    packed, n_selected = _joined(count, write)
+    return packed, n_selected, _stream_of(sampled, count), all(fine)
 
 
 def error_feedback_total(
@@ -204,35 +210,40 @@ def error_feedback_total(
     """See `reference.signs.error_feedback_total`."""
     votes, before, after = _array(total), _array(residual), _own(new_residual)
     draw, past = _draw(offset, key, threshold), _past(new_residual)
-    sampled = _SampledMask(len(after))
+    sampled = _word_buffer(len(after))
 
     def write(start: int, stop: int, words: Words) -> int:
         return cpu_error_feedback.error_feedback_total(
             votes[start:stop], before[start:stop], after[start:stop], float(divisor), scale, decay, c,
-            draw_from(draw, start), past, words, sampled.words[start // 64 :],
+            draw_from(draw, start), past, words, sampled[start // 64 :],
         )  # fmt: skip
 
-    packed, n_selected = joined(len(votes), write)
-    return packed, n_selected, sampled.stream
+    packed, n_selected = _joined(len(votes), write)
+    return packed, n_selected, _stream_of(sampled, len(after))
 
 
-class _SampledMask:
-    """The mask as bits, written range by range."""
+def _joined(count: int, write: Callable[[int, int, Words], int]) -> tuple[Tensor, int]:
+    """Do what `joined` does, with fewer calls where one range is all."""
+    if is_split(count):
+        return joined(count, write)
+    words = _word_buffer(count)
+    n = int(write(0, count, words))
+    return _stream_of(words, n), n
 
-    def __init__(self, count: int) -> None:
-        buffer = bit_buffer(count)
-        self.words = words_of(buffer)
-        self.stream = trimmed(buffer, count)
-        self._count = count
 
-    def buffer(self, start: int, stop: int) -> Words:
-        """Return a buffer to which `append` may write a range's bits, and the word behind them."""
-        return self.words if stop - start == self._count else words_of(bit_buffer(stop - start))
+def _word_buffer(n_bits: int) -> Words:
+    """Return words for a stream of so many bits, and one for what `append` writes behind it.
 
-    def put(self, start: int, stop: int, words: Words) -> None:
-        """Copy a range's bits to where they belong. `start` is a multiple of 64."""
-        if words is not self.words:
-            self.words[start // 64 : (stop + 63) // 64] = words[: (stop - start + 63) // 64]
+    A short one is numpy's: after a gradient, which leaves little of torch's code in the caches, a call of torch costs
+    as much as a pass over thousands of elements.
+    """
+    n_words = (n_bits + 63) // 64 + 2
+    return np.empty(n_words, np.uint64) if 8 * n_words < LONG_BYTES else words_of(bit_buffer(n_bits))
+
+
+def _stream_of(words: Words, n_bits: int) -> Tensor:
+    """Return the stream of so many bits that words hold."""
+    return torch.from_numpy(words.view(np.uint8)[: (n_bits + 7) // 8])
 
 
 @lru_cache(maxsize=16)

@@ -7,7 +7,7 @@ byte about each element's sign and one about whether it is selected, then bytes 
 from typing import Any
 
 import numpy as np
-from numba import uint8, uint32
+from numba import uint8, uint32, uint64
 from numba.np.numpy_support import carray
 
 from laconic.kernels.cpu.code_tiles import TILE, pack_tile
@@ -20,11 +20,15 @@ from laconic.kernels.cpu.llvm.vectors import ALL, NONE, append, compress, popula
 
 
 def error_feedback_step(
-    addresses: Any, sizes: Any, momentum: Any, residual: Any, new_momentum: Any, new_residual: Any, mu: Any,
-    decay: Any, c: Any, draw: Any, past: Any, words: Any, sampled: Any,
+    addresses: Any, sizes: Any, vectors: Any, like: Any, mu: Any, decay: Any, c: Any, draw: Any, past: Any,
+    words: Any, sampled: Any,
 ) -> Any:  # fmt: skip
     """See `cpu/error_feedback.py`."""
-    number = residual.dtype.type
+    number, count = like.dtype.type, sizes.sum()
+    momentum = carray(pointer_to(uint64(vectors[0])), (count,), like.dtype)
+    residual = carray(pointer_to(uint64(vectors[1])), (count,), like.dtype)
+    new_momentum = carray(pointer_to(uint64(vectors[2])), (count,), like.dtype)
+    new_residual = carray(pointer_to(uint64(vectors[3])), (count,), like.dtype)
     none, factor, share, size = number(0), number(mu), number(decay), number(c if draw[3] else 0.0)
     low, high, limit, allowed = uint32(draw[1]), uint32(draw[2]), uint32(draw[3] - 1), ALL if draw[3] else NONE
     below, chosen = np.zeros(TILE, np.uint8), np.zeros(TILE, np.uint8)
