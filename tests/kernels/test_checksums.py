@@ -11,6 +11,7 @@ from laconic.kernels.cpu import checksums as cpu_checksums
 from laconic.kernels.cpu import compile as compiled
 from laconic.kernels.cpu import passing
 from laconic.kernels.cpu import steps as cpu_steps
+from laconic.kernels.cpu.long_parts import FoldedPart
 from laconic.kernels.reference import checked_sums as reference_sums
 from laconic.kernels.reference import checksums as reference_checksums
 from laconic.kernels.reference import steps as reference_steps
@@ -128,3 +129,19 @@ def test_what_no_kernel_takes_is_read_by_the_reference():
         )  # fmt: skip
     with pytest.raises(ValueError, match=r"^largest_and_checksum: found="):
         api.largest_and_checksum(torch.ones(3), -1)
+
+
+def test_a_part_of_a_long_vector_is_stored_past_the_caches_as_the_vector_is():
+    vector = torch.zeros(LONG[torch.float32])
+    assert FoldedPart(vector).how[2]
+    assert FoldedPart(vector[1_000_000:1_300_000]).how[2]
+    assert not FoldedPart(vector[:1000]).how[2], "a few lines"
+    assert not FoldedPart(torch.zeros(300_000)).how[2]
+    others = [torch.randn(300_000) for _ in range(2)]
+    for start in (1_000_000, 1_000_003):
+        part = vector[start:][:300_000]
+        measured = cpu_sums.add_up_with_checksum(others, part)
+        assert measured == reference_sums.add_up_with_checksum(others, torch.empty(300_000))
+        assert torch.equal(part, others[0] + others[1])
+    assert not vector[:1_000_000].any()
+    assert not vector[1_300_003:].any()

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from laconic.kernels import api
+from laconic.kernels.cpu import descents as cpu_descents
 from laconic.kernels.cpu import steps as cpu_steps
 from laconic.kernels.cpu.flatten import PAST_CACHES_BYTES
+from laconic.kernels.reference import descents as reference_descents
 from laconic.kernels.reference import steps as reference_steps
 from support.inputs import over_inputs
 
@@ -30,6 +32,30 @@ def stepped_by_torch(tensors, gradients, lr):
         parameter.grad = gradient.clone()
     torch.optim.SGD(parameters, lr=lr).step()
     return as_vector([parameter.detach() for parameter in parameters])
+
+
+@pytest.mark.parametrize("kernels", [reference_descents, cpu_descents], ids=["plain", "cpu"])
+@over_inputs("dtype", [torch.float32, torch.float64])
+@over_inputs("lr", [0.1, 0.03, 0.0, 1e30])
+def test_a_step_of_many_tensors_has_the_bits_of_torch(kernels, lr, dtype):
+    tensors, gradients = tensors_of(dtype, 0), tensors_of(dtype, 1)
+    gradients[3][:200] = -0.0
+    gradients[3][-1] = torch.inf
+    expected = stepped_by_torch(tensors, gradients, lr)
+    kernels.descend(tensors, gradients, factor=-lr)
+    assert torch.equal(as_vector(tensors).nan_to_num(7.0), expected.nan_to_num(7.0))
+    assert torch.equal(as_vector(tensors).signbit(), expected.signbit())
+
+
+def test_a_step_of_tensors_in_strides_or_of_two_types_is_the_reference_s_and_is_seen_by_autograd():
+    tensors = [torch.randn(4, 6).t(), torch.randn(5).double()]
+    gradients = [torch.randn(6, 4), torch.randn(5).double()]
+    expected, versions = stepped_by_torch(tensors, gradients, 0.1), [tensor._version for tensor in tensors]
+    api.descend(tensors, gradients, factor=-0.1)
+    assert torch.equal(as_vector(tensors), expected)
+    assert all(tensor._version > version for tensor, version in zip(tensors, versions, strict=True))
+    with pytest.raises(ValueError, match=r"^descend: gradients must have as many elements"):
+        api.descend(tensors, gradients[::-1], factor=-0.1)
 
 
 @pytest.mark.parametrize("kernels", [reference_steps, cpu_steps], ids=["plain", "cpu"])

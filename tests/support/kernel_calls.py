@@ -108,6 +108,7 @@ def _calls() -> list[Call]:
         vectors=lambda: [_floats(seed=seed) for seed in range(1, 6)])  # fmt: skip
     add("gather_mean_step", "steps", tensors=_tensors, factors=(1.0, 2.0, 3.0, 4.0, 5.0), out=_floats, divisor=3,
         vectors=lambda: [_floats(seed=seed) for seed in range(1, 6)])  # fmt: skip
+    add("descend", "descents", tensors=_tensors, gradients=_tensors, factor=-0.5)
     add("gather_step", "steps", tensors=_tensors, gradients=_tensors, factors=(1.0, 2.0, 3.0, 4.0, 5.0), out=_floats,
         adds=True)  # fmt: skip
     add("step_difference", "steps", tensors=_tensors, gradients=_tensors, factors=(1.0, 2.0, 3.0, 4.0, 5.0),

@@ -87,7 +87,7 @@ class SparseUploads(Selection):
             if in_parts is None:
                 put_at(out[start:][: part.count], there, values[-1])
             else:
-                cast("Dense", part).values[there] = values[-1]
+                cast("Dense", part).values.scatter_(0, there, values[-1])
         me.support = torch.cat(indices), torch.cat(values)
         return out if in_parts is None else in_parts
 

@@ -27,6 +27,7 @@ _REFERENCE_ON_GPUS = (
     "steps",
     "checksums",
     "checked_sums",
+    "descents",
 )  # files without kernels in Triton
 
 

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from laconic.kernels import checks
 from laconic.kernels.checked_tensors import CheckedTensors
-from laconic.kernels.dispatch import fastest
+from laconic.kernels.dispatch import CPU, fastest
 from laconic.kernels.reference import finite as reference_finite
 from laconic.kernels.reference import sums as reference_sums
 
@@ -330,6 +331,20 @@ def _check_pairs(call: str, tensors: Sequence[Tensor], gradients: Sequence[Tenso
         checks.tensors(call, each, count)
     if list(map(Tensor.numel, tensors)) != list(map(Tensor.numel, gradients)):
         raise ValueError(f"{call}: gradients must have as many elements as their tensors, one by one")
+
+
+def descend(tensors: Sequence[Tensor], gradients: Sequence[Tensor], *, factor: float) -> None:
+    """Add `factor` times its gradient, of as many elements, to each tensor: to the bits of a step of torch's SGD.
+
+    See `reference/descents.py`.
+    """
+    d = checks.tensors("descend", tensors, written=True)
+    checks.factors("descend", "factor", (factor,), 1, tensors[0].dtype if tensors else torch.float32)
+    _check_pairs("descend", tensors, gradients, d)
+    if not all(map(Tensor.is_floating_point, (*tensors, *gradients))):
+        raise TypeError("descend: tensors and gradients must be of floats")
+    fastest("descents", tensors[0].device if tensors else CPU).descend(tensors, gradients, factor=factor)
+    increment_version(tensors)
 
 
 def add_into(tensors: Sequence[Tensor], indices: Tensor, values: Tensor) -> None:

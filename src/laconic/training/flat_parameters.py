@@ -16,6 +16,7 @@ from laconic.kernels.api import (
     absolute_maximum,
     add_at,
     add_into,
+    descend,
     equals,
     gather,
     scatter,
@@ -25,6 +26,8 @@ from laconic.protocol.round_inputs import SharedVector
 from laconic.torch_compat import add_to_each
 from laconic.training.parameter_names import names_of
 from laconic.training.vector_sources import ChangeByStep, ChangeOfStep, ChangeSince, Unscaled, VectorCopy
+
+_MANY = 1 << 20  # from so many parameters on, one pass over all takes less time than torch's calls
 
 
 class FlatParameters:
@@ -209,7 +212,11 @@ class FlatParameters:
 
     def descend(self, lr: float) -> None:
         """Take a step of plain SGD along the gradients, which all parameters have, by the operation of torch's SGD."""
-        add_to_each(self.parameters, self.gradient_tensors(), alpha=-lr)
+        gradients = self.gradient_tensors()
+        if self.d < _MANY:
+            add_to_each(self.parameters, gradients, alpha=-lr)
+        else:
+            descend(self._checked, gradients, factor=-lr)
 
     def check_listed(self) -> None:
         """Raise RuntimeError if the optimizer has been given further parameters."""

@@ -19,6 +19,7 @@ from laconic.contract import Algorithm
 from laconic.kernels.api import (
     add_up_with_checksum,
     are_prepared,
+    descend,
     gather_mean_step,
     gather_step,
     gather_with_checksum,
@@ -111,6 +112,7 @@ class KernelPreparation:
             largest_and_checksum(out)
             long = torch.zeros(_LONG_BYTES // out.itemsize, dtype=out.dtype)
             scatter(long, [long.clone()])
+            descend([values], [gradient], factor=-_LR)
             if self.algorithm.sum_divisor(2) is not None:
                 add_up_with_checksum([values, gradient], out)
         if self.algorithm.server_steps:

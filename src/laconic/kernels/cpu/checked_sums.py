@@ -11,7 +11,8 @@ from torch import Tensor
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.finite import magnitude_of, patterns_of
 from laconic.kernels.cpu.flatten import are_contiguous_floats, pointer_to
-from laconic.kernels.cpu.passing import TILE_BYTES, Folded, How, pass_on
+from laconic.kernels.cpu.long_parts import FoldedPart
+from laconic.kernels.cpu.passing import TILE_BYTES, How, pass_on
 from laconic.kernels.reference import checked_sums as reference_sums
 
 Array = NDArray[Any]
@@ -24,7 +25,7 @@ def add_up_with_checksum(
     if not are_contiguous_floats([*vectors, out], out.dtype):
         return reference_sums.add_up_with_checksum(vectors, out, divisor=divisor, from_zero=from_zero)
     addresses = np.array([vector.data_ptr() for vector in vectors], np.uint64)
-    folded, start = Folded(out), 0.0 if from_zero else -0.0
+    folded, start = FoldedPart(out), 0.0 if from_zero else -0.0
     largest = _add_up(addresses, out.numpy(), *patterns_of(out), float(divisor), start, folded.how)
     return magnitude_of(largest, out.dtype), folded.checksum()
 

@@ -16,6 +16,7 @@ from laconic.kernels.cpu.code_tiles import TILE
 from laconic.kernels.cpu.compile import kernel
 from laconic.kernels.cpu.finite import magnitude_of, patterns_of
 from laconic.kernels.cpu.flatten import are_contiguous_floats, pointer_to, spans_of, uncounted
+from laconic.kernels.cpu.long_parts import FoldedPart
 from laconic.kernels.cpu.passing import TILE_BYTES, Folded, How, pass_on
 from laconic.kernels.cpu.past_caches import store_past_caches, tile_buffer
 from laconic.kernels.cpu.sums import fused, mix_block
@@ -57,7 +58,7 @@ def gather_mean_step(
     if spans is None or not are_contiguous_floats(vectors, out.dtype) or not rounds_as_torch(out.dtype):
         return reference_steps.gather_mean_step(tensors, factors, vectors, out, divisor=divisor)
     addresses = np.array([vector.data_ptr() for vector in vectors], np.uint64)
-    folded, alphas = Folded(out), np.array(factors)
+    folded, alphas = FoldedPart(out), np.array(factors)
     found = _gather_mean_step(*spans, alphas, addresses, out.numpy(), *patterns_of(out), float(divisor), folded.how)
     return magnitude_of(found, out.dtype), folded.checksum()
 
