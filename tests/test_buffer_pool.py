@@ -2,7 +2,11 @@
 
 import copy
 import gc
+import platform
+import subprocess
+import sys
 
+import pytest
 import torch
 
 from laconic.buffer_pool import BUFFER_POOL, BufferPool, VectorPool
@@ -95,3 +99,33 @@ def test_long_vectors_begin_at_different_lines_of_a_page_whatever_pools_they_are
     starts = [vector.data_ptr() % 4096 for vector in vectors]
     assert len(set(starts)) == len(starts) == 32
     assert {start % 64 for start in starts} == {0}
+
+
+STEPS = """
+import resource
+
+import torch
+
+from laconic.buffer_pool import VectorPool
+
+sizes = [1 << 21] * 20
+pool = VectorPool(sum(sizes), torch.float32)
+for _ in range(8):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    gradients = []
+    for size in sizes:
+        gradients.append(torch.ones(size))
+        activation = torch.ones(100_000)
+    del activation
+    while gradients:
+        gradients.pop(0)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told what to retain")
+def test_gradients_that_are_freed_at_once_take_no_new_pages_in_the_next_step():
+    run = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
+    n_faults = [*map(int, run.stdout.split())]
+    assert n_faults[0] > 20 << 11  # a page for each 4 KiB
+    assert sum(n_faults[4:]) < n_faults[0] / 4

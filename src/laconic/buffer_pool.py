@@ -10,12 +10,12 @@ of 4 KiB: some processors look an address up by its lower bits first, and a pass
 same place takes twice as long there.
 """
 
+import ctypes
 import mmap
 import weakref
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import cache
 from itertools import count as counted
 from threading import RLock
 from typing import Any
@@ -29,6 +29,7 @@ _SLAB_BYTES = 1 << 25  # so that vectors do not begin in a huge page each
 _PAGE = 1 << 12
 _APART = 17 * 64  # bytes of a page between the places at which vectors begin: all of its 64 lines in turn
 _RETAINED_BYTES = (1 << 25) - (1 << 16)  # about the largest block after which glibc retains more of what is freed
+_M_TRIM_THRESHOLD, _MAX_INT = -1, 2**31 - 1  # as malloc.h of glibc has them
 _PATIENCE = 256  # a buffer unused for so many borrowings is dropped when a new one is allocated
 
 
@@ -74,15 +75,23 @@ def new_vector(count: int, dtype: torch.dtype, device: torch.device | None = Non
     return BUFFER_POOL.borrow(n_bytes).view(dtype)
 
 
-@cache
-def _retain_freed_memory() -> None:
-    """Let the C library retain what is freed, up to 64 MiB, as it does once it has freed a large block.
+def _retain_freed_memory(n_bytes: int) -> None:
+    """Let the C library retain what is freed: 64 MiB, and twice the bytes of the longest vector.
 
-    Otherwise it takes new pages from the system for many a gradient or temporary of this size.
+    Otherwise it takes new pages from the system for many a gradient or temporary, and for all gradients where those of
+    a step before are freed at once.
     """
-    torch.empty(_RETAINED_BYTES, dtype=torch.uint8)
+    if not _retained:
+        torch.empty(_RETAINED_BYTES, dtype=torch.uint8)  # from then on twice as much
+        _retained.append(2 * _RETAINED_BYTES)
+    wanted = min(2 * n_bytes, _MAX_INT)
+    if wanted > _retained[0]:
+        _retained[0] = wanted
+        with suppress(OSError, AttributeError):  # a C library without this setting
+            ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, wanted)
 
 
+_retained: list[int] = []  # the bytes that the C library retains by now
 _NUMBERS = counted()  # of the vectors in huge pages, of all pools: a pass may read vectors of several
 
 
@@ -115,7 +124,7 @@ class VectorPool:
         self.device = device
         self._slab: _Slab | None = None  # that new vectors are taken from
         if count * dtype.itemsize >= LONG_BYTES:
-            _retain_freed_memory()
+            _retain_freed_memory(count * dtype.itemsize)
         self.free: defaultdict[torch.dtype, list[Tensor]] = defaultdict(list)
         """Vectors that are not in use, by type."""
 
