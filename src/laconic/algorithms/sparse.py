@@ -28,7 +28,6 @@ from laconic.contract import (
     Algorithm,
     Exchange,
     Inbox,
-    InParts,
     ModelSpec,
     Reply,
     Rule,
@@ -69,27 +68,22 @@ class SparseUploads(Selection):
             return Dense.of_elements(union, mean, server.scratch(), server.offset)
         return Sparse(indices=union, values=dense(mean), count=server.count, offset=server.offset, code=self.code)
 
-    def direction(self, me: Worker, reply: Reply) -> Tensor | InParts:
-        """Return the answer divided by the learning rate, (d,): in place where it may be left in its packets."""
+    def direction(self, me: Worker, reply: Reply) -> Tensor:
+        """Return the answer divided by the learning rate, (d,)."""
         lr, parts = me.lr or 1.0, reply.parts
         found = [_elements_of(part, me.memory.dtype) for part in parts]
         if not parts or None in found:
             return reply.divided(lr)
-        in_parts = None if isinstance(parts[0], Sparse) else reply.in_parts()
-        out = me.scratch() if in_parts is None else cast("Dense", parts[0]).values
-        indices, values = [], []
-        if in_parts is None and sum(part.count for part in parts) < me.count:
+        out, indices, values = me.scratch(), [], []
+        if sum(part.count for part in parts) < me.count:
             out.zero_()
         for part, elements in zip(parts, cast("list[Parts]", found), strict=True):
             start, there = part.offset - me.offset, elements[0].to(out.device)
             values += [elements[1].to(out) / lr]
             indices += [there + start]
-            if in_parts is None:
-                put_at(out[start:][: part.count], there, values[-1])
-            else:
-                cast("Dense", part).values.scatter_(0, there, values[-1])
+            put_at(out[start:][: part.count], there, values[-1])
         me.support = torch.cat(indices), torch.cat(values)
-        return out if in_parts is None else in_parts
+        return out
 
 
 def _elements_of(answer: Packet, dtype: torch.dtype) -> Parts | None:

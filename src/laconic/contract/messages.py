@@ -242,11 +242,6 @@ class Reply:
 
     def result(self) -> Tensor | InParts:
         """Return the answer as what the worker applies: `dense()`, or the packets that it would be made of."""
-        in_parts = self.in_parts()
-        return self.dense() if in_parts is None else in_parts
-
-    def in_parts(self) -> InParts | None:
-        """Return the packets if the result may be left in them, whose dense values the worker may then change."""
         n_left = 0
         for part in () if self.leaves == "nothing" else self.parts:
             if type(part) is Dense:
@@ -255,7 +250,7 @@ class Reply:
                 is_left = self.leaves != "values" and part.goes_across
             n_left += part.count if is_left else 0
         if n_left < self.count or (len(self.parts) == 1 and type(self.parts[0]) is Dense):
-            return None
+            return self.dense()
         return InParts(parts=self.parts, count=self.count)
 
     def dense(self) -> Tensor:
