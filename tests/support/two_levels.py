@@ -72,13 +72,13 @@ def trained_without_shared_memory(rank: int, name: str, rounds: int, **settings:
 
 def trained_in_packets(rank: int, name: str, rounds: int, **settings: Any) -> tuple[Tensor, laconic.Traffic]:
     """The same as `trained`, where results of few bits are handed over as they came, however short they are."""
-    at_least, nodes.PARTS_BYTES = nodes.PARTS_BYTES, 0
+    before, nodes.PARTS_BYTES = nodes.PARTS_BYTES, 0
     try:
         if settings.pop("without_memory", False):
             return trained_without_shared_memory(rank, name, rounds, **settings)
         return trained(rank, name, rounds, **settings)
     finally:
-        nodes.PARTS_BYTES = at_least
+        nodes.PARTS_BYTES = before
 
 
 def expected(name: str, rounds: int, **settings: Any) -> tuple[Tensor, laconic.Traffic]:

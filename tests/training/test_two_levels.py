@@ -92,7 +92,7 @@ def run_all_in_packets(rank, cases):
     return run_all(rank, cases, two_levels.trained_in_packets)
 
 
-def test_results_of_few_bits_are_handed_over_in_packets_with_the_same_bits():
+def test_results_of_few_bits_go_to_the_other_ranks_of_a_node_in_packets():
     d, n_tensors = small_model.N_PARAMETERS, 4
     by_rank = compared(IN_PACKETS, run_all_in_packets)
     of_one_server, of_shards, to_all = (found.inside.wire_bytes // ROUNDS for _, found in by_rank[0])
