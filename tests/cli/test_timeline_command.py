@@ -89,7 +89,8 @@ def test_a_message_schedule_of_one_s_own_is_plotted(tmp_path):
     ("arguments", "message"),
     [
         (("rings",), "there is no timeline 'rings'"),
-        (("ring", "--workers", "0"), "--workers 0 must be at least 1"),
+        (("ring", "--workers", "0"), "--workers 0 must be in 1 .. 2048"),
+        (("ring", "--workers", "100000"), "--workers 100000 must be in 1 .. 2048"),
         (("ring", "--rounds", "0"), "--rounds 0 must be at least 1"),
         (("ring", "--workers", "200"), "200 machines are too many for a picture"),
         (("ring", "--latency", "-1s"), "--latency: duration '-1s' must be above 0"),

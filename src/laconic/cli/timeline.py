@@ -37,7 +37,7 @@ def _times(text: str) -> tuple[float, ...]:
 class PictureOptions(OptionGroup):
     """What is drawn: the machines, their links and their rounds."""
 
-    workers: int | None = option(None, "The number of workers, without the server.", within="[1, inf)", unit="workers")
+    workers: int | None = option(None, "The number of workers, without the server.", within="[1, 2048]", unit="workers")
     latency: str | None = option(
         None, "The latency of each message, such as 10ms; 0 for none.", metavar="TIME", reads=duration_or_zero
     )
