@@ -25,6 +25,7 @@ from laconic.kernels.cpu.llvm import vectors as llvm_vectors
 WORD = 1 << 32
 THRESHOLDS = (0, 1, round(0.3 * WORD), WORD - 1, WORD)
 LENGTHS = (0, 1, 7, 8, 63, 64, 65, 1000)
+LONG = 1 << 16  # up to which a stream is one number
 DTYPES = (torch.float32, torch.float64)
 OFFSET, KEY = 2**32 - 1100, 0x4806654E26238EC1
 
@@ -94,7 +95,7 @@ def test_what_is_unpacked_is_the_sign_of_what_was_packed(kernels):
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_both_slice_a_stream_alike(data):
-    bits = data.draw(st.integers(0, 300))
+    bits = data.draw(st.integers(0, 300) | st.integers(LONG, LONG + 300))
     packed, _ = reference_signs.pack_signs(values(bits, torch.float32, seed=bits), 0, 0, WORD)
     low = data.draw(st.integers(0, bits))
     high = data.draw(st.integers(low, bits))
@@ -107,7 +108,7 @@ def test_both_slice_a_stream_alike(data):
 
 @over_inputs("n_voters", [1, 2, 3, 4, 7, 8, 9, 200])
 def test_both_take_the_majority_alike_and_a_tie_is_plus(n_voters):
-    for count in (0, 1, 64, 1000):
+    for count in (0, 1, 64, 1000, *((LONG + 1,) if n_voters < 4 else ())):
         generator = torch.Generator().manual_seed(n_voters)
         votes = torch.rand(n_voters, count, generator=generator) - 0.5
         packed = [reference_signs.pack_signs(voter, 0, 0, WORD)[0] for voter in votes]
@@ -224,7 +225,7 @@ def test_both_make_steps_alike_on_vectors_that_are_stored_past_the_caches():
 
 @over_inputs("dtype", DTYPES)
 def test_both_average_a_momentum_alike(dtype):
-    for count in LENGTHS:
+    for count in (*LENGTHS, LONG + 1):
         made = []
         for kernels in (reference_signs, cpu_signs):
             gradient = values(count, dtype)

@@ -191,6 +191,8 @@ def _calls() -> list[Call]:
             **masked)  # fmt: skip
     add("take_selected", "selected_values", values=_floats, share=0.3, **masked)
     add("slice_bits", "signs", packed=lambda: guarded(mask), low=3, high=200)
+    long_mask = mask.repeat(1 + (1 << 13) // len(mask))
+    add("slice_bits", "signs", packed=lambda: guarded(long_mask), low=3, high=8 * len(long_mask) - 5)
     voter = kernels.pack_signs(torch.randn(D), 0, 0, kernels.ALL_SELECTED)[0]
     add("majority", "signs", packed=lambda: [guarded(packed) for packed in (voter, voter ^ 1, voter)], count=D)
     add("momentum_signs", "signs", gradient=_floats, momentum=_floats, mu=0.9)

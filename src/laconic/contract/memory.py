@@ -56,7 +56,7 @@ class Memory:
         if name not in self._shapes:
             self._shapes[name] = self.slots.shape_of(name)
         shape = self._shapes[name]
-        if value.dtype is not shape[0] or value.numel() != shape[1]:
+        if value.dtype is not shape[0] or value.nbytes != shape[1] * value.itemsize:
             mistake = self.slots.mistake_in(name, value)
             if mistake:
                 raise ContractError(f"a value for the memory {name!r} {mistake}")

@@ -273,9 +273,9 @@ class Reply:
             n_sent += part.count
         if n_sent < self.count:
             full.zero_()
-        for part in parts:
-            start = part.offset - self.offset
-            part.put_at(full, start)
+        if not (parts[1:] and type(parts[0]).put_in_row(parts, full, parts[0].offset - self.offset)):
+            for part in parts:
+                part.put_at(full, part.offset - self.offset)
         return full
 
     def divided(self, divisor: float) -> Tensor:

@@ -147,7 +147,8 @@ def _check_stream(
     """Check a stream of bits or values on a mask, and where they go to."""
     checks.vector(call, name, out, _SUMS, written=True)
     count, is_bits = out.shape[0], dtypes is checks.BYTES
-    checks.mask(call, offset, count, key, threshold, 0 if is_bits else 1)
+    if not (0 <= offset <= offset + count <= checks.MAX_COUNT and 0 <= key < 1 << 64 and 1 <= threshold <= 1 << 32):
+        checks.mask(call, offset, count, key, threshold, 0 if is_bits else 1)
     device = out.device if out.is_cpu else None  # a GPU takes what is in the host's memory
     checks.vector(call, "packed" if is_bits else "selected", stream, dtypes, None, device)
     if stream.shape[0] > ((count + 7) // 8 if is_bits else count):

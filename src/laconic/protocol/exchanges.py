@@ -249,7 +249,7 @@ class _Swapping:
         self.rank, self.planned, self.place, self.phase = rank, planned, place, phase
         self.worker, self.ends, self.answering = rank.worker, pattern.ends[rank.node], pattern.answering
         self.server = rank.servers[0] if rank.servers and pattern.answering is not Answering.NOBODY else None
-        self.n_frames = self.n_bytes = 0  # to and from others, and their bytes
+        self.n_frames = self.n_bytes = self.reply_bytes = 0  # to and from others, their bytes, and those of the reply
         self.frames: dict[int, Answer] = {}  # the answers: by server, or by the neighbor's rank where nobody answers
         self.reply: Frame | None = None
         self.landing: SumWhileLanding | MeanOfCodes | None = None
@@ -266,14 +266,13 @@ class _Swapping:
             if worker is not None and sends:
                 server.take(worker.rank, sent[0] if own is None else own)
         expected = [node for node in ends.uploaders if node not in resting] if resting else ends.uploaders
-        meanwhile = None if server is None else rank.meanwhile
+        self.meanwhile = None if server is None else rank.meanwhile
         arriving: Arriving | ArrivingChanges | None = None
         if server is not None:
-            if server.may_sum_while_landing():
-                self.landing = server.sum_while_landing(expected, meanwhile)
+            if self.planned.is_long and server.may_sum_while_landing():
+                self.landing = server.sum_while_landing(expected, self.meanwhile)
         elif worker is not None:
             arriving, worker.me.arriving = worker.me.arriving, None
-        self.meanwhile = meanwhile
         outgoing = {}
         for leg in ends.uploads if sends else ():
             outgoing[leg.receiver] = sent[leg.shard]
@@ -307,7 +306,7 @@ class _Swapping:
         down: dict[int, Encoded] = {}
         if self.reply is not None and (downloads := ends.downloads):
             data = encode_in_place(self.reply)
-            n_bytes = data.nbytes if type(data) is Tensor else data.numel()
+            n_bytes = self.reply_bytes = data.nbytes if type(data) is Tensor else data.numel()
             for leg in downloads:
                 down[leg.receiver] = data
                 self.n_frames, self.n_bytes = self.n_frames + 1, self.n_bytes + n_bytes
@@ -316,7 +315,8 @@ class _Swapping:
             self.phase("decode")
         return Swap(
             outgoing=down, expected=(*ends.answerers,), purpose=f"for its answer of round {self.place[0]}",
-            take=self._take_answer, landing=None if worker is None else answer_of_codes(worker, self.planned, server),
+            take=self._take_answer,
+            landing=None if worker is None or server is not None else answer_of_codes(worker, self.planned),
         )  # fmt: skip
 
     def _take_answer(self, node: int, data: Encoded) -> None:
@@ -335,7 +335,7 @@ class _Swapping:
             self.phase("wait")
         own = None
         if worker is not None and server is not None and reply is not None:
-            own = Answer(frame=server.own_answer(reply, worker), n_bytes=reply.n_bytes)
+            own = Answer(frame=server.own_answer(reply, worker), n_bytes=self.reply_bytes or reply.n_bytes)
         if self.answering is Answering.EVERY_WORKER:
             assert worker is not None, "without a server every rank works"
             assert own is not None

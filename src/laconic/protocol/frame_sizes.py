@@ -27,13 +27,14 @@ def as_received(frame: Frame, d: int, *, in_place: bool = False) -> Frame:
     sent = frame.packet
     if sent is None or (in_place and type(sent) is Dense and sent.values.is_cpu):
         return frame
-    packet = packet_as_received(sent, d)
-    return frame if packet is sent else Frame(header=frame.header, packet=packet)
+    if (read := sent.as_read()) is sent:
+        return frame
+    return Frame(header=frame.header, packet=packet_as_received(sent, d, read))
 
 
-def packet_as_received(sent: Packet, d: int) -> Packet:
-    """Return the same for what a frame carries."""
-    packet = sent.as_read()
+def packet_as_received(sent: Packet, d: int, read: Packet | None = None) -> Packet:
+    """Return the same for what a frame carries; `read` is its `as_read()`, if the caller has it."""
+    packet = sent.as_read() if read is None else read
     if packet is None:
         decoded = decode(encode(Frame(header=_ANY_HEADER, packet=sent)), d).packet
         assert decoded is not None, "the frame of a packet"

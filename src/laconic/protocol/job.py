@@ -15,7 +15,7 @@ from laconic.protocol.legs import Answering, Pattern, pattern_in
 from laconic.wire import LONG_BYTES, Dense
 
 _MAX_ROUNDS = 64  # asynchronous workers are in different rounds
-_VALUE_BYTES = 4
+_VALUE_BYTES, _MAX_VALUE_BYTES = 4, 8
 _MAX_PHASES = 2  # warm-up and after; or the last rounds of a method whose exchanges depend on the round
 
 MAX_RANKS = 1 << 16
@@ -58,6 +58,11 @@ class PlannedExchange:
         kinds = accepted if isinstance(accepted, tuple) else () if callable(accepted) else (accepted,)
         are_values = {None if each is None else each.kind for each in kinds} in ({Dense}, {Dense, None})
         return are_values and self.is_full and self.exchange.count * _VALUE_BYTES >= LONG_BYTES * len(self.shards)
+
+    @cached_property
+    def is_long(self) -> bool:
+        """Whether dense values of its vector may be long."""
+        return self.exchange.count * _MAX_VALUE_BYTES >= LONG_BYTES
 
     @cached_property
     def is_split(self) -> bool:

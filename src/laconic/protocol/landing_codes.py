@@ -96,17 +96,16 @@ class AnswerOfCodes:
         return out if out is not None and self._n_written == packet.count and self._coming.is_start_of(packet) else None
 
 
-def answer_of_codes(worker: WorkerSession, planned: PlannedExchange, server: object | None) -> AnswerOfCodes | None:
+def answer_of_codes(worker: WorkerSession, planned: PlannedExchange) -> AnswerOfCodes | None:
     """Return what writes the next answer that a worker gets while it comes, if one long frame brings all of it.
 
     Args:
-        worker: the worker, whose next reply takes what was made.
+        worker: a worker on whose rank nothing serves; its next reply takes what was made.
         planned: the exchange.
-        server: what serves on the worker's rank; None if nothing does.
     """
     job, worker.take_made = worker.job, None
     is_long = job.d * job.dtype.itemsize >= LONG_BYTES
-    if server is not None or planned.is_split or not (is_long and planned.is_full) or job.device.type != "cpu":
+    if planned.is_split or not (is_long and planned.is_full) or job.device.type != "cpu":
         return None
     answer = AnswerOfCodes(worker.scratch, job.spec.stop)
     worker.take_made = answer.take

@@ -352,7 +352,8 @@ class ServerSession:
         if not self._is_open:  # as where an all-reduce gives the answer
             return
         self._is_open = False
-        self.shown.clear()
+        if self.shown:
+            self.shown.clear()
         if happened and (self.view.lr or not self.job.algorithm.replicas_equal):
             if self._active is not None and not self._active.all_active:
                 offset, count = self.shard.offset, self.shard.count

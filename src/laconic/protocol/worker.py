@@ -67,7 +67,7 @@ class WorkerSession:
         self.payload_device: torch.device | None = None  # the device payloads are sent from, if not the host
         self.aborted = Abort.NO
         self.result: Result | None = None
-        self.exchange = 0
+        self.exchange = self._n_exchanges = 0
         self.is_closed = True
         """Whether the round has ended for this worker."""
         self.is_cause = False
@@ -79,7 +79,6 @@ class WorkerSession:
         self.fits: Callable[[Result, Tensor], bool] | None = None
         """Returns whether a result can be applied to the parameters (d,), where they have a shorter type than (d,)."""
         self.leaving = Leaving()  # of nothing
-        self._n_exchanges = 0  # of this round
         self._step: Step | None = None
         self._active, self._waits_at_lr_0, self._sparse_results = active, job.algorithm.replicas_equal, sparse_results
         self._shape, self._home = torch.Size((job.d,)), (job.dtype, job.device)
@@ -289,19 +288,19 @@ class WorkerSession:
         """
         pattern = self.planned[self.exchange].pattern
         served, from_peers = pattern.served_at.get(self.node), pattern.answering is Answering.NOBODY
-        packets = {}
+        packets, parts = dict[int, Packet](), list[Packet]()
         for number in sorted(answers):
-            answer = answers[number]
-            frame = answer.frame
-            self.count("down", frame, answer.n_bytes, local=number == served, lead=from_peers or number == 0)
+            frame = answers[number].frame
+            self.count("down", frame, answers[number].n_bytes, local=number == served, lead=from_peers or number == 0)
             if frame.packet is not None:
                 packets[number] = frame.packet
+                parts += (frame.packet,)
             else:
                 self.aborted = max(self.aborted, Abort.of(frame))
         if from_peers:
             self._resume((), packets=packets)
         else:
-            self._resume((*packets.values(),), delivered=delivered)
+            self._resume((*parts,), delivered=delivered)
 
     def receive_own_answer(self, answer: Answer, n_bytes: int) -> None:
         """Continue with the answer this rank computed from all workers' frames; others sent `n_bytes` of them."""
@@ -324,7 +323,7 @@ class WorkerSession:
         for direction in UP_AND_DOWN:
             if self._has_own_formula:
                 paper_bits = self.job.algorithm.paper_bits_of(direction, packet)
-            self.meter.packet(direction, exchange.name, bytes_each_direction, payload_bits, paper_bits, 0)
+            self.meter.collective(direction, bytes_each_direction, payload_bits, paper_bits, exchange.name)
         if aborted > self.aborted:
             self.aborted = aborted
         self._resume((packet,))

@@ -177,36 +177,6 @@ class Meter:
         if is_alone:
             one.paper_bits = total.paper_bits
 
-    def packet(
-        self, direction: Direction, exchange: str, n_bytes: int, payload_bits: int, paper_bits: float, local_bytes: int
-    ) -> None:
-        """Count one frame that carries a packet, in one call: nearly all do.
-
-        Args:
-            direction: "up", "down" or "setup".
-            exchange: name of its exchange.
-            n_bytes: its encoded size.
-            payload_bits: of the packet, with the bit that tells it from a skip.
-            paper_bits: its size by the paper's formula.
-            local_bytes: `n_bytes` if it crosses no link, else 0.
-        """
-        by_name = self._by_exchange[direction]
-        if exchange not in by_name:
-            by_name[exchange] = _Counter(Count())
-        total, one = self._counts[direction], by_name[exchange]
-        total.messages += 1
-        one.messages += 1
-        total.payload_bits += payload_bits
-        one.payload_bits += payload_bits
-        total.paper_bits += paper_bits
-        one.paper_bits += paper_bits
-        if local_bytes:
-            total.local_bytes += n_bytes
-            one.local_bytes += n_bytes
-        else:
-            total.wire_bytes += n_bytes
-            one.wire_bytes += n_bytes
-
     def frame(
         self,
         direction: Direction,
@@ -231,15 +201,28 @@ class Meter:
             flag_bit: whether the method may skip, so that one more bit tells a packet from a skip.
             lead: whether it is frame 0 of those that one packet was split into; a skip is counted once.
         """
-        local_bytes, packet = n_bytes if local else 0, frame.packet
-        if packet is not None:
-            self.packet(direction, exchange, n_bytes, packet.payload_bits + flag_bit, paper_bits, local_bytes)
+        packet, by_name = frame.packet, self._by_exchange[direction]
+        if packet is None or exchange not in by_name:
+            is_skip, bits = frame.skipped, frame.payload_bits if packet is None else packet.payload_bits + flag_bit
+            self._add(
+                direction, exchange, n_bytes, bits, (paper_bits,),
+                skips=is_skip and lead, skip_messages=is_skip, local_bytes=n_bytes if local else 0,
+            )  # fmt: skip
             return
-        is_skip = frame.skipped
-        self._add(
-            direction, exchange, n_bytes, frame.payload_bits, (paper_bits,),
-            skips=is_skip and lead, skip_messages=is_skip, local_bytes=local_bytes,
-        )  # fmt: skip
+        payload_bits = packet.payload_bits + flag_bit  # as `_add`, in one call: nearly all frames carry a packet
+        total, one = self._counts[direction], by_name[exchange]
+        total.messages += 1
+        one.messages += 1
+        total.payload_bits += payload_bits
+        one.payload_bits += payload_bits
+        total.paper_bits += paper_bits
+        one.paper_bits += paper_bits
+        if local:
+            total.local_bytes += n_bytes
+            one.local_bytes += n_bytes
+        else:
+            total.wire_bytes += n_bytes
+            one.wire_bytes += n_bytes
 
     def frames(self, direction: Direction, sizes: FrameSizes, *, exchange: str, local: int | None) -> None:
         """Count the frames that one packet was split into, as `frame` does. `local` is the one that crosses no link."""

@@ -1,8 +1,9 @@
 """The trainable parameters of an optimizer as one flat vector, in the order of its parameter groups."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from laconic.training.parameter_names import names_of
 from laconic.training.vector_sources import ChangeByStep, ChangeOfStep, ChangeSince, Unscaled, VectorCopy
 
 _MANY = 1 << 20  # from so many parameters on, one pass over all takes less time than torch's calls
+_gradient_of: Callable[[Tensor], Tensor] = attrgetter("grad")
 
 
 class FlatParameters:
@@ -212,7 +214,7 @@ class FlatParameters:
 
     def descend(self, lr: float) -> None:
         """Take a step of plain SGD along the gradients, which all parameters have, by the operation of torch's SGD."""
-        gradients = self.gradient_tensors()
+        gradients = [*map(_gradient_of, self.parameters)]
         if self.d < _MANY:
             add_to_each(self.parameters, gradients, alpha=-lr)
         else:

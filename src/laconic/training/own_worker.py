@@ -1,7 +1,7 @@
 """The worker of this process, whose parameters the model always has."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -24,6 +24,8 @@ class Driver(Protocol):
 
 class OwnWorker:
     """The worker of this process, whose parameters the model always has; none if it only serves. See `Workers`."""
+
+    is_one: ClassVar[bool] = True
 
     def __init__(self, flat: FlatParameters, driver: Driver) -> None:
         """`flat`: the model's parameters. `driver`: knows the worker's rank, and when it rests."""

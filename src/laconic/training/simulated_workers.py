@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ from laconic.training.side_by_side import Forward, SideBySide
 
 class SimulatedWorkers:
     """All workers of a simulation. See `Workers`."""
+
+    is_one: ClassVar[bool] = False
 
     def __init__(
         self,

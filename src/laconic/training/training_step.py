@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -50,6 +50,8 @@ class Driver(Rounds, Protocol):
 
 class Workers(Protocol):
     """The workers of this process, which share one model: one over processes, all of them in a simulation."""
+
+    is_one: ClassVar[bool]  # whether there is never more than one
 
     @property
     def present(self) -> Sequence[int]:
@@ -206,14 +208,15 @@ class TrainingStep:
         self.aborted_rounds.note(self._driver.aborted_rounds > before)
 
     def _step_with_gradient(self) -> None:
-        are_several = self._algorithm.replicas_equal and self._workers.present[1:]
-        parameters = self._flat.shared() if are_several else self._flat.current
+        alone = self._workers.is_one or not (self._algorithm.replicas_equal and self._workers.present[1:])
+        parameters = self._flat.current if alone else self._flat.shared()
 
         def inputs_of(rank: int) -> Inputs:
             self._workers.compute(rank)
             return Inputs(
                 vector=self._flat.gradient_source(self._loss_scale), parameters=parameters,
-                gradient_at=self._workers.gradient_at(rank) if self._at_two_points else None, abort=self._abort(),
+                gradient_at=self._workers.gradient_at(rank) if self._at_two_points else None,
+                abort=self._overflow or self.active.abort,  # the larger one
             )  # fmt: skip
 
         result = self._round(inputs_of)
@@ -229,7 +232,7 @@ class TrainingStep:
                 self._flat.set_gradients(direction, self.active.now)
                 if self._clipping is not None:
                     self._clipping.clip(self._flat.parameters)
-                support = None if self._clipping is not None else result.supports.get(rank)
+                support = result.supports.get(rank) if result.supports and self._clipping is None else None
                 if not self.local.descend(support, self.active.now):
                     self.learning_rates.step(self._inner)
 
@@ -239,7 +242,7 @@ class TrainingStep:
 
         def inputs_of(rank: int) -> Inputs:
             self._workers.compute(rank)
-            scale, abort = self._loss_scale, self._abort()
+            scale, abort = self._loss_scale, self._overflow or self.active.abort
             if self._clipping is not None or (scale is not None and not self._algorithm.replicas_equal):
                 if rank not in clipped:
                     clipped[rank] = self._prepare_gradients()
@@ -325,9 +328,6 @@ class TrainingStep:
         """
         stays = self._algorithm.replicas_equal and not self._lr
         return () if result.aborted or stays else self._workers.applying
-
-    def _abort(self) -> Abort:
-        return self._overflow or self.active.abort  # the larger one
 
     def _round(self, inputs_of: Callable[[int], Inputs]) -> RoundResult:
         """Run one round; repeat it if the ranks have to agree on the parameters that take part."""

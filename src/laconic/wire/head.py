@@ -16,6 +16,7 @@ _HEADER = struct.Struct("<BBHHHIIIIHIH")  # the last four are two numbers of 48 
 CHECKSUM_AT, CHECKSUM_BYTES = 12, 4
 _CRC, _NO_CRC = struct.Struct("<I"), bytes(CHECKSUM_BYTES)
 _LOW = (1 << 32) - 1
+_FEW_BYTES = 1 << 12  # cost less to copy than another call
 _PROMISE = struct.Struct("<2xH16xIH")
 
 ROLES: tuple[Literal["worker"], Literal["server"]] = ("worker", "server")
@@ -197,7 +198,10 @@ def read_header(data: memoryview, found: int | None = None) -> tuple[Header, Pay
     if info.encoded_bytes != n_bytes - HEADER_BYTES:
         raise WireError(f"the header promises {info.encoded_bytes} payload bytes, {n_bytes - HEADER_BYTES} are there")
     if found is None:  # `checksum`
-        found = crc32(data[HEADER_BYTES:], crc32(raw[:CHECKSUM_AT] + _NO_CRC + raw[CHECKSUM_AT + 4 :]))
+        if n_bytes <= _FEW_BYTES:
+            found = crc32(raw[:CHECKSUM_AT] + _NO_CRC + bytes(data[CHECKSUM_AT + 4 :]))
+        else:
+            found = crc32(data[HEADER_BYTES:], crc32(raw[:CHECKSUM_AT] + _NO_CRC + raw[CHECKSUM_AT + 4 :]))
     if found != promised:
         raise _damaged(found, promised)
     return header, info

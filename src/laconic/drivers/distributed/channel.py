@@ -119,7 +119,13 @@ class Channel(GivingUp):
             rests: Rests | None = None
             for peer in outgoing if self.size == 2 else self._in_turn(outgoing):
                 data = part = outgoing[peer]
-                if type(data) is not Tensor or not _is_short(data):
+                if (
+                    type(data) is not Tensor
+                    or not HEADER_BYTES <= (n_bytes := data.nbytes) <= SHORT_BYTES
+                    or (
+                        promised_bytes(data.numpy())[0] != n_bytes - HEADER_BYTES  # type: ignore[arg-type]
+                    )
+                ):
                     _check_promise(data)
                     rests = rests or Rests()
                     part = rests.add(peer, data)
@@ -370,12 +376,6 @@ class Channel(GivingUp):
 
 def _receive(group: dist.ProcessGroup, peer: int, into: Tensor) -> dist.Work:
     return post_receive(group, [into], peer, 0)
-
-
-def _is_short(data: Tensor) -> bool:
-    """Return whether a frame is sent in one message, and has the length that its header promises."""
-    n_bytes = data.nbytes
-    return HEADER_BYTES <= n_bytes <= SHORT_BYTES and promised_bytes(data.numpy())[0] == n_bytes - HEADER_BYTES  # type: ignore[arg-type]
 
 
 def _check_promise(data: Encoded) -> None:

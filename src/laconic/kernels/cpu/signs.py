@@ -45,6 +45,7 @@ _LIKE: dict[torch.dtype, Array] = {
     torch.float32: np.empty(0, np.float32),
     torch.float64: np.empty(0, np.float64),
 }  # of their types
+_FEW_BITS = 1 << 16  # of which calls cost more than copies
 
 
 def count_selected(offset: int, count: int, key: int, threshold: int, device: torch.device | None = None) -> int:
@@ -79,10 +80,12 @@ def put_signs(
     if out.dtype == torch.bfloat16:  # which numpy has not
         reference_signs.put_signs(packed, offset, key, threshold, out, sampled)
         return
-    elements, draw = _own(out), _draw(offset, key, threshold)
+    elements, draw = (out.detach() if out.requires_grad else out).numpy(), _draw(offset, key, threshold)
     signs, mask = padded(packed, elements.size), _NO_WORDS if sampled is None else padded(sampled, elements.size)
     if not is_split(elements.size):
-        check_stream("put_signs", packed, put(signs, 0, draw, mask, elements))
+        n_used = put(signs, 0, draw, mask, elements)
+        if packed.shape[0] != (n_used + 7) // 8:
+            check_stream("put_signs", packed, n_used)
         return
     used: list[int] = []
 
@@ -117,6 +120,10 @@ def add_signs(
 def slice_bits(packed: Tensor, low: int, high: int) -> Tensor:
     """See `reference.signs.slice_bits`."""
     start, n_bits = low // 8, high - low
+    if 0 < n_bits <= _FEW_BITS:  # a short stream is one number
+        number = int.from_bytes(packed.numpy()[start : (high + 7) // 8], "little") >> low - 8 * start
+        number &= (1 << n_bits) - 1
+        return torch.frombuffer(bytearray(number.to_bytes((n_bits + 7) // 8, "little")), dtype=torch.uint8)
     words, stream = padded(packed[start : (high + 7) // 8], high - 8 * start), bit_buffer(n_bits)
     shift_bits(words, low - 8 * start, n_bits, words_of(stream))
     return trimmed(stream, n_bits)
@@ -127,22 +134,25 @@ def majority(packed: Sequence[Tensor], count: int) -> Tensor:
     voters = np.zeros((len(packed), count // 64 + 2), np.uint64)
     for row, voter in zip(voters.view(np.uint8), packed, strict=True):
         row[: voter.shape[0]] = voter.numpy()
-    stream = bit_buffer(count)
-    words = words_of(stream)
-    in_chunks(count, lambda start, stop: vote(voters, start // 64, (stop + 63) // 64, words))
-    made = stream[: (count + 7) // 8]
-    if count % 8:
-        made[-1] &= (1 << count % 8) - 1  # whatever voters have there
-    return made
+    words = _word_buffer(count)
+    if is_split(count):
+        in_chunks(count, lambda start, stop: vote(voters, start // 64, (stop + 63) // 64, words))
+    else:
+        vote(voters, 0, (count + 63) // 64, words)
+    if count % 64:
+        words[count // 64] &= np.uint64((1 << count % 64) - 1)  # whatever voters have there
+    return torch.from_numpy(words.view(np.uint8)[: (count + 7) // 8])
 
 
 def momentum_signs(gradient: Tensor, momentum: Tensor, *, mu: float) -> Tensor:
     """See `reference.signs.momentum_signs`."""
-    new, old = _own(gradient), _array(momentum)
+    new = (gradient.detach() if gradient.requires_grad else gradient).numpy()
+    is_plain = momentum.is_contiguous() and not momentum.requires_grad
+    old = momentum.numpy() if is_plain else _array(momentum)
     if not is_split(new.size):
-        stream = bit_buffer(new.size)
-        momentum_pack(new, old, mu, 1 - mu, words_of(stream))
-        return stream[: (new.size + 7) // 8]
+        words = _word_buffer(new.size)
+        momentum_pack(new, old, mu, 1 - mu, words)
+        return torch.from_numpy(words.view(np.uint8)[: (new.size + 7) // 8])  # as `_stream_of`, in a call less
 
     def write(start: int, stop: int, words: Words) -> int:
         return momentum_pack(new[start:stop], old[start:stop], mu, 1 - mu, words)

@@ -124,6 +124,14 @@ class Packet(ABC):
         """Overwrite the `count` elements of a vector from `start` on with the dense form."""
         self.put_into(part_of(full, start, start + self.count))
 
+    @classmethod
+    def put_in_row(cls, packets: Sequence["Packet"], full: Tensor, start: int) -> bool:
+        """Do the same with packets that follow each other, in fewer calls; return whether it did.
+
+        It does not where a kind has no way to do so, or none for these packets.
+        """
+        return False
+
     @property
     def goes_across(self) -> bool:
         """Whether `put_across` takes one pass, without a vector (count,)."""

@@ -16,6 +16,7 @@ from laconic.kernels.api import (
     add_signs,
     count_ones,
     count_selected,
+    note_place,
     part_of,
     put_signs,
     scatter_packed_signs,
@@ -26,6 +27,7 @@ from laconic.kernels.api import keep_mask as mask_of
 from laconic.wire.packets.packet import Packet, PayloadPart, Sizes, check_length, check_padding, check_range
 
 _FIELDS = struct.Struct("<IIQI")
+_FEW_SIGNS = 1 << 16  # calls cost more than copies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,29 @@ class Signs(Packet):
             put_signs(self.packed, self.offset, self.key, self.threshold, out, self.sampled)
             return
         put_signs(self.packed.to(out.device), self.offset, self.key, self.threshold, out, self._sampled_on(out.device))
+
+    def put_at(self, full: Tensor, start: int) -> None:
+        if full.is_cpu and self.packed.is_cpu:
+            out = part_of(full, start, start + self.count)
+            put_signs(self.packed, self.offset, self.key, self.threshold, out, self.sampled)
+            return
+        super().put_at(full, start)
+
+    @classmethod
+    def put_in_row(cls, packets: Sequence[Packet], full: Tensor, start: int) -> bool:
+        number, count, offset = 0, 0, packets[0].offset
+        for packet in packets:  # a short stream is one number
+            if type(packet) is not Signs or packet.threshold != ALL_SELECTED or packet.offset != offset + count:
+                return False
+            if not packet.packed.is_cpu or count + packet.count > _FEW_SIGNS:
+                return False
+            number |= int.from_bytes(packet.packed.numpy(), "little") << count
+            count += packet.count
+        if not full.is_cpu:
+            return False
+        packed = torch.frombuffer(bytearray(number.to_bytes((count + 7) // 8, "little")), dtype=torch.uint8)
+        put_signs(note_place(packed), offset, 0, ALL_SELECTED, part_of(full, start, start + count))
+        return True
 
     @property
     def goes_across(self) -> bool:
@@ -171,7 +196,8 @@ class Signs(Packet):
     def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int) -> Self:
         if payload.nbytes < _FIELDS.size:
             raise WireError(f"signs: a payload of {payload.nbytes} bytes has no room for its fields")
-        offset, count, key, below = _FIELDS.unpack_from(payload.numpy())  # type: ignore[arg-type]
+        array = payload.numpy()
+        offset, count, key, below = _FIELDS.unpack_from(array)  # type: ignore[arg-type]
         if count < 1 or offset + count > max_count:
             check_range(offset, count, max_count)
         if payload.nbytes - _FIELDS.size > (count + 7) // 8:
@@ -181,8 +207,8 @@ class Signs(Packet):
         )
         if payload.nbytes != _FIELDS.size + (n_selected + 7) // 8:
             check_length(payload, _FIELDS.size + (n_selected + 7) // 8, "signs")
-        if n_selected % 8:
-            check_padding(int(payload[-1]), n_selected)
+        if n_selected % 8 and array[-1] >> n_selected % 8:
+            check_padding(int(array[-1]), n_selected)
         packed = part_of(payload, _FIELDS.size, payload.nbytes)
         return cls(
             packed=packed,
