@@ -28,6 +28,9 @@ class SetupError(LaconicError, ValueError):
 class PeerLostError(LaconicError, RuntimeError):
     """A rank did not answer before the deadline. The process group cannot be used any more."""
 
+    cause = ""
+    """The text without what it says of rounds, where it does."""
+
 
 class ClosedError(LaconicError):
     """An optimizer was closed and is asked to communicate."""

@@ -7,7 +7,7 @@ import pytest
 import torch.distributed as dist
 
 from laconic.drivers.distributed.failure_report import FailureReport, Findings, Note
-from laconic.drivers.distributed.verdict import verdict
+from laconic.drivers.distributed.verdict import lost_error, text_of, verdict
 from support.deadlines import PATIENCE_S
 
 RANKS = (0, 1, 2)
@@ -131,3 +131,16 @@ def test_the_rounds_of_all_ranks_that_are_left_are_named_and_whose_state_is_the_
     assert sentence_of({0: ahead, 2: ahead}, silent=[1]).endswith(
         "All ranks that are left have ended 4 rounds, so what their state_dict() returns fits together"
     )
+
+
+def test_a_loss_in_another_group_is_quoted_without_what_it_says_of_rounds():
+    closed = Note(how="closed", where="in step 4", purpose="to end round 3", rounds=3, awaited=(1,), closed=(1,))
+    error = lost_error(Findings(me=0, notes={0: closed}, silent=(1,)), named, 10.0)
+    assert "All ranks that are left have ended 3 rounds" in str(error)
+    raised = Note(how="raised", where="in step 4", cause=text_of(error), rounds=3)
+    ahead = Note(how="closed", where="in step 5", purpose="for its packet of round 4", rounds=4, awaited=(1,))
+    message = sentence_of({0: ahead, 1: raised})
+    assert "rank 1 gave up in step 4: PeerLostError: rank 1 was waited for (to end round 3)" in message
+    assert "All ranks that are left" not in message
+    assert message.count("Rounds ended: rank 1 3, rank 0 4") == 1
+    assert text_of(ValueError("it is so")) == "ValueError: it is so"

@@ -19,7 +19,7 @@ from laconic.drivers.distributed.device_channel import DeviceChannel
 from laconic.drivers.distributed.door import door
 from laconic.drivers.distributed.engine_errors import is_of_the_network, is_timeout
 from laconic.drivers.distributed.failure_report import FailureReport, How, Note
-from laconic.drivers.distributed.verdict import names_of, verdict
+from laconic.drivers.distributed.verdict import lost_error, names_of, text_of
 from laconic.errors import ClosedError, PayloadsLostError, PeerLostError
 from laconic.torch_compat import default_store, new_named_group, wait_until
 from laconic.wire import Encoded
@@ -39,10 +39,6 @@ _CALL = re.compile(r"\w+\(\)")  # with which a purpose outside of step() begins
 def is_call(purpose: str) -> bool:
     """Return whether a purpose is of a call outside of `step()`."""
     return _CALL.match(purpose) is not None
-
-
-def _text_of(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 class GivingUp:
@@ -138,7 +134,7 @@ class GivingUp:
     def give_up(self, error: BaseException, purpose: str) -> None:
         """Tell the others that this rank ends a round with an error, and let none of them wait for it."""
         if not self._gave_up:
-            self._hang_up("raised", purpose, (), cause=_text_of(error))
+            self._hang_up("raised", purpose, (), cause=text_of(error))
             self._abandon()
 
     def _give_up(self, purpose: str, error: RuntimeError, awaited: Sequence[int]) -> NoReturn:
@@ -165,13 +161,13 @@ class GivingUp:
         )
         self._abandon()
         found = self._failure_report.collect(mine, self._search_s)
-        raise PeerLostError(verdict(found, self._named, self.timeout_s)) from error
+        raise lost_error(found, self._named, self.timeout_s) from error
 
     def _give_up_elsewhere(self, purpose: str) -> NoReturn:
         """Give up since other ranks are in another call."""
         mine = self._hang_up("elsewhere", purpose, self._others())
         self._abandon()
-        raise PeerLostError(verdict(self._failure_report.collect(mine, self._search_s), self._named, self.timeout_s))
+        raise lost_error(self._failure_report.collect(mine, self._search_s), self._named, self.timeout_s)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - only for what is missing: the group that was left
         if name == "group":
@@ -201,7 +197,7 @@ class GivingUp:
         if not self._gave_up:
             if ending is None:
                 self.say_goodbye()
-            cause = "" if ending is None else _text_of(ending)
+            cause = "" if ending is None else text_of(ending)
             self._gave_up = f"after {self._count()}"
             self._failure_report.write(Note(how="ended", where=self._gave_up, cause=cause, rounds=self.rounds))
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from laconic.drivers.distributed.failure_report import Findings
+from laconic.errors import PeerLostError
 
 _MAX_NAMED = 6  # ranks in one sentence
 
@@ -14,6 +15,19 @@ def names_of(ranks: Sequence[int], global_ranks: Sequence[int]) -> str:
         place = global_ranks[rank]
         names.append(f"rank {rank}" if place == rank else f"rank {rank} of the group (global rank {place})")
     return " and ".join(names)
+
+
+def lost_error(found: Findings, names: Callable[[Sequence[int]], str], timeout_s: float) -> PeerLostError:
+    """Return the error to raise; see `verdict`."""
+    error = PeerLostError(verdict(found, names, timeout_s))
+    error.cause = _cause(found, names, timeout_s)
+    return error
+
+
+def text_of(error: BaseException) -> str:
+    """Return an error's class and text for a note, which others quote beside what they know of rounds themselves."""
+    text = error.cause if isinstance(error, PeerLostError) and error.cause else str(error)
+    return f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def verdict(found: Findings, names: Callable[[Sequence[int]], str], timeout_s: float) -> str:
