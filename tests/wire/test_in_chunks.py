@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from laconic.compressors import QSGD, Natural, Quantized, ScaledSign
+from laconic.kernels.api import largest_and_checksum
 from laconic.wire import (
     CHECKSUM_BYTES,
     CHUNK_BYTES,
@@ -46,7 +47,7 @@ def landed(messages: list[torch.Tensor], dtype: torch.dtype = torch.float32, *, 
         reader.read(chunk)
     data = start[:12] + bytes_of(checksum) + start[16:] + b"".join(map(bytes_of, chunks))
     return LandedFrame(
-        torch.frombuffer(bytearray(data), dtype=torch.uint8), reader.checksum, reader.absolute_maximum
+        torch.frombuffer(bytearray(data), dtype=torch.uint8), reader.checksum, reader.values
     )  # fmt: skip
 
 
@@ -155,3 +156,24 @@ def test_frames_with_long_fields_and_of_other_kinds_are_encoded_as_one():
     for compressor in (Quantized(blocks="16"), Natural(), ScaledSign(blocks="8")):
         frame = Frame(header=Header(role="worker", rank=1, round=2), packet=compressor(values, key=3))
         assert torch.equal(encode_in_place(frame), encode(frame))
+
+
+def test_values_that_were_looked_at_as_they_came_are_not_read_again_and_their_checksum_is_known():
+    values = torch.randn(COUNT)
+    prefix, *chunks, _ = messages_of(encode(frame_of(values)))
+    reader = ChunkReader(start_of(bytes_of(prefix)), torch.float32)
+    for chunk in chunks:
+        reader.read(torch.empty_like(chunk), largest_and_checksum(chunk.view(torch.float32)))  # of what is not there
+    data = encode(frame_of(values))
+    packet = decode(LandedFrame(data, reader.checksum, reader.values), COUNT + 3).packet
+    assert packet.known_checksum() == crc32(values.numpy().tobytes())
+    assert vars(packet)["absolute_maximum"] == float(values.abs().max())
+
+
+def test_a_wrong_look_at_values_that_came_is_found():
+    prefix, *chunks, _ = messages_of(encode(frame_of(torch.randn(COUNT))))
+    reader = ChunkReader(start_of(bytes_of(prefix)), torch.float32)
+    for chunk in chunks:
+        reader.read(chunk, (9.0, 1))
+    with pytest.raises(WireError, match="checksum"):
+        decode(LandedFrame(encode(frame_of(torch.randn(COUNT))), reader.checksum, reader.values), COUNT)

@@ -22,7 +22,7 @@ from torch import Tensor
 from laconic.compressors import COMPRESSORS, Compressor, Identity
 from laconic.contract import Accept, Algorithm, Arriving, Exchange, ModelSpec, Slices, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
-from laconic.kernels.api import add_up
+from laconic.kernels.api import Landed, add_up, sum_landed
 from laconic.wire import Dense, Packet
 
 
@@ -98,12 +98,12 @@ class CSGDRing(Algorithm):
             return None
         n, own, out = me.n_workers, me.gradient[start:stop], mean[start:stop]
 
-        def add(_: int, values: Tensor, at: int) -> float:
+        def add(_: int, values: Tensor, at: int) -> Landed:
             part = own[at : at + values.numel()]
-            return add_up([part, values], part, from_zero=False)
+            return sum_landed([part, values], 1, part, sends_on=True)
 
-        def divide(_: int, values: Tensor, at: int) -> float:
-            return add_up([values], out[at : at + values.numel()], divisor=n, from_zero=False)
+        def divide(_: int, values: Tensor, at: int) -> Landed:
+            return sum_landed([values], 0, out[at : at + values.numel()], divisor=n)
 
         return me.see_arriving(add if slot < n - 1 else divide, stop - start)
 
@@ -112,12 +112,12 @@ class CSGDRing(Algorithm):
         own = me.gradient[start:stop]
         is_here = came is None or (type(came) is Dense and came.values.device == own.device)
         if type(self.compressor) is Identity and is_here:
-            sent, largest = Dense(values=own, offset=me.offset + start), me.largest_gradient
+            sent, largest, checksum = Dense(values=own, offset=me.offset + start), me.largest_gradient, None
             if came is not None and arriving is not None and arriving.saw((me.rank - 1) % me.n_workers, came):
-                largest = arriving.largest
+                largest, checksum = arriving.made.largest, arriving.made.checksum
             elif came is not None:
                 largest = add_up([own, came.dense()], own, from_zero=False)
-            return sent if largest is None else sent.measured(largest)  # of its slice or of more: a bound
+            return sent if largest is None else sent.measured(largest, checksum)  # of its slice or of more: a bound
         if came is not None:
             came.add_to(own)  # in place of the gradient, each slice of which is sent once
         return self.compressor(own, key=me.key("compress"), offset=me.offset + start)

@@ -6,10 +6,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from laconic.wire import ComingCodes, Dense, Packet, ready_until
+from laconic.wire import ComingCodes, Dense, Measured, Packet, ready_until
 
-Take = Callable[[int, Tensor, int], float | None]
-"""Takes a sender's rank, values (n,), and the number of values before them; returns the largest magnitude it wrote."""
+Take = Callable[[int, Tensor, int], tuple[float, int, float, int | None] | None]
+"""Takes a sender's rank, values (n,), and the number of values before them. Where it makes something of them at once,
+it returns their largest magnitude and CRC-32, and those of what it has made, whose CRC-32 may be None."""
 
 
 @final
@@ -25,21 +26,22 @@ class Arriving:
         self._take, self._count, self._dtype = take, count, dtype
         self._n_taken: dict[int, int] = {}  # by rank
         self._at: dict[int, int] = {}  # by rank: where its values are
-        self.largest: float | None = 0.0
-        """The largest magnitude that `take` has written, NaN if it has one; None if it does not say."""
+        self.made = Measured()
+        """What `take` says of what it has made, in the order of one sender's values."""
 
-    def chunk(self, node: int, values: Tensor, start: int) -> None:
+    def chunk(self, node: int, values: Tensor, start: int) -> tuple[float, int] | None:
         """Take values as a transport hands them over; in a graph nodes are ranks."""
         stop = start + values.numel()
         if values.dtype is not self._dtype or stop > self._count or self._n_taken.get(node, 0) != start:
-            return  # the frame will be refused
+            return None  # the frame will be refused
         self._n_taken[node] = stop
         self._at.setdefault(node, values.data_ptr())
-        largest = self._take(node, values, start)
-        if largest is None or self.largest is None:
-            self.largest = None
-        elif self.largest == self.largest and not largest <= self.largest:  # NaN stays
-            self.largest = largest
+        seen = self._take(node, values, start)
+        if seen is None:
+            return None
+        largest, checksum, made_largest, made_checksum = seen
+        self.made.add(made_largest, made_checksum, values.nbytes)
+        return largest, checksum
 
     def saw(self, rank: int, packet: Packet | None) -> bool:
         """Return whether it has handed over all values of this packet, which came from `rank`."""

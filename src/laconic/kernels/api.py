@@ -3,7 +3,7 @@
 from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.checked_tensors import CheckedTensors
 from laconic.kernels.checks import note_place, part_of
-from laconic.kernels.checksums import add_up_with_checksum, gather_with_checksum, largest_and_checksum
+from laconic.kernels.checksums import add_up_with_checksum, gather_with_checksum, largest_and_checksum, sum_landed
 from laconic.kernels.cpu.cache import are_prepared, prepare
 from laconic.kernels.cpu.compile import kernel, numba_available
 from laconic.kernels.cpu.threads import MAX_KERNEL_THREADS, kernel_threads, set_kernel_threads
@@ -41,6 +41,7 @@ from laconic.kernels.reference.flatten import slice_tensors
 from laconic.kernels.reference.fractional import MEAN_TOLERANCE
 from laconic.kernels.reference.gathered_top_k import Guesses
 from laconic.kernels.reference.hashing import keep_mask
+from laconic.kernels.reference.landed import Landed
 from laconic.kernels.reference.low_rank import orthonormal, outer_sum
 from laconic.kernels.reference.powers_of_two import EXPONENT_BITS
 from laconic.kernels.reference.signs import ALL_SELECTED
@@ -150,6 +151,7 @@ __all__ = [
     "Bytes",
     "CheckedTensors",
     "Guesses",
+    "Landed",
     "Numbers",
     "absolute_maxima",
     "absolute_maximum",
@@ -263,6 +265,7 @@ __all__ = [
     "step_at",
     "step_difference",
     "sum_dequantized",
+    "sum_landed",
     "sum_levels",
     "take_at",
     "take_numbers",

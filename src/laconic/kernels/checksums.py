@@ -7,6 +7,7 @@ from torch import Tensor
 from laconic.kernels import checks
 from laconic.kernels.dispatch import fastest
 from laconic.kernels.reference import checksums as reference_checksums
+from laconic.kernels.reference.landed import Landed
 
 
 def largest_and_checksum(vector: Tensor, found: int = 0) -> tuple[float, int]:
@@ -43,4 +44,21 @@ def gather_with_checksum(tensors: Sequence[Tensor], out: Tensor) -> tuple[float,
     checks.output("gather_with_checksum", "out", out, checks.ALL_FLOATS)
     checks.tensors("gather_with_checksum", tensors, out.shape[0])
     made: tuple[float, int] = fastest("checksums", out.device).gather_with_checksum(tensors, out)
+    return made
+
+
+def sum_landed(
+    vectors: Sequence[Tensor], came: int, out: Tensor, *, divisor: int = 1, sends_on: bool = False
+) -> Landed:
+    """Write the sum of `vectors`, (d,) each, to `out` (d,), and look at the one that has come, whose index is `came`.
+
+    See `reference/landed.py`.
+    """
+    checks.output("sum_landed", "out", out, checks.ALL_FLOATS)
+    checks.number("sum_landed", "number of vectors", len(vectors), 1, checks.MAX_COUNT)
+    checks.number("sum_landed", "came", came, 0, len(vectors) - 1)
+    checks.number("sum_landed", "divisor", divisor, 1, checks.MAX_COUNT)
+    for number, vector in enumerate(vectors):
+        checks.vector("sum_landed", f"vector {number}", vector, (out.dtype,), out.numel(), out.device)
+    made: Landed = fastest("landed", out.device).sum_landed(vectors, came, out, divisor=divisor, sends_on=sends_on)
     return made

@@ -28,6 +28,7 @@ _REFERENCE_ON_GPUS = (
     "checksums",
     "checked_sums",
     "descents",
+    "landed",
 )  # files without kernels in Triton
 
 

@@ -5,9 +5,11 @@ from typing import Protocol, final
 
 from torch import Tensor
 
-from laconic.kernels.api import add_up, add_up_with_checksum, joined_checksum
-from laconic.wire import Dense, Packet
+from laconic.kernels.api import add_up, add_up_with_checksum
+from laconic.wire import Dense, Measured, Packet
 
+Seen = tuple[float, int] | None
+"""The largest magnitude of a chunk's values and the CRC-32 of its bytes, where they were looked at; else None."""
 Write = Callable[[Sequence[Tensor], int, int], tuple[float, int | None]]
 
 
@@ -23,11 +25,14 @@ def adding_to(out: Tensor, divisor: int) -> Write:
 class Landing(Protocol):
     """What is told of chunks of a long frame as they land."""
 
-    def chunk(self, node: int, values: Tensor, start: int) -> None:
+    def chunk(self, node: int, values: Tensor, start: int) -> Seen:
         """Take the values (n,) from `start` on of this node's frame. They are not checked yet: only scratch may change.
 
         They stay where they are until the round ends. Of a frame that is not dense they are all bytes of its payload,
         uint8, of which `start` have come.
+
+        Returns:
+            What it has seen of a dense frame's values in its own pass over them; None for who else must look at them.
         """
 
 
@@ -92,9 +97,7 @@ class SumWhileLanding:
         """Whether `out` gets the mean, and nothing else."""
         self._landed: dict[int, dict[int, Tensor]] = {}  # by start and worker: chunks that the others lack
         self._n_added = 0
-        self._largest = 0.0
-        self.checksum: int | None = 0
-        """The CRC-32 of the bytes that were written, if that is known."""
+        self._written = Measured()  # the chunks come in order
         self.began = False
         """Whether a chunk has landed."""
 
@@ -115,12 +118,13 @@ class SumWhileLanding:
             return
         parts = {**{rank: values[start:stop] for rank, values in self._own.items()}, **self._landed.pop(start)}
         largest, checksum = self._write([part for _, part in sorted(parts.items())], start, stop)
-        if self.checksum is not None:  # the chunks come in order
-            n_bytes = (stop - start) * self._out.itemsize
-            self.checksum = None if checksum is None else joined_checksum(self.checksum, checksum, n_bytes)
-        if self._largest == self._largest and not largest <= self._largest:  # NaN stays
-            self._largest = largest
+        self._written.add(largest, checksum, (stop - start) * self._out.itemsize)
         self._n_added += stop - start
+
+    @property
+    def checksum(self) -> int | None:
+        """The CRC-32 of the bytes that were written, if that is known."""
+        return self._written.checksum
 
     def _write_mean(self, parts: Sequence[Tensor], start: int, stop: int) -> tuple[float, None]:
         return add_up(parts, self._out[start:stop], divisor=len(parts)), None
@@ -137,4 +141,4 @@ class SumWhileLanding:
         for rank, packet in packets.items():
             if type(packet) is not Dense or packet.count != self._n_added or packet.values.data_ptr() != self._at[rank]:
                 return None
-        return self._out, self._largest
+        return self._out, self._written.largest

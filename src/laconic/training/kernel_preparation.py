@@ -28,6 +28,7 @@ from laconic.kernels.api import (
     prepare,
     scatter,
     step_along_mean,
+    sum_landed,
 )
 from laconic.protocol.layout import Layout
 from laconic.statements import mark_stated
@@ -118,6 +119,9 @@ class KernelPreparation:
         if self.algorithm.server_steps:
             step_along_mean(values, [gradient], divisor=1, lr=_LR)
             gather_mean_step([values], [-_LR], [gradient], out, divisor=1)
+        if self.algorithm.is_decentralized:
+            sum_landed([values, gradient], 1, out)
+            sum_landed([values, gradient], 1, out, sends_on=True)
         if self.algorithm.consumes == "change" and not self.algorithm.replicas_equal:
             gather_step([values], [gradient], [-_LR], out, adds=True)
 

@@ -43,6 +43,7 @@ from laconic.wire.in_chunks import (
     goes_in_chunks,
     start_of,
 )
+from laconic.wire.measured import Measured
 from laconic.wire.packets.blocks import blocks_between
 from laconic.wire.packets.coming_codes import ComingCodes, ready_until
 from laconic.wire.packets.dense import Dense
@@ -84,6 +85,7 @@ __all__ = [
     "LandedFrame",
     "LateCodes",
     "Levels",
+    "Measured",
     "OutgoingChunks",
     "Packet",
     "PayloadInfo",

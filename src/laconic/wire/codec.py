@@ -23,6 +23,7 @@ from laconic.wire.head import (
     write_header,
     write_unsealed,
 )
+from laconic.wire.measured import Measured
 from laconic.wire.packets import KINDS
 from laconic.wire.packets.dense import Dense
 from laconic.wire.packets.fractional import MAX_LEVELS
@@ -179,8 +180,8 @@ class LandedFrame:
     """(n,) uint8 on the CPU."""
     checksum: int
     """The checksum that they have."""
-    absolute_maximum: float | None = None
-    """Of a dense packet's values; None where it is not known."""
+    values: Measured | None = None
+    """What is known of a dense packet's values; None where that is nothing."""
 
     def numel(self) -> int:
         """Return the number of bytes."""
@@ -330,7 +331,7 @@ def decode(data: Encoded | bytes, max_count: int) -> Frame:
         WireError: The bytes are not a valid frame.
     """
     found: int | None = None
-    largest: float | None = None
+    values: Measured | None = None
     if type(data) is SplitFrame:
         header, info = read_split_header(bytes(data.header.numpy()))
         payload = data.payload.cpu()
@@ -338,7 +339,7 @@ def decode(data: Encoded | bytes, max_count: int) -> Frame:
             raise WireError(f"the header promises {info.encoded_bytes} payload bytes, {payload.numel()} are there")
     else:
         if type(data) is LandedFrame:
-            found, largest = data.checksum, data.absolute_maximum
+            found, values = data.checksum, data.values
             data = data.data
         elif type(data) is BorrowedFrame:
             data = data.clone()
@@ -355,8 +356,8 @@ def decode(data: Encoded | bytes, max_count: int) -> Frame:
         return _read_control(header, info, payload)
     if info.kind not in KINDS:
         raise WireError(f"unknown packet kind {info.kind}; known: {', '.join(map(str, sorted(KINDS)))}")
-    if largest is not None and info.kind == Dense.kind:
-        packet: Packet = Dense.read(payload, info.dtype, max_count, largest)
+    if values is not None and info.kind == Dense.kind:
+        packet: Packet = Dense.read(payload, info.dtype, max_count, values)
     else:
         packet = KINDS[info.kind].read(payload, info.dtype, max_count)
     if packet.payload_bits != info.payload_bits:

@@ -9,6 +9,7 @@ from torch import Tensor
 from laconic.kernels.api import joined_checksum, largest_and_checksum
 from laconic.wire.codec import CHUNKED_KINDS, LEAD_BYTES, LONG_BYTES, BorrowedFrame
 from laconic.wire.head import CHECKSUM_AT, CHECKSUM_BYTES, PayloadInfo, checksum, checksum_on, with_checksum
+from laconic.wire.measured import Measured
 
 CHUNK_BYTES = 1 << 21
 """Of values in one message, at least; the last one of a frame may have fewer."""
@@ -92,16 +93,23 @@ class ChunkReader:
 
     def __init__(self, start: bytes, dtype: torch.dtype, *, is_dense: bool = True) -> None:
         """Begin with the bytes (LEAD_BYTES,) before the chunks, zero for the checksum, and the values' type."""
-        self.checksum = checksum(start, b"")
-        self.absolute_maximum: float | None = 0.0 if is_dense else None
-        """NaN if a value is NaN; None if the frame is not dense."""
+        self._found = checksum(start, b"")  # of all bytes but the values of a dense frame
+        self._n_bytes = 0  # of those
+        self.values = Measured() if is_dense else None
+        """What is known of a dense frame's values; None of others."""
         self.dtype = dtype
 
-    def read(self, chunk: Tensor) -> None:
-        """Read the next chunk, (n,) uint8; of a dense frame full values."""
-        if self.absolute_maximum is None:
-            self.checksum = checksum_on(memoryview(chunk.numpy()), self.checksum)  # type: ignore[arg-type]
+    @property
+    def checksum(self) -> int:
+        """That of all bytes so far."""
+        of_values = None if self.values is None else self.values.checksum
+        return self._found if of_values is None else joined_checksum(self._found, of_values, self._n_bytes)
+
+    def read(self, chunk: Tensor, seen: tuple[float, int] | None = None) -> None:
+        """Read the next chunk, (n,) uint8; of a dense frame full values, unless their largest and CRC-32 were seen."""
+        if self.values is None:
+            self._found = checksum_on(memoryview(chunk.numpy()), self._found)  # type: ignore[arg-type]
             return
-        largest, self.checksum = largest_and_checksum(chunk.view(self.dtype), self.checksum)
-        if self.absolute_maximum == self.absolute_maximum and not largest <= self.absolute_maximum:
-            self.absolute_maximum = largest
+        n_bytes = chunk.numel()
+        self.values.add(*(largest_and_checksum(chunk.view(self.dtype)) if seen is None else seen), n_bytes)
+        self._n_bytes += n_bytes

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from laconic.buffer_pool import new_vector
 from laconic.errors import WireError
+from laconic.protocol.landing import Seen
 from laconic.wire import (
     CHECKSUM_AT,
     CHECKSUM_BYTES,
@@ -116,11 +117,11 @@ class IncomingFrame:
         """Whether all of its messages have come."""
         return self._n_landed == len(self._works)
 
-    def land(self, deadline: float, chunk: Callable[[Tensor, int], object] | None = None) -> bool:
+    def land(self, deadline: float, chunk: Callable[[Tensor, int], Seen] | None = None) -> bool:
         """Wait for its next message until time.monotonic() is `deadline`. Returns whether that is the last one.
 
         `chunk` gets the values (n,) of each chunk of a dense frame, not checked yet, and the number of those before; of
-        other frames the payload (n,) uint8, and how many of its bytes have come.
+        other frames the payload (n,) uint8, and how many of its bytes have come. See `Landing` for what it returns.
         """
         number = self._n_landed
         self._works[number].wait(left_until(deadline))
@@ -129,11 +130,13 @@ class IncomingFrame:
         if self._reader is not None and not is_last:
             start = self._n_known + self._starts[number]
             landed = self._buffer[start : min(start + self._starts.step, self.n_bytes)]
-            self._reader.read(landed)
-            if chunk is not None and self._reader.absolute_maximum is not None:
+            if chunk is None:
+                self._reader.read(landed)
+            elif self._reader.values is not None:
                 values = landed.view(self._reader.dtype)
-                chunk(values, self._starts[number] // values.itemsize)
-            elif chunk is not None:
+                self._reader.read(landed, chunk(values, self._starts[number] // values.itemsize))
+            else:
+                self._reader.read(landed)
                 chunk(self._buffer[HEADER_BYTES : self.n_bytes], start + landed.numel() - HEADER_BYTES)
         return is_last
 
@@ -145,7 +148,7 @@ class IncomingFrame:
         if self._reader is None:
             return data
         data[CHECKSUM_AT : CHECKSUM_AT + CHECKSUM_BYTES] = self._checksum[:CHECKSUM_BYTES]
-        return LandedFrame(data, self._reader.checksum, self._reader.absolute_maximum)
+        return LandedFrame(data, self._reader.checksum, self._reader.values)
 
 
 def _too_long(n_bytes: int) -> WireError:

@@ -14,6 +14,7 @@ from laconic.errors import WireError
 from laconic.kernels.api import absolute_maximum, add_up, elements_of, put_at
 from laconic.torch_compat import version_of
 from laconic.wire.head import VALUE_BITS
+from laconic.wire.measured import Measured
 from laconic.wire.packets.packet import Packet, PayloadPart, check_length, check_range, scaled_values
 
 _FIELDS = struct.Struct("<II")
@@ -162,16 +163,16 @@ class Dense(Packet):
         return [_FIELDS.pack(self.offset, self.count), self.values.contiguous()]
 
     @classmethod
-    def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int, largest: float | None = None) -> Self:
-        """Read a payload, as `Packet.read`; `largest` is the largest magnitude of its values, if it is known."""
+    def read(cls, payload: Tensor, dtype: torch.dtype, max_count: int, known: Measured | None = None) -> Self:
+        """Read a payload, as `Packet.read`; `known`: what is known of its values."""
         if payload.numel() < _FIELDS.size:
             raise WireError(f"dense: a payload of {payload.numel()} bytes has no room for its fields")
         offset, count = _FIELDS.unpack_from(payload.numpy())  # type: ignore[arg-type]
         check_range(offset, count, max_count)
         check_length(payload, dense_bytes(count, dtype), "dense")
         packet = cls(values=payload[_FIELDS.size :].view(dtype), offset=offset)
-        if largest is not None:
-            packet.measured(largest)
+        if known is not None:
+            packet.measured(known.largest, known.checksum)
         if not packet.finite:
             raise WireError("dense: inf or NaN among the values")
         return packet
