@@ -301,7 +301,7 @@ def test_a_wrong_key_of_a_file_is_named_with_the_file_and_without_flags(tmp_path
         ("compare sgd --set c=1", "--set c: not among the algorithms (sgd)"),
         ("plan --bandwidth 1Mbit", "give --params COUNT"),
         ("plan --params 1K --bandwidth 1Mbit --workers 1", "--workers 1 must be in 2 .. 512"),
-        ("timeline ring --workers 0", "--workers 0 must be at least 1"),
+        ("timeline ring --workers 0", "--workers 0 must be in 1 .. 2048"),
         ("reproduce x --jobs 0", "--jobs 0 must be at least 1"),
         ("bench step --momentum 1", "--momentum 1 must be in [0, 1)"),
         ("bench scale --memory much", "--memory: size 'much' must be"),

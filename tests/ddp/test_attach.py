@@ -44,7 +44,9 @@ def test_a_state_is_gathered_on_one_rank_loaded_with_other_slices_and_saved_in_a
 def test_a_state_of_something_else_is_refused_before_anything_changes(of):
     for reported in of("refused_states"):
         assert len(reported) == 5
-        for key, text in zip(("parameters", "algorithm is", "seed is 9", "inf or NaN", "True"), reported, strict=True):
+        for key, text in zip(
+            ("a method's state", "algorithm is", "seed is 9", "inf or NaN", "True"), reported, strict=True
+        ):
             assert key in text
 
 
