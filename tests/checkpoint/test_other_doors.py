@@ -13,6 +13,17 @@ pytestmark = pytest.mark.usefixtures("group_of_one")
 DOORS = ("optimizer", "attached", "attached with its optimizer", "simulation")
 
 
+HANDLES: list[laconic.ddp.Handle] = []  # of a test
+
+
+@pytest.fixture(autouse=True)
+def detached():
+    """A handle watches the steps of all optimizers, which other tests would see."""
+    yield
+    while HANDLES:
+        HANDLES.pop().detach()
+
+
 class Trained:
     """The small model behind a door, and the optimizer that the user has made."""
 
@@ -30,6 +41,7 @@ class Trained:
             self._call = DistributedDataParallel(self.net)
             given = {} if door == "attached" else {"optimizer": self.inner}
             self.job = laconic.ddp.attach(self._call, method, **given)
+            HANDLES.append(self.job)
         self.objects = {"optimizer": self.inner} if door == "attached" else {}
 
     def train(self, *steps: int) -> None:
