@@ -7,8 +7,11 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 import laconic
+import laconic.ddp
+from laconic import torch_compat
 from support import optimizers, small_model
 from support.deadlines import HANG_TIMEOUT_S
 from support.ranks import run_ranks
@@ -91,3 +94,15 @@ def test_the_inner_optimizer_outlives_the_outer_one(group_of_one):
         del opt
         inner.load_state_dict(inner.state_dict())  # the hook of an optimizer that is gone does nothing
     assert not dist.distributed_c10d._world.pg_map.keys() - {dist.group.WORLD}
+
+
+@pytest.mark.parametrize("with_optimizer", [False, True])
+def test_of_a_handle_that_nobody_holds_no_hook_of_all_optimizers_remains(with_optimizer, group_of_one):
+    net = DistributedDataParallel(small_model.net())
+    inner = torch.optim.SGD(net.parameters(), lr=0.1)
+    handle = laconic.ddp.attach(net, laconic.ECSGD(), **({"optimizer": inner} if with_optimizer else {}))
+    other = torch.optim.SGD(small_model.net().parameters(), lr=0.1)
+    assert torch_compat.has_step_hooks(other)
+    del handle, net, inner
+    gc.collect()
+    assert not torch_compat.has_step_hooks(other)

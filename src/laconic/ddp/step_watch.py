@@ -54,7 +54,8 @@ class StepWatch:
             if watch is not None:
                 watch._note_step(optimizer)
 
-        self._registered = register_optimizer_step_pre_hook(before_step)
+        # A watch that nobody holds any more ends too: other optimizers would be taken for ones with hooks.
+        self._unregister = weakref.finalize(self, register_optimizer_step_pre_hook(before_step).remove)
 
     def _note_step(self, optimizer: Optimizer) -> None:
         if any(id(parameter) in self._ids for group in optimizer.param_groups for parameter in group["params"][:1]):
@@ -90,4 +91,4 @@ class StepWatch:
 
     def close(self) -> None:
         """Watch no longer."""
-        self._registered.remove()
+        self._unregister()

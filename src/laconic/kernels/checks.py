@@ -211,6 +211,15 @@ def number(call: str, name: str, given: int, low: int, high: int) -> None:
         raise ValueError(f"{call}: {name}={given} must be in {low} .. {high}")
 
 
+def sum_of(call: str, vectors: Sequence[Tensor], out: Tensor, divisor: int) -> None:
+    """Raise for a sum of vectors (d,), divided by `divisor`, that cannot be written to `out` (d,)."""
+    output(call, "out", out, ALL_FLOATS)
+    number(call, "number of vectors", len(vectors), 1, MAX_COUNT)
+    number(call, "divisor", divisor, 1, MAX_COUNT)
+    for place, each in enumerate(vectors):
+        vector(call, f"vector {place}", each, (out.dtype,), out.numel(), out.device)
+
+
 def factors(call: str, name: str, given: Sequence[float], count: int, dtype: torch.dtype) -> None:
     """Check the factors of vectors that are added. torch adds no multiple whose factor the type cannot hold.
 

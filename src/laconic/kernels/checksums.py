@@ -28,11 +28,7 @@ def add_up_with_checksum(
 
     See `reference/checked_sums.py`.
     """
-    checks.output("add_up_with_checksum", "out", out, checks.ALL_FLOATS)
-    checks.number("add_up_with_checksum", "number of vectors", len(vectors), 1, checks.MAX_COUNT)
-    checks.number("add_up_with_checksum", "divisor", divisor, 1, checks.MAX_COUNT)
-    for number, vector in enumerate(vectors):
-        checks.vector("add_up_with_checksum", f"vector {number}", vector, (out.dtype,), out.numel(), out.device)
+    checks.sum_of("add_up_with_checksum", vectors, out, divisor)
     made: tuple[float, int] = fastest("checked_sums", out.device).add_up_with_checksum(
         vectors, out, divisor=divisor, from_zero=from_zero
     )
@@ -54,11 +50,7 @@ def sum_landed(
 
     See `reference/landed.py`.
     """
-    checks.output("sum_landed", "out", out, checks.ALL_FLOATS)
-    checks.number("sum_landed", "number of vectors", len(vectors), 1, checks.MAX_COUNT)
+    checks.sum_of("sum_landed", vectors, out, divisor)
     checks.number("sum_landed", "came", came, 0, len(vectors) - 1)
-    checks.number("sum_landed", "divisor", divisor, 1, checks.MAX_COUNT)
-    for number, vector in enumerate(vectors):
-        checks.vector("sum_landed", f"vector {number}", vector, (out.dtype,), out.numel(), out.device)
     made: Landed = fastest("landed", out.device).sum_landed(vectors, came, out, divisor=divisor, sends_on=sends_on)
     return made

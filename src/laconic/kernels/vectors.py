@@ -60,11 +60,7 @@ def add_up(vectors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, from_zer
 
     See `reference/sums.py`.
     """
-    checks.output("add_up", "out", out, checks.ALL_FLOATS)
-    checks.number("add_up", "number of vectors", len(vectors), 1, checks.MAX_COUNT)
-    checks.number("add_up", "divisor", divisor, 1, checks.MAX_COUNT)
-    for number, vector in enumerate(vectors):
-        checks.vector("add_up", f"vector {number}", vector, (out.dtype,), out.numel(), out.device)
+    checks.sum_of("add_up", vectors, out, divisor)
     made: float = fastest("sums", out.device).add_up(vectors, out, divisor=divisor, from_zero=from_zero)
     return made
 
