@@ -1,5 +1,6 @@
 """One rank of the bench, in its own namespace."""
 
+import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -60,16 +61,16 @@ class OverlapRank:
 
         return step
 
-    def measure(self, turns: int) -> dict[str, list[float]]:
-        """Return the seconds of each contender's steps, taken in turns."""
-        seconds: dict[str, list[float]] = {name: [] for name in self._steps}
+    def measure(self, turns: int) -> dict[str, list[tuple[float, float]]]:
+        """Return of each contender's steps, taken in turns, the seconds, and those of a processor in all threads."""
+        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in self._steps}
         for turn in range(_WARM_UP + turns):
             for name, step in self._steps.items():
                 dist.barrier()
-                start = time.perf_counter()
+                start, used = time.perf_counter(), _processor_s()
                 step()
                 if turn >= _WARM_UP:
-                    seconds[name].append(time.perf_counter() - start)
+                    seconds[name].append((time.perf_counter() - start, _processor_s() - used))
         return seconds
 
     def trace(self, steps: int) -> list[tuple[str, int, float, float]]:
@@ -91,6 +92,11 @@ class OverlapRank:
 
 def _is_shown(name: str) -> bool:
     return name in (STEP, EXCHANGE) or name.startswith((BACKWARD, SLICE, "Optimizer.step"))
+
+
+def _processor_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
 def _net() -> nn.Sequential:

@@ -66,17 +66,25 @@ def main(arguments: Sequence[str]) -> int:
     except Stopped as stopped:
         console.print(f"{stopped_line(stopped.number)}; namespaces and processes are removed")
         return exit_code(stopped.number)
-    seconds = {
-        name: [max(times) for times in zip(*(each[name] for each in by_rank), strict=True)] for name in by_rank[0]
-    }
-    for line in _lines(seconds, slices, asked):
+    seconds, used = (
+        {
+            name: [max(each[place] for each in step) for step in zip(*(rank[name] for rank in by_rank), strict=True)]
+            for name in by_rank[0]
+        }
+        for place in (0, 1)
+    )
+    for line in [*_lines(seconds, slices, asked), *_lines_of_processor(seconds, used)]:
         console.print(line, highlight=False, soft_wrap=True)
     if traced is not None:
         for line in saved(traced, asked.trace, _title(slices, asked)):
             console.print(line, highlight=False, soft_wrap=True)
     if asked.json is not None:
         asked.json.write_text(
-            json.dumps({"settings": vars(asked) | {"json": None, "trace": None}, "seconds": seconds}, indent=2) + "\n"
+            json.dumps(
+                {"settings": vars(asked) | {"json": None, "trace": None}, "seconds": seconds, "processor_s": used},
+                indent=2,
+            )
+            + "\n"
         )
     return 0
 
@@ -109,6 +117,17 @@ def _lines(seconds: dict[str, list[float]], slices: int, asked: argparse.Namespa
         for what, of in ratios.items()
     ]
     return [header, medians, *rows]
+
+
+def _lines_of_processor(seconds: dict[str, list[float]], used: dict[str, list[float]]) -> list[str]:
+    """Return what the processor was needed for, and what a step could not be faster than with a core for each rank."""
+    medians = {name: statistics.median(of) for name, of in used.items()}
+    listed = ", ".join(f"{name} {1e3 * of:.0f} ms" for name, of in medians.items())
+    most = statistics.median(seconds[OPTIMIZER]) / medians[ATTACHED]
+    return [
+        f"processor time of a rank, in all of its threads: {listed}",
+        f"on one core for each rank an attached step that waits for nothing is {most:.2f} times faster",
+    ]
 
 
 if __name__ == "__main__":
