@@ -73,7 +73,7 @@ def _calls() -> list[Call]:
 
     def add(name: str, family: str, **given: Callable[[], Any] | Any) -> None:
         def arguments() -> Arguments:
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # torch.manual_seed keeps a stack trace of each call, for GPUs
             return {key: value() if callable(value) else value for key, value in given.items()}
 
         made.append(Call(name=name, family=family, arguments=arguments))
