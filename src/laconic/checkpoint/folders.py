@@ -96,7 +96,7 @@ class Writing:
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
             if _UNFINISHED.fullmatch(path.name):
-                shutil.rmtree(path)
+                _remove(path)
         numbers = [_number_of(path) for path in saved_in(folder)]
         writing = cls(folder=folder, save=max(numbers, default=0) + 1, step=step)
         writing.unfinished.mkdir()
@@ -145,7 +145,15 @@ def remove_older(folder: Path, keep: int) -> None:
     for path in saved_in(folder)[keep:]:
         removed = path.with_name(f".{path.name}.unfinished")  # at once; a kill leaves no half of one by its name
         path.rename(removed)
-        shutil.rmtree(removed)
+        _remove(removed)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint's folder; of a link, such as to another disk, the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,16 +204,17 @@ def _number_of(path: Path) -> int:
 
 
 def _bytes_of(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"it cannot be read: {error.strerror}") from None
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        raise CheckpointError("it is no file")
+    return file.read_bytes()
 
 
 @contextlib.contextmanager
 def _named(file: Path) -> Iterator[None]:
-    """Let every CheckpointError of the block begin with the file."""
+    """Let every error of the block be a CheckpointError that begins with the file."""
     try:
         yield
     except CheckpointError as error:
         raise type(error)(f"{file}: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{file}: it cannot be read: {error.strerror}") from error

@@ -1,7 +1,8 @@
 """`load`: go on from the newest complete checkpoint, or refuse it with nothing changed on any rank."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from laconic.checkpoint.folders import MANIFEST, Manifest, path_of, saved_in
 from laconic.checkpoint.jobs import Job, agreed_arguments, job_of
 from laconic.checkpoint.random_states import random_states, set_random_states
-from laconic.checkpoint.saving import check_objects, model_of
+from laconic.checkpoint.saving import check_objects, model_of, shown
 from laconic.ddp import Handle
 from laconic.errors import CheckpointError, CheckpointFormatError
 from laconic.statements import warn
@@ -162,41 +163,43 @@ class _Load:
     ) -> None:
         self._job, self._model, self._objects, self._read = job, model, objects, read
         self._sets_random = random_state and job.rank in read.states
-        self._undo: list[Callable[[], object]] = []
+        self._undo = ExitStack()
 
     def run(self) -> None:
-        """Load what was read. Raises CheckpointError."""
-        error = ""
+        """Load what was read. Raises CheckpointError. Then, and where it is interrupted, all is as it was."""
+        try:
+            with self._undo:
+                self._agree(self._load_own())
+                self._job.load(self._read.states)
+                self._undo.pop_all()
+        except ValueError as failed:
+            raise CheckpointError(f"{self._read.path}: {failed}") from failed
+
+    def _load_own(self) -> str:
+        """Load what is no matter of other ranks; return what went wrong, empty for nothing."""
         try:
             check_model(self._model, self._read.leading["model"])
             self._job.check(self._read.states)
             self._load_objects(self._read.leading["objects"])
             self._load_model(self._read.leading["model"])
             if self._sets_random and self._read.leading["random"] is not None:
-                before = random_states()
+                self._undo.callback(set_random_states, random_states())
                 set_random_states(self._read.leading["random"])
-                self._undo.append(lambda: set_random_states(before))
-        except ValueError as failed:
-            error = str(failed)[:2000]
-        try:
-            reports = self._job.gather(error, str)
-            errors = [f"rank {rank}: {each}" for rank, each in enumerate(reports) if each]
-            if errors:
-                raise ValueError("; ".join(errors))
-            self._job.load(self._read.states)
-        except BaseException as failed:
-            for undo in reversed(self._undo):
-                undo()
-            if isinstance(failed, ValueError):
-                raise CheckpointError(f"{self._read.path}: {failed}") from failed
-            raise
+        except Exception as failed:  # a user's model has its own
+            return shown(failed, ValueError)
+        return ""
+
+    def _agree(self, error: str) -> None:
+        reports = self._job.gather(error, str)
+        if errors := [f"rank {rank}: {each}" for rank, each in enumerate(reports) if each]:
+            raise ValueError("; ".join(errors))
 
     def _load_model(self, state: Mapping[str, Any]) -> None:
         before = {
             name: value.clone() if isinstance(value, Tensor) else value
             for name, value in self._model.state_dict().items()
         }
-        self._undo.append(lambda: self._model.load_state_dict(before))
+        self._undo.callback(self._model.load_state_dict, before)
         self._model.load_state_dict({name: state[canonical(name)] for name in before})
 
     def _load_objects(self, states: Mapping[str, Any]) -> None:
@@ -206,8 +209,7 @@ class _Load:
                 "was saved"
             )
         for name, each in self._objects.items():
-            before = copy.deepcopy(each.state_dict())
-            self._undo.append(lambda each=each, before=before: each.load_state_dict(before))  # type: ignore[misc]
+            self._undo.callback(each.load_state_dict, copy.deepcopy(each.state_dict()))
             try:
                 each.load_state_dict(states[name])
             except Exception as error:  # each object has its own

@@ -59,7 +59,7 @@ def save(
         TypeError: something in the state is neither a tensor nor plain data, or an argument is of another type.
         ValueError: for `keep` or `step`, or ranks save at different steps. A rank whose arguments are right raises
             SetupError, at once, if those of another one are not.
-        RuntimeError: a rank cannot be saved now.
+        RuntimeError: a rank cannot be saved now, or one of `objects` raises another error.
         OSError: a rank cannot write, such as on a full disk. All ranks raise it. What was saved before is as it was.
         PeerLostError: a rank is missing.
     """
@@ -96,7 +96,15 @@ class _Save:
         self._error: Exception | None = None
 
     def run(self, state: Callable[[], Mapping[str, Any]]) -> Path:
-        """Save what `state` returns."""
+        """Save what `state` returns. What was begun is removed where it fails, or is interrupted."""
+        try:
+            return self._run(state)
+        except BaseException:
+            if self._writing is not None:
+                self._writing.give_up()
+            raise
+
+    def _run(self, state: Callable[[], Mapping[str, Any]]) -> Path:
         job, parts = self._job, []
         self._attempt(lambda: parts.append(Part.of(state(), job.rank)))
         if job.rank == 0 and self._error is None:
@@ -105,7 +113,6 @@ class _Save:
         number = 0 if self._writing is None else self._writing.save
         begun = self._agree({"step": self._step, "save": number, "bytes": len(digests)}, _BEGUN)
         if any(each["step"] != begun[0]["step"] for each in begun):
-            self._give_up()
             raise ValueError(f"checkpoint: the ranks save at the steps {[each['step'] for each in begun]}")
         writing = Writing(folder=self._folder, save=begun[0]["save"], step=self._step)
         leading = json.loads(job.show(digests if job.rank == 0 else None, begun[0]["bytes"]))
@@ -131,30 +138,27 @@ class _Save:
     def _attempt(self, act: Callable[[], Any]) -> None:
         try:
             act()
-        except _KINDS as error:
+        except Exception as error:  # a user's objects have their own
             self._error = error
 
     def _agree(self, value: Mapping[str, Any], schema: Mapping[str, Schema]) -> list[Any]:
         """Return what all ranks report. Raises on all of them if one has failed."""
-        kind = next((number for number, each in enumerate(_KINDS) if isinstance(self._error, each)), 0)
-        error = "" if self._error is None else str(self._error)[:2000]
-        try:
-            reports = self._job.gather({"error": error, "kind": kind, **value}, {**_REPORT, **schema})
-        except BaseException:
-            self._give_up()
-            raise
+        kind = next((number for number, each in enumerate(_KINDS) if isinstance(self._error, each)), len(_KINDS) - 1)
+        error = shown(self._error, _KINDS)
+        reports = self._job.gather({"error": error, "kind": kind, **value}, {**_REPORT, **schema})
         errors = [f"rank {rank}: {each['error']}" for rank, each in enumerate(reports) if each["error"]]
         if errors:
-            self._give_up()
             raise next(_KINDS[each["kind"]] for each in reports if each["error"])(
                 f"checkpoint: {'; '.join(errors)}"
             ) from self._error
         return reports
 
-    def _give_up(self) -> None:
-        if self._writing is not None:
-            self._writing.give_up()
-            self._writing = None
+
+def shown(error: Exception | None, kinds: type[Exception] | tuple[type[Exception], ...]) -> str:
+    """Return what the other ranks are told of an error, empty for none: with its kind, unless it is one of these."""
+    if error is None:
+        return ""
+    return str(error)[:2000] if str(error) and isinstance(error, kinds) else f"{error!r:.2000}"
 
 
 def model_of(job: Job, model: nn.Module | None) -> nn.Module:
