@@ -11,6 +11,7 @@ same place takes twice as long there.
 """
 
 import ctypes
+import gc
 import mmap
 import weakref
 from collections import defaultdict
@@ -58,6 +59,11 @@ class BufferPool:
         weakref.finalize(borrowed, self._free.append, (self._n_borrowed, length, buffer)).atexit = False
         return torch.from_numpy(borrowed)
 
+    def drop_free(self) -> None:
+        """Drop the buffers that nobody uses."""
+        with self._choosing:
+            self._free.clear()
+
     def _new_buffer(self, n_bytes: int) -> Tensor:
         self._free[:] = [free for free in self._free if self._n_borrowed - free[0] < _PATIENCE]
         return torch.empty(n_bytes + n_bytes // 8, dtype=torch.uint8)  # large enough for slightly longer frames
@@ -89,6 +95,14 @@ def _retain_freed_memory(n_bytes: int) -> None:
         _retained[0] = wanted
         with suppress(OSError, AttributeError):  # a C library without this setting
             ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, wanted)
+
+
+def return_unused_memory() -> None:
+    """Give the system the memory that nobody uses: what only cycles of dropped objects hold, buffers, freed blocks."""
+    gc.collect()
+    BUFFER_POOL.drop_free()
+    with suppress(OSError, AttributeError):  # a C library that has no such call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 _retained: list[int] = []  # the bytes that the C library retains by now

@@ -8,7 +8,7 @@ from laconic.bench.measure import Measurement, over, quartiles
 from laconic.bench.step_rank import BenchRank
 from laconic.lab.processes.ranks import Ranks
 
-BASE, DDP = "all-reduce", "ddp"
+BASE, GATHERED, DDP = "all-reduce", "gathered", "ddp"
 LIMIT_S = 20.0  # of the turns of one contender
 _CALL_LIMIT_S = 300.0  # of one call of the ranks
 _MIN_REPEATS = 3
@@ -137,11 +137,11 @@ def _dense_rows(ranks: Ranks, place: Mapping[str, str | int | float], repeats: i
     for hook in hooks:
         ranks.call("add", name=hook)
     seconds, _ = in_turns(
-        ranks, [BASE, "gathered", *(name for hook in hooks for name in (hook, f"{hook} no_sync"))], repeats
+        ranks, [BASE, GATHERED, *(name for hook in hooks for name in (hook, f"{hook} no_sync"))], repeats
     )
-    for hook in hooks:
-        if hook != DDP:  # which every method is measured beside
-            ranks.call("remove", name=hook)
+    for name in (GATHERED, *hooks):
+        if name != DDP:  # which every method is measured beside
+            ranks.call("remove", name=name)
     base_s = statistics.median(seconds[BASE])
     for hook in hooks:
         seconds[f"{hook} - no_sync"] = without_computing(seconds, hook)

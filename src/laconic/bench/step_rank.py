@@ -12,6 +12,7 @@ from torch import Tensor
 from laconic.bench.contender import N_GRADIENTS, AllReduce, Contender, Gathered, Ours, resnet_shapes
 from laconic.bench.ddp import DDP, PEERS, DDPAlone
 from laconic.bench.floor import Floor
+from laconic.buffer_pool import return_unused_memory
 
 _CALLS_OF_COUNTING = 2  # of the contender's step, and of what ends the count
 
@@ -65,10 +66,11 @@ class BenchRank:
         return ours.opt.driver.layout.name
 
     def remove(self, name: str, floor: str = "") -> None:
-        """Remove a contender, to free its memory, and that of its floor."""
+        """Remove a contender, and its floor. What follows begins without the memory that they had."""
         self._contenders.pop(f"{name} no_sync", None)
         self._contenders.pop(floor, None)
         self._contenders.pop(name).close()
+        return_unused_memory()
 
     def count_calls(self, name: str, steps: int) -> float:
         """Return how many functions one step of a contender calls on this rank, those built into Python included.
