@@ -1,5 +1,6 @@
 """One rank of the bench of two levels; those of a node share a network namespace."""
 
+import resource
 import time
 from typing import Any
 
@@ -33,16 +34,33 @@ class NodesRank:
             self._made[name] = opt, model
 
     def measure(self, turns: int) -> dict[str, Any]:
-        """Return the seconds of each layout's steps, taken in turns, and the bytes of all of them, by level."""
+        """Return the seconds of each layout's steps, taken in turns, and those of a processor in all threads."""
         seconds: dict[str, list[float]] = {name: [] for name in self._made}
+        used: dict[str, list[float]] = {name: [] for name in self._made}
         for turn in range(_WARM_UP + turns):
-            for name, (opt, model) in self._made.items():
-                for value, gradient in zip(model.values, self._gradients, strict=True):
-                    value.grad = gradient
-                dist.barrier()
-                start = time.perf_counter()
-                opt.step()
+            for name in self._made:
+                taken_s, used_s = self._step(name)
                 if turn >= _WARM_UP:
-                    seconds[name].append(time.perf_counter() - start)
+                    seconds[name].append(taken_s)
+                    used[name].append(used_s)
         layouts = {name: opt.driver.layout.name for name, (opt, _) in self._made.items()}
-        return {"seconds": seconds, "layouts": layouts}
+        return {"seconds": seconds, "processor_s": used, "layouts": layouts}
+
+    def repeat(self, name: str, turns: int) -> None:
+        """Take steps of one layout, for who counts what they send."""
+        for _ in range(turns):
+            self._step(name)
+
+    def _step(self, name: str) -> tuple[float, float]:
+        opt, model = self._made[name]
+        for value, gradient in zip(model.values, self._gradients, strict=True):
+            value.grad = gradient
+        dist.barrier()
+        start, used = time.perf_counter(), _processor_s()
+        opt.step()
+        return time.perf_counter() - start, _processor_s() - used
+
+
+def _processor_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

@@ -23,10 +23,12 @@ from ranks import ranks_in
 from rich.console import Console
 
 from laconic.bench.measure import quartiles
+from laconic.lab.processes.ranks import Ranks
 from laconic.lab.processes.stopping import Stopped, end_at_once, exit_code, stopped_by_signals, stopped_line
 from laconic.units import bandwidth
 
 N_NODES = 2
+LAYOUTS = FLAT, TWO_LEVELS
 RESNET18 = 11_173_962
 METHODS = {
     "sgd": ("sgd", "auto"),
@@ -66,8 +68,10 @@ def main(arguments: Sequence[str]) -> int:
                 ranks.call("set_up", method=method, layout=layout, d=asked.parameters, nodes=N_NODES)
                 bed.shape((8 * bandwidth(asked.bandwidth),) * 2)
                 found[name] = _slowest(ranks.call("measure", turns=asked.turns))
+                found[name]["link_bytes"] = {each: _link_bytes(bed, ranks, each, asked.turns) for each in LAYOUTS}
                 bed.shape(None)
-                console.print(_line(name, found[name]), highlight=False, soft_wrap=True)
+                for line in _lines(name, found[name], bandwidth(asked.bandwidth)):
+                    console.print(line, highlight=False, soft_wrap=True)
     except Stopped as stopped:
         console.print(f"{stopped_line(stopped.number)}; namespaces and processes are removed")
         return exit_code(stopped.number)
@@ -77,23 +81,37 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _slowest(by_rank: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the seconds of the slowest rank in each step, and the layouts."""
-    names = (FLAT, TWO_LEVELS)
-    times = {
-        name: [max(each) for each in zip(*(rank["seconds"][name] for rank in by_rank), strict=True)] for name in names
-    }
-    return {"seconds": times, "layouts": by_rank[0]["layouts"]}
+    """Return the seconds of the slowest rank in each step, those of processors of all ranks, and the layouts."""
+    times, used = (
+        {name: [of(each) for each in zip(*(rank[what][name] for rank in by_rank), strict=True)] for name in LAYOUTS}
+        for what, of in (("seconds", max), ("processor_s", sum))
+    )
+    return {"seconds": times, "processor_s": used, "layouts": by_rank[0]["layouts"]}
 
 
-def _line(name: str, found: dict[str, Any]) -> str:
+def _link_bytes(bed: Bed, ranks: Ranks, name: str, turns: int) -> float:
+    """Return the bytes of a step on the link that sends more, with the headers of all layers."""
+    before = bed.sent_bytes()
+    ranks.call("repeat", name=name, turns=turns)
+    return max(after - one for one, after in zip(before, bed.sent_bytes(), strict=True)) / turns
+
+
+def _lines(name: str, found: dict[str, Any], bytes_per_s: float) -> list[str]:
     flat, ours = found["seconds"][FLAT], found["seconds"][TWO_LEVELS]
     ratios = [one / other for one, other in zip(flat, ours, strict=True)]
     low, high = quartiles(ratios)
     layouts = " and ".join(dict.fromkeys(found["layouts"].values()))
-    return (
+    most = found["link_bytes"][FLAT] / found["link_bytes"][TWO_LEVELS]
+    return [
         f"{name} ({layouts}): a step over two levels is {statistics.median(ratios):.2f} times faster than flat "
-        f"(quartiles {low:.2f} .. {high:.2f})"
-    )
+        f"(quartiles {low:.2f} .. {high:.2f}), and would be {most:.2f} times by the bytes on the link",
+        *(
+            f"  {each}: {1e3 * statistics.median(found['seconds'][each]):.0f} ms; of the link "
+            f"{1e3 * found['link_bytes'][each] / bytes_per_s:.0f} ms, for {found['link_bytes'][each] / 1e6:.2f} MB; of "
+            f"processors {1e3 * statistics.median(found['processor_s'][each]):.0f} ms, in all ranks"
+            for each in LAYOUTS
+        ),
+    ]
 
 
 if __name__ == "__main__":
