@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from laconic.kernels.api import CheckedTensors, quantize_tensors, ranges_of_tensors
 from laconic.training.vector_sources import ChangeOfStep, ChangeSince, Unscaled, VectorCopy
 from support.inputs import over_inputs
 
@@ -102,3 +103,15 @@ def test_a_share_of_a_mean_is_added_to_what_others_have_written_with_the_bits_of
     source.into(separate, 0, d, divisor=divisor)
     source.share_plus(out, divisor, plus)
     assert torch.equal(out.view(torch.int32), (separate + plus).view(torch.int32))
+
+
+def test_kernels_that_read_one_gradient_look_at_its_tensors_once(monkeypatch):
+    looks = []
+    look = CheckedTensors.look
+    monkeypatch.setattr(CheckedTensors, "look", lambda self: looks.append(self) or look(self))
+    source = VectorCopy(tensors(torch.float32))
+    read = source.tensors()
+    lows, highs = ranges_of_tensors(read, (D,))
+    quantize_tensors(read, lows, highs, (D,), 8, 0, 1)
+    assert len(looks) == 1
+    assert source.reads is read

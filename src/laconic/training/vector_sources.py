@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from laconic.kernels.api import (
+    CheckedTensors,
     absolute_maximum,
     all_finite,
     divide,
@@ -133,6 +134,7 @@ class VectorCopy(_Source):
 
     def tensors(self) -> Sequence[Tensor]:
         """See `VectorSource`."""
+        self.reads = CheckedTensors(self.reads)  # a method has several kernels read them
         return self.reads
 
     def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Plus) -> bool:
