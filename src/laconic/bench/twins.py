@@ -168,7 +168,6 @@ CALLS = (
     ("stochastic_rounding.draw_groups", "quantize + pack, 4 bits"),
     ("stochastic_rounding.draw_groups", "quantize + pack, 8 bits"),
     ("stochastic_rounding.draw_groups", "levels of blocks of 512"),
-    ("reductions.run_ends", "least and largest"),
     ("reductions.run_squares", "norm"),
     ("level_sums", "fractional, 4 bits"),
     ("gathered_top_k.scaled_at", "add the residual and select"),

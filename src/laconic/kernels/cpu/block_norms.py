@@ -19,7 +19,7 @@ from laconic.buffer_pool import new_vector
 from laconic.kernels.block_lengths import BlockLengths
 from laconic.kernels.cpu.block_edges import edge_of
 from laconic.kernels.cpu.compile import inlined, kernel
-from laconic.kernels.cpu.llvm.reductions import RUN, run_ends, run_squares
+from laconic.kernels.cpu.llvm.reductions import RUN, run_squares
 from laconic.kernels.cpu.short_norms import SHORT, short_maxima, short_norms, short_ranges
 from laconic.kernels.cpu.threads import in_chunks
 
@@ -208,22 +208,21 @@ def keys_in(bits: Array, mask: Any, low: Any, high: Any) -> Any:  # noqa: ANN401
         low: A key; mask for none.
         high: A key; ~mask for none.
     """
-    n, zero = bits.size // RUN, mask - mask
-    if n:
-        smallest, largest = run_ends(bits.ctypes.data, n, mask)
-        low, high = min(low, smallest), max(high, largest)
-    for i in range(n * RUN, bits.size):
-        key = bits[i] ^ (mask if bits[i] < zero else zero)
-        low, high = min(low, key), max(high, key)
-    return low, high
+    kind = type(mask)  # else numba widens every key to 64 bits, and the loop takes four times as long
+    lowest, highest = kind(low), kind(high)
+    for i in range(bits.size):
+        key = kind(bits[i] ^ (mask if bits[i] < 0 else kind(0)))
+        lowest, highest = min(lowest, key), max(highest, key)
+    return lowest, highest
 
 
 @inlined
 def _largest(part: Array, mask: Any) -> Any:  # noqa: ANN401
     """Return the absolute maximum of a slice, as bits."""
-    largest = mask - mask
+    kind = type(mask)  # as in `keys_in`
+    largest = kind(0)
     for i in range(part.size):
-        largest = max(largest, part[i] & mask)
+        largest = max(largest, kind(part[i] & mask))
     return largest
 
 

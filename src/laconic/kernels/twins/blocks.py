@@ -22,19 +22,6 @@ from laconic.kernels.reference.stochastic_rounding import FRACTION_BITS
 _BOUNDS = 7
 
 
-def ranges(keys: Any, size: Any, edges: Any, mask: Any, lows: Any, highs: Any, start: Any, stop: Any) -> None:
-    """See `block_norms._ranges`."""
-    zero = mask - mask
-    for segment in range(start, stop):
-        part = keys[edge_of(segment, size, edges, keys.size) : edge_of(segment + 1, size, edges, keys.size)]
-        low, high = mask, ~mask
-        for i in range(part.size):
-            key = part[i] ^ (mask if part[i] < zero else zero)
-            low = min(low, key)
-            high = max(high, key)
-        lows[segment], highs[segment] = low, high
-
-
 def squares(
     values: Any, keys: Any, mask: Any, size: Any, edges: Any, firsts: Any, factors: Any, sums: Any,
     absolute_maxima: Any, start: Any, stop: Any,

@@ -31,7 +31,6 @@ TWINS: Mapping[str, Mapping[Any, Callable[..., Any]]] = {
         scaled_answers._write_unsent: residuals.write_unsent,
     },
     "stochastic_rounding.draw_groups": {stochastic_rounding.quantize_blocks: blocks.quantize},
-    "reductions.run_ends": {block_norms._ranges: blocks.ranges},
     "reductions.run_squares": {block_norms._squares: blocks.squares},
     "level_sums": {fractional._spans: blocks.spans, fractional._level_chunks: blocks.level_chunks},
     "gathered_top_k.scaled_at": {gathered_top_k._scaled: gathered.scaled},

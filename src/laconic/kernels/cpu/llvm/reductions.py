@@ -1,11 +1,11 @@
-"""Minimum, maximum and sum of squares of a run of elements.
+"""Sum of squares of a run of elements.
 
-For block norms and ranges (`cpu/block_norms.py`); its helpers serve `llvm/level_sums.py` too. Reference:
-`reference.stochastic_rounding.ranges` and `norms`. Minimum and maximum are the same bits; sums of
-squares are added in another order and agree to the tolerance that `norms` states.
+For block norms (`cpu/block_norms.py`); its helpers serve `llvm/level_sums.py` too. Reference:
+`reference.stochastic_rounding.norms`. Squares are added in another order than there, and agree to the tolerance that
+`norms` states.
 
 A run is read in four chains of 8 lanes. Each chain has an accumulator of its own, so that no operation waits for the
-one before it. Floats are compared as integers, by their bits.
+one before it.
 """
 
 from collections.abc import Callable
@@ -105,38 +105,6 @@ class _Run:
         while len(chains) > 1:
             chains = [fold(chains[i], chains[i + 1]) for i in range(0, len(chains), 2)]
         return chains[0]
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def run_ends(typing: Any, elements: Any, n: Any, mask: Any) -> Codegen:  # noqa: ANN401
-    """Return the minimum and the maximum of n * RUN elements at an address, as integers in the floats' order.
-
-    Args:
-        elements: Address of the elements, as integers of mask's type.
-        n: Number of runs.
-        mask: All bits but the sign: int32 for float32, int64 for float64.
-
-    Returns:
-        Two integers of mask's type; see `cpu/block_norms.py`. With n = 0 they are mask and ~mask.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        elements, n, mask = args
-        run, every = _Run(builder, elements, n, mask.type), splat(builder, mask, LANES)
-        shift = same(every.type, mask.type.width - 1)
-
-        def step(values: Any, carried: list[Any]) -> list[Any]:  # noqa: ANN401
-            # lanes: bits below zero have all but their sign flipped, so that integers have the floats' order
-            keys = builder.xor(values, builder.and_(builder.ashr(values, shift), every))
-            return [smaller(builder, keys, carried[0]), largest(builder, keys, carried[1])]
-
-        lows, highs = run.fold([every, builder.not_(every)], step)
-        # 4 x 8 lanes -> 8 lanes -> one integer, for each end
-        low = reduced(builder, "smin", run.joined(lows, lambda one, other: smaller(builder, one, other)))
-        high = reduced(builder, "smax", run.joined(highs, lambda one, other: largest(builder, one, other)))
-        return context.make_tuple(builder, types.UniTuple(signature.args[-1], 2), [low, high])
-
-    return types.UniTuple(mask, 2)(types.intp, types.intp, mask), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]
