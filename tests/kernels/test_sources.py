@@ -1,6 +1,7 @@
 """Machine code is found again as long as its kernel's file, and what this one takes names from, are as they were."""
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -57,3 +58,24 @@ def test_a_kernels_digest_sees_each_file_that_it_imports(folder):
 
 def test_a_file_that_is_gone_has_no_digest():
     assert sources.digest_of("/nowhere/at/all.py") == b""
+
+
+TYPED = """
+import numpy as np
+from laconic.kernels.api import kernel
+
+def at(array, place):
+    return array[place] + {}
+
+print(kernel(at)(np.zeros(4), 1))
+"""
+
+
+@pytest.mark.slow
+def test_a_kernel_that_was_typed_in_is_compiled_as_it_is_now(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(PACKAGE.parent)}
+    for added in ("1.0", "2.0"):
+        command = [sys.executable, "-c", TYPED.format(added)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [added]
+    assert not [*tmp_path.rglob("*.kernel")]

@@ -29,7 +29,10 @@ _prepared: set[str] = set()  # jobs, by this process
 
 
 class KernelCache:
-    """The machine code of one function, by the types of its arguments. It has the methods of numba's own caches."""
+    """The machine code of one function, by the types of its arguments. It has the methods of numba's own caches.
+
+    Of a function that is in no file, such as one that was typed in, nothing is kept: nobody sees when it changes.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         """Make the cache of a function that numba compiles."""
@@ -43,6 +46,8 @@ class KernelCache:
     def load_overload(self, signature: Any, context: Any) -> Any:  # noqa: ANN401 - numba has no types
         """Return what was compiled for a signature; None if nothing was."""
         context.refresh()
+        if not self._is_in_file():
+            return None
         payload = kernel_folder().read(self._name(signature, context.codegen()))
         if payload is not None:
             compiler = importlib.import_module("numba.core.compiler")
@@ -53,12 +58,16 @@ class KernelCache:
 
     def save_overload(self, signature: Any, result: Any) -> None:  # noqa: ANN401
         """Keep what was compiled for a signature."""
-        if result.library.has_dynamic_globals or any(not each.can_cache for each in result.lifted):
+        can_be_read = not result.library.has_dynamic_globals and all(each.can_cache for each in result.lifted)
+        if not (can_be_read and self._is_in_file()):
             return
         serialize = importlib.import_module("numba.core.serialize")
         kernel_folder().write(self._name(signature, result.codegen), serialize.dumps(result._reduce()))
         if kernel_folder().full:
             _state_in_memory()
+
+    def _is_in_file(self) -> bool:
+        return bool(digest_of(self._function.__code__.co_filename))
 
     def _name(self, signature: Any, codegen: Any) -> str:  # noqa: ANN401
         function = self._function
