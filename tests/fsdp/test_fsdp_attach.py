@@ -67,6 +67,20 @@ def test_the_state_of_another_shard_and_a_file_of_all_ranks_are_refused(of):
         assert "whose ranks have a shard each" in file
 
 
+def test_what_one_shard_cannot_load_is_loaded_by_none(of):
+    for rank, found in enumerate(of("loaded_by_one_shard")):
+        foreign, is_as_before = found["foreign"]
+        assert "algorithm is 'sgd' in the saved state and 'ec-sgd' here" in foreign
+        assert foreign.startswith(
+            ("rank 1: state_dict", "shard 0: rank 1: ", "state_dict", "shard 0: state_dict")[rank]
+        )
+        assert is_as_before
+        earlier, is_as_before = found["earlier"]
+        assert "shard 0 loads the state of round 1 and shard 1 that of round 3" in earlier
+        assert is_as_before
+        assert found["rounds"] == 3
+
+
 def test_an_inf_in_one_shard_of_one_node_leaves_no_trace_on_any_rank(of):
     by_rank = of("one_inf_in_one_shard")
     for name in by_rank[0]:

@@ -18,7 +18,7 @@ from support.deadlines import PATIENCE_S
 from support.fsdp_automatic import automatic
 from support.fsdp_infinities import one_inf_by_step, one_inf_in_one_shard, one_overflow_by_step
 from support.fsdp_refusals import refusals
-from support.fsdp_tasks import Net, attached, full_values, mesh, methods_as_twins, sgd, sharded, trained
+from support.fsdp_tasks import N_SHARDS, Net, attached, full_values, mesh, methods_as_twins, sgd, sharded, trained
 from support.methods import with_test_settings
 from support.optimizers import Branches
 
@@ -72,6 +72,35 @@ def _of_the_other_shard(rank: int, handle: laconic.fsdp.Handle) -> list[str]:
     except TypeError as error:
         reported.append(str(error))
     return reported
+
+
+def loaded_by_one_shard(rank: int, over: DeviceMesh) -> dict[str, Any]:
+    """What is reported where a rank loads a foreign state, or a shard that of another round; if all is as it was."""
+    net = sharded(over)
+    optimizer = sgd(net)
+    handle = attached(net, laconic.ECSGD(), over)
+    trained(net, optimizer, rank, range(1))
+    early = reloaded(handle.state_dict())
+    trained(net, optimizer, rank, range(1, 3))
+    late = reloaded(handle.state_dict())
+    found: dict[str, Any] = {}
+    for name, state in (("foreign", late | {"algorithm": "sgd"} if rank == 2 else late),
+                        ("earlier", late if rank % N_SHARDS else early)):  # fmt: skip
+        trained(net, optimizer, rank, range(3, 4))
+        before = str(_memories(handle))
+        try:
+            handle.load_state_dict(state)
+        except ValueError as error:
+            found[name] = str(error), str(_memories(handle)) == before
+    handle.load_state_dict(late)
+    found["rounds"] = handle.state_dict()["driver"]["rounds"]
+    handle.detach()
+    return found
+
+
+def _memories(handle: laconic.fsdp.Handle) -> Any:
+    driver = handle.state_dict()["driver"]
+    return driver["rounds"], driver["worker"]["memory"], driver["servers"]
 
 
 def local_steps(rank: int, over: DeviceMesh) -> dict[str, list[Tensor]]:
@@ -267,7 +296,7 @@ def scaled(rank: int, over: DeviceMesh) -> dict[str, list[Any]]:
 _TASKS = {
     task.__name__: task
     for task in (
-        automatic, saved_and_loaded, one_inf_in_one_shard, one_inf_by_step, one_overflow_by_step,
+        automatic, saved_and_loaded, loaded_by_one_shard, one_inf_in_one_shard, one_inf_by_step, one_overflow_by_step,
         local_steps, kinds_of_shards, accumulated, two_passes,
         called_twice, clipped, unlike_use, detached_and_replaced, scaled,
     )

@@ -47,14 +47,8 @@ _READ = {
     "error": str, "has_part": bool, "rounds": {str: (_NUMBER, _NUMBER)}, "n_workers": int, "layout": str,
     "is_exact": bool,
 }  # fmt: skip
-_MAY_DIFFER = {
-    "layout",
-    "local_steps",
-    "rank",
-    "n_workers",
-    "slices",
-    "nodes",
-}  # the slots' rules say what then happens
+# The slots' rules say what then happens.
+_MAY_DIFFER = {"layout", "local_steps", "rank", "n_workers", "slices", "nodes"}
 _REMEDY = "make the optimizer as it was made when the state was saved"
 
 
@@ -305,6 +299,12 @@ class Checkpoints:
                 error = str(failed)
         fits = channel.gather(error[:2000], "to load a state", str, _MAX_BYTES)
         error = error or next((f"rank {rank}: {each}" for rank, each in enumerate(fits) if each), "")
+        if (shards := self._driver.shards) is not None:  # those of a replica go on together, and from one time
+            times = {str(shards.number): _time_of(part) for part in parts.values()}
+            reports = shards.channel.gather(
+                {**read, "rounds": times, "error": error[:2000]}, "to load a state", _READ, _MAX_BYTES
+            )
+            error = error or disagreement(reports, "shard")
         if error:
             raise ValueError(error)
         return new, summary
@@ -364,9 +364,9 @@ def _time_of(part: Mapping[str, Any]) -> list[int]:
     return [part["driver"]["rounds"], part["training"]["steps_taken"]]
 
 
-def disagreement(reports: list[Any]) -> str:
-    """Return why the ranks cannot go on from what each of them has read; empty if they can."""
-    errors = [f"rank {rank}: {each['error']}" for rank, each in enumerate(reports) if each["error"]]
+def disagreement(reports: list[Any], kind: str = "rank") -> str:
+    """Return why ranks, or shards, cannot go on from what each of them has read; empty if they can."""
+    errors = [f"{kind} {rank}: {each['error']}" for rank, each in enumerate(reports) if each["error"]]
     if errors:
         return "; ".join(errors)
     for what, phrase in (
@@ -377,7 +377,7 @@ def disagreement(reports: list[Any]) -> str:
         other = next((rank for rank, value in enumerate(values) if value != values[0]), None)
         if other is not None:
             shown = [{True: "with", False: "without"}.get(value, value) for value in (values[0], values[other])]
-            return f"state_dict: rank 0 loads {phrase.format(shown[0])} and rank {other} {phrase.format(shown[1])}"
+            return f"state_dict: {kind} 0 loads {phrase.format(shown[0])} and {kind} {other} {phrase.format(shown[1])}"
     times = [(rank, *time) for rank, each in enumerate(reports) for time in each["rounds"].values()]
     for rank, *time in times:
         if time != list(times[0][1:]):
@@ -385,8 +385,8 @@ def disagreement(reports: list[Any]) -> str:
                 f"round {each[0]}" + (f" and {each[1]} local steps" if each[1] else "") for each in (times[0][1:], time)
             ]
             return (
-                f"state_dict: rank {times[0][0]} loads the state of {rounds[0]} and rank {rank} that of {rounds[1]}; "
-                "all ranks must load what was saved at one time"
+                f"state_dict: {kind} {times[0][0]} loads the state of {rounds[0]} and {kind} {rank} that of "
+                f"{rounds[1]}; all {kind}s must load what was saved at one time"
             )
     return ""
 
