@@ -1,5 +1,7 @@
 """The error classes of laconic. Wrong arguments raise Python's ValueError or TypeError."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import PurePath
@@ -115,6 +117,21 @@ class OptionError(LaconicError, ValueError):
 
     def __str__(self) -> str:
         return self.spelled(Spelling.ARGUMENT)
+
+
+@contextmanager
+def option_named(option: str, file: PurePath | str, hint: str = "") -> Iterator[None]:
+    """Name the option that gave a file where the file cannot be read: OptionError in place of OSError.
+
+    Args:
+        option: The option.
+        file: The file, as it was given.
+        hint: What follows the reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OptionError(Named(option, file), f": it cannot be read: {error.strerror or error}{hint}") from None
 
 
 class SavedRunError(OptionError):

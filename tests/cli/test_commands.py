@@ -176,6 +176,13 @@ MISTAKES = {
     "an unknown key, with near misses": (
         ("run", "-a", "compskip", "--set", "keeep=0.2"), ("compskip: unknown key 'keeep'", "did you mean keep")),
     "a key without a value": (("run", "-a", "compskip", "--set", "keep"), ("--set 'keep'", "KEY=VALUE")),
+    "a rate without a method": (("compare", "sgd", "--lr-of", "0.1"), ("--lr-of '0.1'", "NAME=LR", "such as sgd=0.1")),
+    "a label without a method": (("compare", "sgd", "--as", "x"), ("--as 'x'", "LABEL=METHOD, such as slow=sgd")),
+    "a number without a name": (("run", "-a", "sgd", "--inner-set", "1"), ("--inner-set '1'", "such as momentum=0.9")),
+    "a fault plan that is not there": (
+        ("run", "-a", "sgd", "--faults", "/no/plan.toml"), ("--faults /no/plan.toml: it cannot be read: No such file",),
+    ),
+    "a fault plan that is a folder": (("run", "-a", "sgd", "--faults", "/"), ("--faults /", "Is a directory")),
     "a key given twice": (("run", "-a", "compskip", "--set", "c=1", "--set", "c=2"), ("--set c", "twice")),
     "a probability out of range": (
         ("run", "-a", "compskip", "--set", "skip.probability=1.5"), ("probability=1.5", "[0, 1)")),

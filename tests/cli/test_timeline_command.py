@@ -106,7 +106,14 @@ def test_a_message_schedule_of_one_s_own_is_plotted(tmp_path):
         (("ring", "--message-schedule", "x.json"), "give a name (ring) or --message-schedule x.json, not both"),
         (("--message-schedule", "x.json"), "--message-schedule needs --bandwidth BANDWIDTH"),
         (("--message-schedule", "x.json", "--workers", "2"), "--workers: the message schedule of the file sets this"),
-        (("--message-schedule", "/no/such.json", "--bandwidth", "1Gbit"), "No such file"),
+        (
+            ("--message-schedule", "/no/such.json", "--bandwidth", "1Gbit"),
+            "--message-schedule /no/such.json: it cannot be read: No such file",
+        ),
+        (
+            ("--message-schedule", "/", "--bandwidth", "1Gbit"),
+            "--message-schedule /: it cannot be read: Is a directory",
+        ),
     ],
 )
 def test_a_wrong_argument_is_named_with_its_remedy(arguments, message):

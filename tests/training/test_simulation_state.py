@@ -5,6 +5,7 @@ With another number of workers the slots' rules hold: no residual is lost.
 
 import copy
 import io
+import pickle
 from typing import Any
 
 import pytest
@@ -33,6 +34,11 @@ def made(algorithm: laconic.Algorithm, *, workers: int = N, net=None, adam: bool
 def train(simulation: laconic.Simulation, rounds: range) -> None:
     for round_ in rounds:
         simulation.step(lambda rank, round_=round_: small_model.loss(simulation.model, rank, round_))
+
+
+def bits_of(simulation: laconic.Simulation) -> list[Any]:
+    leaves = tree_leaves([simulation.model.state_dict(), simulation.state_dict()])
+    return [leaf.numpy().tobytes() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
 
 
 def through_a_file(*states: Any) -> Any:
@@ -349,3 +355,20 @@ def test_another_number_of_workers_follows_the_slots_rules_and_loses_no_residual
         assert torch.isfinite(resumed.flat.values()).all()
         assert resumed.traffic.rounds == ROUNDS + 2
         assert resumed.traffic.up.messages > saved.traffic.up.messages
+
+
+@pytest.mark.parametrize("options", [{}, {"side_by_side": 2}], ids=["one after the other", "side by side"])
+def test_a_copy_of_a_simulation_with_its_model_goes_on_with_the_same_bits_beside_it(options):
+    simulation = made(METHODS["ec-sgd"], **options)
+    train(simulation, range(ROUNDS))
+    copied, before = copy.deepcopy(simulation), bits_of(simulation)
+    train(copied, range(ROUNDS, 2 * ROUNDS))
+    assert bits_of(simulation) == before
+    train(simulation, range(ROUNDS, 2 * ROUNDS))
+    assert bits_of(copied) == bits_of(simulation)
+
+
+@pytest.mark.parametrize("write", [pickle.dumps, copy.copy, lambda it: torch.save(it, io.BytesIO())])
+def test_a_simulation_that_is_pickled_says_what_to_save(write):
+    with pytest.raises(TypeError, match=r"cannot be pickled.*save simulation\.state_dict\(\) and the model's"):
+        write(made(laconic.ECSGD()))

@@ -12,7 +12,7 @@ import typer
 
 from laconic.cli.completion import candidates
 from laconic.cli.invocation import EveryCommand, invocation_of, load_plugins_of, refuse_ranks
-from laconic.errors import LaconicError, Named, OptionError, Spelling
+from laconic.errors import LaconicError, Named, OptionError, Spelling, option_named
 from laconic.hyperparameters import value_type
 from laconic.lab.options import Option, check_options, options_of
 from laconic.lab.outputs import refuse_shared_files
@@ -24,6 +24,10 @@ CONFIG = "config"
 """The option that names a file with the others. A command that has it requires none of them to be typed."""
 _TYPED_ONLY = (CONFIG, "resume", "overwrite", "load", "quiet")  # they say what this call is to do, so no file has them
 _NUMBERS = (int, float)
+_EXAMPLES = {
+    "inner_set": "momentum=0.9", "task_set": "noise=2", "lr_of": "sgd=0.1", "as_": "slow=sgd",
+    "worker_data": "even=cifar10:PATH",
+}  # fmt: skip
 _WRITTEN = ("out", "json", "plot")
 _READ = ("config", "faults", "data", "test_data", "load", "message_schedule", "trace", "before", "after")
 
@@ -65,7 +69,11 @@ def with_flags(
         @functools.wraps(command)
         def with_groups(context: typer.Context, **values: Any) -> None:  # noqa: ANN401
             typed = [
-                {field.name: _typed(field, values[field.name]) for field, _ in of_group if _is_typed(context, field)}
+                {
+                    field.name: _typed(field, spec, values[field.name])
+                    for field, spec in of_group
+                    if _is_typed(context, field)
+                }
                 for of_group in fields
             ]
             for one, of_typed in zip(given, typed, strict=True):
@@ -162,12 +170,12 @@ def _is_typed(context: typer.Context, field: Field[Any]) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _typed(field: Field[Any], value: Any) -> Any:  # noqa: ANN401
+def _typed(field: Field[Any], spec: Option, value: Any) -> Any:  # noqa: ANN401
     """Return a typed value as the option's type."""
     kind = value_type(field)
     if kind is tuple:
         return tuple(_number(one, get_args(field.type)[0]) for one in value)
-    return _pairs(field.name, value) if kind is dict else _number(value, kind)
+    return _pairs(field.name, spec.metavar, value) if kind is dict else _number(value, kind)
 
 
 def _number(value: Any, kind: type) -> Any:  # noqa: ANN401
@@ -181,11 +189,9 @@ def _number(value: Any, kind: type) -> Any:  # noqa: ANN401
 def _in_file(file: Path, fields: Sequence[Sequence[tuple[Field[Any], Option]]]) -> dict[str, Any]:
     """Return the values in a file of options. Raises ValueError as `read_values`; OptionError if it is missing."""
     options = [(field, spec) for of_group in fields for field, spec in of_group if field.name not in _TYPED_ONLY]
-    try:
+    hint = f"; did you mean {file / 'config.toml'}?" if (file / "config.toml").is_file() else ""
+    with option_named(CONFIG, file, hint):
         return read_values(file, options)
-    except OSError as error:
-        hint = f"; did you mean {file / 'config.toml'}?" if (file / "config.toml").is_file() else ""
-        raise OptionError(Named(CONFIG, file), f": it cannot be read: {error.strerror}{hint}") from None
 
 
 def _refuse_missing(options: Sequence[tuple[Field[Any], Option]], values: Mapping[str, Any]) -> None:
@@ -226,13 +232,14 @@ def _file_named(file: Path | None, names: Collection[str]) -> Iterator[None]:
         raise ValueError(f"{error} (the hyper-parameters are from [set] in {file}{line})") from None
 
 
-def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
-    """Return `KEY=VALUE` texts as a dictionary."""
+def _pairs(option: str, form: str, texts: Sequence[str]) -> dict[str, str]:
+    """Return texts of a form such as `KEY=VALUE` as a dictionary."""
     found: dict[str, str] = {}
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or not key or not value:
-            raise OptionError(Named(option, text, quoted=True), " must have the form KEY=VALUE, such as keep=0.3")
+            example = _EXAMPLES.get(option, "compskip.keep=0.3" if form.startswith("NAME.") else "keep=0.3")
+            raise OptionError(Named(option, text, quoted=True), f" must have the form {form}, such as {example}")
         if key in found:
             raise OptionError(Named(option, key), f" is given twice: {found[key]!r} and {value!r}")
         found[key] = value

@@ -12,7 +12,7 @@ from rich.table import Table
 from laconic.cli.flags import with_flags
 from laconic.cli.invocation import is_quiet
 from laconic.cli.json_output import JsonOutput, json_option, json_output
-from laconic.errors import Named, OptionError
+from laconic.errors import Named, OptionError, option_named
 from laconic.hyperparameters import near_misses
 from laconic.lab.defaults import PICTURE_ENDINGS
 from laconic.lab.options import OptionGroup, file_of_kind, option
@@ -217,7 +217,9 @@ def _of_file(path: Path, picture: PictureOptions) -> "Timeline":
     if picture.bandwidth is None:
         raise OptionError(Named("message_schedule"), " needs ", Named("bandwidth"), " BANDWIDTH, such as 1Gbit")
     link = Link(bytes_per_s=bandwidth(picture.bandwidth), latency_s=duration_or_zero(picture.latency or "0"))
-    return draw_message_schedule(str(path), read_message_schedule(path), link)
+    with option_named("message_schedule", path):
+        steps = read_message_schedule(path)
+    return draw_message_schedule(str(path), steps, link)
 
 
 def _write(timeline: "Timeline", file: OutputFile) -> None:

@@ -7,7 +7,9 @@ gradient is read; their backward passes, which then run on any core, compute wha
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,13 +83,17 @@ class SideBySide:
             parameters: those whose gradients are computed.
             forward: runs the forward pass of the worker of a rank.
         """
-        self._n, self._parameters, self._forward = n, parameters, forward
+        self._n, self._model, self._parameters, self._forward = n, model, parameters, forward
         self._norm_of = {
             id(buffer): module for module in model.modules() if type(module) in _NORMS for buffer in module.buffers()
         }
         self._threads = ThreadPoolExecutor(n - 1, thread_name_prefix="laconic-backward")
         self._begun: dict[int, _Begun] = {}  # by rank, in rank order
         self._coming: Iterator[int] = iter(())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SideBySide":
+        """Return one with threads of its own, for the copy of the model."""
+        return SideBySide(self._n, *deepcopy((self._model, self._parameters, self._forward), memo))
 
     def take(self, rank: int, present: Callable[[], Sequence[int]]) -> tuple[Forward, Gradients]:
         """Return what the passes of a worker have left, its gradients last.

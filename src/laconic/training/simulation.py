@@ -1,8 +1,9 @@
 """`Simulation`: a user's model and optimizer, trained by many simulated workers in one process."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Never, Self
 
 import torch
 from torch import Tensor
@@ -176,6 +177,19 @@ class Simulation:
             ["workers", f"{self.n_workers}, layout {self.driver.layout.name}"],
         ]
         return html_table(rows, title="Simulation", header=False) + self.traffic._repr_html_()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a simulation of its own, with a copy of the model and of the inner optimizer."""
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        vars(copied).update(deepcopy(vars(self), memo))
+        return copied
+
+    def __reduce_ex__(self, protocol: Any) -> Never:  # noqa: ANN401
+        """Raise TypeError: a file holds no functions of a running program, and a copy of the surface alone no state."""
+        raise TypeError(
+            "a Simulation cannot be pickled, nor copied without its model; save simulation.state_dict() and the "
+            "model's, or take copy.deepcopy((model, simulation))"
+        )
 
     def accept_equal_gradients(self) -> None:
         """Give no warning where workers bring the same first gradient: for a loss that takes no mini-batches."""

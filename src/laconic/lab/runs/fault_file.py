@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from laconic.contract import Algorithm, ModelSpec
-from laconic.errors import Named, OptionError
+from laconic.errors import Named, OptionError, option_named
 from laconic.faults.events import PlanError
 from laconic.faults.plan import FaultPlan
 from laconic.faults.plan_file import located
@@ -19,11 +19,12 @@ class FaultFile:
         """Read a file.
 
         Raises:
-            OptionError: The file is not a valid fault plan.
-            OSError: The file cannot be read.
+            OptionError: The file cannot be read, or is not a valid fault plan.
         """
         self._path = path
-        self._text = self._decoded(Path(path).expanduser().read_bytes())
+        with option_named("faults", path):
+            data = Path(path).expanduser().read_bytes()
+        self._text = self._decoded(data)
         with self._refused():
             self.plan = FaultPlan.from_toml(self._text)
 
