@@ -145,6 +145,22 @@ def test_a_difference_is_measured_by_the_tensors_largest_value_and_the_types_las
         assert largest_difference(flat, one, one) == (0.0, 0.0, 0)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_inf_and_nan_are_a_difference_whichever_replica_has_them_and_hide_no_other_one(value):
+    net = small_model.net()
+    flat = FlatParameters(torch.optim.SGD(net.parameters(), lr=0.1), net)
+    one, other = flat.values(), flat.values()
+    other[0] = value
+    assert largest_difference(flat, one, other) == largest_difference(flat, other, one) == (torch.inf, torch.inf, 0)
+    one[0] = value
+    assert largest_difference(flat, one, other) == (0.0, 0.0, 0)
+    for place, number in ((1, 0), (66, flat.names.index("0.bias"))):  # beside it, and in another parameter
+        changed_there = other.clone()
+        changed_there[place] += 1.0
+        bounds, relative, found = largest_difference(flat, one, changed_there)
+        assert (1 < bounds < torch.inf, 0 < relative < torch.inf, found) == (True, True, number)
+
+
 def test_a_tensor_near_zero_is_measured_by_the_model():
     net = small_model.net()
     with torch.no_grad():

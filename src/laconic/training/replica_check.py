@@ -182,20 +182,30 @@ def _compare_start(channel: Channel, parameters: Tensor) -> None:
 
 
 def largest_difference(flat: FlatParameters, one: Tensor, other: Tensor, n_rounds: int = 1) -> tuple[float, float, int]:
-    """Return how much two replicas (d,) differ at most: in bounds of rounding, relative, and the parameter."""
-    floor = _FLOOR * max(float(one.abs().max()), float(other.abs().max()))
+    """Return how much two replicas (d,) differ at most: in bounds of rounding, relative, and the parameter.
+
+    inf or NaN that both have at one place is no difference; that only one has is an infinite one, whichever it is.
+    """
+    floor = _FLOOR * _largest_finite(one, other)
     worst = (0.0, 0.0, 0)
     for number, (own, second) in enumerate(zip(flat.views(one), flat.views(other), strict=True)):
         if own.numel() == 0 or torch.equal(own, second):
             continue
-        largest = max(float(own.abs().max()), float(second.abs().max()), floor)
-        relative = float((own - second).abs().max()) / largest if largest > 0 else 0.0
-        if not math.isfinite(relative):
+        is_same = (own == second) | (own.isnan() & second.isnan())
+        gap = float((own - second).abs_().masked_fill_(is_same, 0.0).max())
+        if not math.isfinite(gap):
             return math.inf, math.inf, number
+        largest = max(_largest_finite(own, second), floor)
+        relative = gap / largest if largest > 0 else 0.0
         unit = torch.finfo(flat.parameters[number].dtype).eps
         bound = min(_MAX_RELATIVE, unit * max(_UNITS, _UNITS_PER_ROUND * n_rounds))
         worst = max(worst, (relative / bound, relative, number))
     return worst
+
+
+def _largest_finite(one: Tensor, other: Tensor) -> float:
+    """Return the largest absolute value in two tensors, without inf and NaN."""
+    return max(float(values.abs().nan_to_num_(0.0, 0.0).max()) for values in (one, other))
 
 
 def hash_of(vector: Tensor) -> str:
