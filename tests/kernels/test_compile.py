@@ -40,3 +40,12 @@ def test_machine_code_is_saved_read_compiled_again_where_it_is_damaged_and_else_
     assert files.keys() == {path.name for path in folder_of_version.glob("*.kernel")}
     assert f"cannot be kept: other users can write into {tmp_path};" in unsafe.err
     assert unsafe.err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_two_processes_that_need_the_same_at_the_same_time_compile_it_once(tmp_path):
+    with started(Dividing) as one, started(Dividing) as other:
+        for process in (one, other):
+            process.request("divide", {"folder": str(tmp_path)})
+        assert sorted(process.receive().result for process in (one, other)) == [0, 1]
+    assert not list(tmp_path.rglob("*.lock"))

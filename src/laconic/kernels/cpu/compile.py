@@ -7,7 +7,7 @@ import functools
 import importlib
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from laconic.kernels.cpu.cache import KernelCache
 
@@ -41,10 +41,12 @@ def kernel(function: F) -> F:
     """
     assert not getattr(function, "__closure__", None), f"{function} has values that its machine code's key does not see"
     numba = importlib.import_module("numba")
-    made: F = numba.njit(nogil=True, error_model="numpy")(function)
+    # Nobody calls a kernel from C, so it needs no entry for that.
+    made: Any = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
     if hasattr(made, "enable_caching"):  # else numba is switched off, and it is the function itself
-        made._cache = KernelCache(function)  # type: ignore[attr-defined]
-    return made
+        made._cache = cache = KernelCache(function)
+        made.compile = cache.once(made.compile, made.targetctx)
+    return cast(F, made)
 
 
 def inlined(function: F) -> F:

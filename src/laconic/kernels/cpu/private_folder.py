@@ -9,6 +9,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ except ImportError:  # not on every system; two processes may then compile the s
 _HEAD = b"laconic kernel 1\n"
 _DIGEST_BYTES = 32
 _PROBE = bytes(1 << 20)  # about the machine code of ten kernels
+_POLL_S = 0.01
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -111,6 +113,50 @@ class PrivateFolder:
                     stack.callback(os.close, descriptor)
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
+
+    @contextlib.contextmanager
+    def making(self, name: str, patience_s: float) -> Iterator[None]:
+        """Let one process at a time make a file that is not there, as far as locks can be had. Others wait for it.
+
+        Args:
+            name: Of the file. Whether it is there is to be asked again.
+            patience_s: After so many seconds one goes in beside the other.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.path is not None and not (self.problem or self.full or (self.path / name).exists()):
+                with contextlib.suppress(OSError):
+                    _make(self.path)
+                    stack.enter_context(_locked(self.path / f"{name}.lock", patience_s))
+            yield
+
+
+@contextlib.contextmanager
+def _locked(file: Path, patience_s: float) -> Iterator[None]:
+    """Hold a lock, which is a file for as long as that takes. A process that is forked meanwhile does not have it."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(file, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+    is_ours = False
+    try:
+        is_ours = _lock_within(descriptor, patience_s)
+        yield
+    finally:
+        if is_ours:
+            with contextlib.suppress(OSError):
+                file.unlink()
+        os.close(descriptor)
+
+
+def _lock_within(descriptor: int, patience_s: float) -> bool:
+    """Lock a file, unless another process holds it for that long; return whether it is locked."""
+    end = time.monotonic() + patience_s
+    while time.monotonic() < end:
+        with contextlib.suppress(BlockingIOError, PermissionError):
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(_POLL_S)
+    return False
 
 
 def why_unsafe(folder: Path) -> str:
