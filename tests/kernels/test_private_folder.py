@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from laconic.kernels.cpu.private_folder import PrivateFolder, why_unsafe
+from support.deadlines import DEADLINE_S
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
 OTHER = 12345  # the id of a user
@@ -114,7 +115,7 @@ def test_a_file_in_place_of_the_folder_is_a_problem_and_no_error(tmp_path, name)
     folder = PrivateFolder(tmp_path / name)
     folder.write("name", b"")
     folder.try_to_write()
-    with folder.locked():
+    with folder.locked(), folder.making("name", DEADLINE_S):
         assert folder.read("name") is None
     assert "a file" in folder.problem
 
@@ -123,7 +124,7 @@ def test_a_folder_without_a_path_keeps_nothing():
     folder = PrivateFolder(None, "there is no home")
     folder.try_to_write()
     folder.write("name", b"")
-    with folder.locked():
+    with folder.locked(), folder.making("name", DEADLINE_S):
         assert folder.read("name") is None
     assert folder.problem == "there is no home"
 
@@ -166,3 +167,31 @@ def test_one_process_at_a_time_is_let_in(folder):
         assert waiting.stdout.readline() == "started\n"
         folder.write("shared", b"written before it was let in")
     assert waiting.communicate()[0] == "b'written before it was let in'\n"
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from laconic.kernels.cpu.private_folder import PrivateFolder
+
+with PrivateFolder(Path(sys.argv[1])).making("new", 9.0):
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_that_makes_a_file_and_stops_is_waited_for_in_patience_and_one_that_died_is_not(folder):
+    holding = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(folder.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holding:
+        assert holding.stdout.readline() == "in\n"
+        lock = folder.path / "new.lock"
+        with folder.making("new", 0.0):
+            assert lock.exists()
+        assert lock.exists()  # the other's
+        holding.kill()
+        holding.wait()
+        with folder.making("new", DEADLINE_S):
+            assert lock.exists()
+        assert not lock.exists()
