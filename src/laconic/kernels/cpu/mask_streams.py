@@ -263,34 +263,45 @@ def shift_bits(words: Words, low: int, n_bits: int, out: Words) -> None:
         out[n_bits // 64] &= low_bits(n_bits % 64)
 
 
+_ROW = 64  # words
+
+
 @kernel
 def vote(voters: Array, start: int, stop: int, out: Words) -> None:
     """Write the words start .. stop - 1 of the majority.
 
-    64 counters side by side: word p of the counter holds bit p of each element's number of negative votes.
+    64 counters side by side: word p of the counter holds bit p of each element's number of negative votes. So many
+    words are counted at a time that a loop over them fills the processor's lanes.
     """
-    planes = np.zeros(32, np.uint64)
-    n_voters = voters.shape[0]
-    n_planes = 1
+    n_voters, n_planes = voters.shape[0], 1
     while n_voters >> n_planes:
         n_planes += 1
-    majority_bits = n_voters // 2
-    for word in range(start, stop):
-        planes[:n_planes] = 0
+    planes, carry, equal = np.empty((n_planes, _ROW), np.uint64), np.zeros(_ROW, np.uint64), np.empty(_ROW, np.uint64)
+    for begin in range(start, stop, _ROW):
+        more = out[begin : min(begin + _ROW, stop)]
+        planes[:] = 0
         for voter in range(n_voters):
-            carry = voters[voter, word]
+            given = voters[voter, begin : begin + more.size]
+            for k in range(given.size):
+                carry[k] = given[k]
             for p in range(n_planes):
-                both = planes[p] & carry
-                planes[p] ^= carry
-                carry = both
-        more, equal = uint64(0), uint64(0xFFFFFFFFFFFFFFFF)
+                plane = planes[p]
+                for k in range(_ROW):
+                    both = plane[k] & carry[k]
+                    plane[k] ^= carry[k]
+                    carry[k] = both
+        equal[:] = ~uint64(0)
+        more[:] = 0
         for p in range(n_planes - 1, -1, -1):
-            if (majority_bits >> p) & 1:
-                equal &= planes[p]
+            plane = planes[p]
+            if (n_voters // 2 >> p) & 1:
+                for k in range(_ROW):
+                    equal[k] &= plane[k]
             else:
-                more |= equal & planes[p]
-                equal &= ~planes[p]
-        out[word] = more
+                for k in range(more.size):
+                    more[k] |= equal[k] & plane[k]
+                for k in range(_ROW):
+                    equal[k] &= ~plane[k]
 
 
 @kernel
