@@ -55,7 +55,7 @@ def imported(tree: ast.Module) -> set[str]:
 
 OF_TORCH = {  # what that file imports from torch, and no other may
     "_get_backend", "_new_process_group_helper", "_world", "_local_tensor",
-    "_get_fsdp_state", "_fsdp_param_group", "_fsdp_param_groups", "_all_reduce_hook",
+    "_get_fsdp_state", "_fsdp_param_group", "_fsdp_param_groups", "_all_reduce_hook", "_is_root",
     "_get_default_store", "_source_rank", "_timeout", "_version", "_opt_called",
     "_post_accumulate_grad_hooks", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks", "_wrapped_by_lr_sched",
     "_global_optimizer_pre_hooks", "_global_optimizer_post_hooks", "_disable_dynamo", "_orig_mod", "_is_flat_param",

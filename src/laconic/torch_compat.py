@@ -332,7 +332,7 @@ def at_end_of_backward(function: Callable[[], None]) -> None:
     """
     # DistributedDataParallel waits for its futures in such a function too, given after the last bucket; what it raises
     # for a future that has failed is another error. Since 1.0.
-    if in_backward():
+    if backward_pass() != -1:
         torch.autograd.Variable._execution_engine.queue_callback(function)
     else:
         function()
@@ -363,11 +363,6 @@ def is_joining(ddp: DistributedDataParallel) -> bool:
     return bool(ddp._join_config.enable)
 
 
-def in_backward() -> bool:
-    """Return whether a backward pass is running in this thread."""
-    return backward_pass() != -1
-
-
 def backward_pass() -> int:
     """Return the number of the backward pass that is running in this thread; -1 for none."""
     # Since 2.0.
@@ -390,6 +385,12 @@ def reduce_groups_of(module: torch.nn.Module) -> list[tuple[int, Any, list[Tenso
     groups = state._fsdp_param_groups if hasattr(state, "_fsdp_param_groups") else [state._fsdp_param_group]
     found = [group for group in groups if group is not None]
     return [(id(each), each._all_reduce_hook, [one.sharded_param for one in each.fsdp_params]) for each in found]
+
+
+def is_inner_shard(module: torch.nn.Module) -> bool:
+    """Return whether FSDP found, in a forward pass, that a sharded module is in another sharded one."""
+    # No function says it. Since 2.6.
+    return module._get_fsdp_state()._is_root is False  # type: ignore[operator]
 
 
 def local_tensor(shard: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from support.methods import with_test_settings
 MESSAGES = {
     "plain model": "no fully_shard was called with this Sequential",
     "a layer alone": "'0' is sharded, and the Sequential around it is not: call fully_shard on the model too",
+    "a part": "it is sharded in another sharded module",
+    "a part, after a pass": "trained apart on each node; attach to that one",
     "mesh of one dimension": "it has 1 dimension, and two are needed",
     "no mesh": "mesh=None must be a torch.distributed.device_mesh.DeviceMesh",
     "sharded over all": "is sharded over all 4 ranks, so that no other rank has the same shard",
@@ -65,6 +67,17 @@ def _a_layer_alone(over: DeviceMesh) -> None:
     net = small_model.net()
     fully_shard(net[0], mesh=over["shard"])
     attached(net, laconic.SGD(), over)
+
+
+def _part(over: DeviceMesh, *, is_known: bool) -> None:
+    net = sharded(over)
+    if is_known:
+        small_model.loss(net, dist.get_rank(), 0)
+    handle = attached(net.layers[0], laconic.SGD(), over)
+    try:
+        small_model.loss(net, dist.get_rank(), 0).backward()
+    finally:
+        handle.detach()
 
 
 def _over(shards: Callable[[DeviceMesh], DeviceMesh], *, ignores: bool = False) -> Callable[[DeviceMesh], Any]:
@@ -143,6 +156,8 @@ def _thawed(over: DeviceMesh) -> None:
 _MISTAKES: dict[str, Callable[[DeviceMesh], Any]] = {
     "plain model": lambda over: attached(small_model.net(), laconic.SGD(), over),
     "a layer alone": _a_layer_alone,
+    "a part": lambda over: _part(over, is_known=False),
+    "a part, after a pass": lambda over: _part(over, is_known=True),
     "mesh of one dimension": lambda over: attached(sharded(over), laconic.SGD(), over["shard"]),
     "no mesh": lambda over: attached(sharded(over), laconic.SGD(), None),
     "sharded over all": _over(lambda over: init_device_mesh("cpu", (4,))),

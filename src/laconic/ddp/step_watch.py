@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from laconic.contract import Algorithm
-from laconic.torch_compat import in_backward, is_joining
+from laconic.torch_compat import backward_pass, is_joining
 
 _IN_DDP = (
     "put all passes but the last into no_sync(), do not let gradients that are thrown away reach these parameters, or "
@@ -75,7 +75,7 @@ class StepWatch:
         ddp, name = None if self._ddp is None else self._ddp(), self._algorithm.name
         if ddp is not None and is_joining(ddp) and self._algorithm.counts_zeros:
             raise ValueError(f"join(): ranks without data bring gradients of zeros, which are votes in {name}")
-        self._is_counted = in_backward()  # else this rank has no data, and joins in
+        self._is_counted = backward_pass() != -1  # else this rank has no data, and joins in
         if self._is_counted and self._has_stepped and self._n_rounds and not self._may_add_up:
             raise RuntimeError(self._refusal(self._n_rounds + 1))
 

@@ -6,15 +6,20 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from laconic.torch_compat import local_tensor
+from laconic.torch_compat import is_inner_shard, local_tensor
+
+PART_OF_ANOTHER = (
+    "it is sharded in another sharded module, whose own parameters would be trained apart on each node; attach to that "
+    "one, and freeze in it what shall not be trained"
+)
 
 
 class LocalShards:
     """The trained parameters of a rank."""
 
-    def __init__(self, parameters: Sequence[DTensor], fixed: Sequence[Tensor]) -> None:
-        """Hold these parameters; `fixed` are those that must get no gradient, and buffers."""
-        self._parameters, self._fixed = parameters, fixed
+    def __init__(self, parameters: Sequence[DTensor], fixed: Sequence[Tensor], root: nn.Module) -> None:
+        """Hold these parameters of `root`; `fixed` are those that must get no gradient, and buffers."""
+        self._parameters, self._fixed, self._root = parameters, fixed, root
         self.tensors = [nn.Parameter(local_tensor(parameter).detach()) for parameter in parameters]
         """By parameter, what this rank has of it. One may have no element."""
         self._place_of = {id(parameter): place for place, parameter in enumerate(parameters)}
@@ -23,8 +28,10 @@ class LocalShards:
         """Take the gradients of now: each tensor's `.grad` is its part of them, or None.
 
         Raises:
-            RuntimeError: a parameter was thawed, or all were replaced.
+            RuntimeError: a parameter was thawed, all were replaced, or the model is a part of another one.
         """
+        if is_inner_shard(self._root):  # known once there was a forward pass
+            raise RuntimeError(f"model: {PART_OF_ANOTHER}")
         if any(each.requires_grad for each in self._fixed):
             raise RuntimeError(
                 "a parameter was frozen when the method was attached, and is trained now, so that nodes would train it "

@@ -31,7 +31,7 @@ class ShardCarrier(BackwardCarrier[ShardRounds]):
         self.overlap = overlaps(algorithm, settings)
         shards = Shards(model.shard_ranks, timeout_s)
         try:
-            local = LocalShards(model.parameters, model.fixed)
+            local = LocalShards(model.parameters, model.fixed, model.root)
             listed = torch.optim.SGD([*zip(model.names, local.tensors, strict=True)], lr=1.0)
             super().__init__(
                 Trained(listed=listed, module=None, group=model.group, shards=shards), algorithm, settings,

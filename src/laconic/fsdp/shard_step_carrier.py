@@ -41,7 +41,7 @@ class ShardStepCarrier(OptimizerCarrier):
         check_inner(settings.optimizer, algorithm, settings.local_steps)
         self._shards = shards = Shards(model.shard_ranks, settings.timeout_s or timeout_s_of(model.group))
         try:
-            self._local = local = LocalShards(model.parameters, model.fixed)
+            self._local = local = LocalShards(model.parameters, model.fixed, model.root)
             self._inner = inner = ShardOptimizer(settings.optimizer, local, model)
             inner.clipping = clipping_of(
                 settings.clip_norm, settings.clip_value, algorithm, FlatParameters(inner), None, shards.norm

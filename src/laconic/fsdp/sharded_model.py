@@ -12,8 +12,9 @@ from torch.distributed.tensor import DTensor, Shard
 
 from laconic.ddp.finding import module_in
 from laconic.drivers.distributed.channel import Channel
+from laconic.fsdp.local_shards import PART_OF_ANOTHER
 from laconic.fsdp.trampoline import no_hook
-from laconic.torch_compat import local_tensor, reduce_groups_of
+from laconic.torch_compat import is_inner_shard, local_tensor, reduce_groups_of
 from laconic.training.parameter_names import names_of
 
 _MESH = 'mesh = init_device_mesh(device, (nodes, ranks_of_a_node), mesh_dim_names=("replicate", "shard"))'
@@ -40,10 +41,15 @@ class ShardedModel:
     """The ranks that have this shard, by node."""
 
     @property
+    def root(self) -> nn.Module:
+        """The root, as a module."""
+        assert isinstance(self.module, nn.Module)
+        return self.module
+
+    @property
     def sharded_modules(self) -> Iterator[FSDPModule]:
         """The modules that `fully_shard` was called with."""
-        assert isinstance(self.module, nn.Module)
-        return (module for module in self.module.modules() if isinstance(module, FSDPModule))
+        return (module for module in self.root.modules() if isinstance(module, FSDPModule))
 
     def share_fixed(self, channel: Channel) -> None:
         """Overwrite frozen parameters and buffers by those of the lowest node. Collective over the nodes."""
@@ -116,6 +122,8 @@ def _groups(root: nn.Module, trained: Iterable[Tensor]) -> Iterator[list[DTensor
 def _root(module: nn.Module) -> nn.Module:
     """Return the module if it is the root of a sharded model."""
     if isinstance(module, FSDPModule):
+        if is_inner_shard(module):
+            raise ValueError(f"model: {PART_OF_ANOTHER}")
         return module
     inside = [name for name, each in module.named_modules() if isinstance(each, FSDPModule)]
     if inside:
