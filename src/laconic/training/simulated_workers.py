@@ -83,14 +83,25 @@ class SimulatedWorkers:
         return range(len(self.replicas) or 1)
 
     def compute(self, rank: int) -> None:
-        """Run the forward and backward passes of worker `rank`, with its own buffers."""
+        """Run the forward and backward passes of worker `rank`, with its own buffers.
+
+        Raises:
+            TypeError: what `loss_of` returned is no tensor.
+            RuntimeError: no parameter got a gradient.
+        """
         if self._passes is not None:
             self._take_gradients(self._passes, rank)
         else:
             self._compute_gradients(rank)
+        has_gradient = self._flat.has_gradient()
+        if True not in has_gradient:
+            raise RuntimeError(
+                f"step() without gradients: the loss of worker {rank} gives no parameter one; loss_of must compute it "
+                "with the simulation's own model, not with a copy"
+            )
         if self._initial is not None:
             self._note_initial(rank)
-        self._active.note(self._flat.has_gradient())
+        self._active.note(has_gradient)
 
     def _take_gradients(self, passes: SideBySide, rank: int) -> None:
         forward, gradients = passes.take(rank, lambda: self.present)
@@ -104,6 +115,8 @@ class SimulatedWorkers:
             self._passes.load(buffer, own)
         with torch.enable_grad():
             loss = self._loss_of(rank)
+        if not isinstance(loss, Tensor):
+            raise _no_tensor(loss, rank)
         return Forward(loss=loss, buffers=[buffer.clone() for buffer in self._shown_buffers])
 
     def _compute_gradients(self, rank: int) -> None:
@@ -265,8 +278,21 @@ def mean_buffer(buffers: Sequence[Tensor]) -> Tensor:
 
 def _backward(loss_of: Callable[[int], Tensor], rank: int) -> float:
     loss = loss_of(rank)
-    loss.backward()  # type: ignore[no-untyped-call]
+    try:
+        loss.backward()  # type: ignore[no-untyped-call]
+    except AttributeError:
+        if isinstance(loss, Tensor):
+            raise
+        raise _no_tensor(loss, rank) from None
     return float(loss.item())
+
+
+def _no_tensor(loss: object, rank: int) -> TypeError:
+    advice = "a function without `return` returns None" if loss is None else "leave out .item() and .backward()"
+    return TypeError(
+        f"loss_of({rank}) returned {type(loss).__name__}; it must return the worker's loss, a tensor of one number: "
+        f"{advice}"
+    )
 
 
 def _no_loss(rank: int) -> Tensor:

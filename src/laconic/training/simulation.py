@@ -205,7 +205,12 @@ class Simulation:
         return frozenset(range(self.n_workers)) - {*self._workers.present}
 
     def traffic_of(self, rank: int) -> Traffic:
-        """Return one worker's counters. Seconds are virtual: the clock at the end of the last round."""
+        """Return one worker's counters. Seconds are virtual: the clock at the end of the last round.
+
+        Raises:
+            ValueError: There is no worker of this rank.
+        """
+        self._check_rank(rank)
         driver = self.driver
         seconds = {VIRTUAL: driver.clock.now_ns / 1e9}
         faults = driver.injector.counts[rank]
@@ -237,7 +242,16 @@ class Simulation:
 
         Returns:
             The workers' losses, in rank order; NaN for a worker that is down.
+
+        Raises:
+            TypeError: `loss_of` is no function, or has returned no tensor.
+            RuntimeError: A worker's loss gives no parameter of the model a gradient.
         """
+        if not callable(loss_of):
+            raise TypeError(
+                f"loss_of={type(loss_of).__name__} must be a function: loss_of(rank) computes the loss of one worker, "
+                "such as simulation.step(lambda rank: cross_entropy(model(inputs[rank]), labels[rank]))"
+            )
         if self._held is not None:
             self._held.take_up()
         self._workers.begin_step(loss_of)
@@ -255,8 +269,19 @@ class Simulation:
             self._held.end_step()
 
     def parameters_of(self, rank: int) -> Tensor:
-        """Return a copy of worker `rank`'s parameters after the last exchange, (d,)."""
+        """Return a copy of worker `rank`'s parameters after the last exchange, (d,).
+
+        Raises:
+            ValueError: There is no worker of this rank.
+        """
+        self._check_rank(rank)
         return self._workers.replicas[rank].clone() if self._workers.replicas else self.flat.values()
+
+    def _check_rank(self, rank: int) -> None:
+        if not 0 <= rank < self.n_workers:
+            raise ValueError(
+                f"rank={rank} must be within 0 .. {self.n_workers - 1}, one of the {self.n_workers} workers"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the inner optimizer's state and, under "laconic", that of all workers and servers and of the clock.
