@@ -296,6 +296,8 @@ def test_wrong_arguments_are_named_before_anything_is_written(tmp_path):
         (lambda: laconic.checkpoint.load(tmp_path, net), TypeError, "opt is a Sequential"),
         (lambda: save(None, opt, step=1), TypeError, "folder=None must be a path"),
         (lambda: laconic.checkpoint.load(3, opt), TypeError, "folder=3 must be a path"),
+        (lambda: laconic.checkpoint.newest(None), TypeError, "folder=None must be a path"),
+        (lambda: laconic.checkpoint.check(3), TypeError, "folder=3 must be a path"),
     ):
         with pytest.raises(kind, match=message):
             call()

@@ -1,6 +1,7 @@
 """A fault plan as TOML: what is written is read again, and what is wrong is refused with its line."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
@@ -135,6 +136,12 @@ WRONG = {
 def test_a_wrong_plan_is_refused_with_its_line_the_value_and_the_bound(case):
     text, message = WRONG[case]
     with pytest.raises(ValueError, match=f"^faults: {message}"):
+        FaultPlan.from_toml(text)
+
+
+@pytest.mark.parametrize("text", [None, b"lost = 0.1", Path("plan.toml")])
+def test_what_is_no_text_is_named_with_the_form(text):
+    with pytest.raises(TypeError, match=f"^faults: text={type(text).__name__} must be TOML as a text, such as 'lost"):
         FaultPlan.from_toml(text)
 
 

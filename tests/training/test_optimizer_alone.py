@@ -225,3 +225,19 @@ def test_a_damaged_memory_is_refused_before_anything_is_loaded(group_of_one, dam
     assert message in str(caught.value)
     torch.testing.assert_close(optimizers.state_of(opts[1]), before, rtol=0, atol=0)
     assert opts[1].traffic.rounds == 2
+
+
+def test_a_mean_of_what_is_no_replica_is_refused_before_anything_is_sent():
+    net = small_model.net()
+    opt = optimizers.wrapped(net, "sgd", "auto")
+    with pytest.raises(TypeError, match=r"opt=Sequential must be a laconic\.DistributedOptimizer"):
+        laconic.mean_parameters(net)
+    for parameters, message in (
+        (torch.zeros(3), r"shape \(3,\), torch.float32 must have shape \(\d+,\), torch.float32"),
+        (opt.flat.values().double(), r"torch.float64 must have"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            laconic.mean_parameters(opt, parameters)
+    with pytest.raises(TypeError, match="parameters=list must be a tensor"):
+        laconic.mean_parameters(opt, [1.0])
+    assert torch.equal(laconic.mean_parameters(opt), opt.flat.values())

@@ -55,8 +55,13 @@ def saved_in(folder: Path) -> list[Path]:
 
 
 def newest(folder: str | Path) -> Path | None:
-    """Return the newest checkpoint in the folder of a run; None if there is none. Its bytes are not looked at."""
-    return next(iter(saved_in(Path(folder))), None)
+    """Return the newest checkpoint in the folder of a run; None if there is none. Its bytes are not looked at.
+
+    Raises:
+        TypeError: it is no path.
+        OSError: something else has its name, such as a file, or it cannot be read.
+    """
+    return next(iter(saved_in(path_of(folder))), None)
 
 
 def check(path: str | Path) -> None:
@@ -66,9 +71,10 @@ def check(path: str | Path) -> None:
         path: the folder of the checkpoint.
 
     Raises:
+        TypeError: it is no path.
         CheckpointError: something in it is damaged, missing or of another save.
     """
-    manifest = Manifest.read(Path(path))
+    manifest = Manifest.read(path_of(path))
     leading = manifest.part(0)
     for rank in range(manifest.n_ranks):
         part = leading if rank == 0 else manifest.part(rank)

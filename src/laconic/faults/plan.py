@@ -317,7 +317,10 @@ class FaultPlan:
         Raises:
             PlanError: a ValueError that names the line, for text that is not TOML, unknown keys (with near misses),
                 wrong values, events that are there twice or exclude each other, and settings without effect.
+            TypeError: It is no text.
         """
+        if not isinstance(text, str):
+            raise TypeError(f"faults: text={type(text).__name__} must be TOML as a text, such as 'lost = 0.01'")
         return read_plan(cls, text)
 
     def to_toml(self) -> str:

@@ -23,9 +23,14 @@ def mean_parameters(opt: DistributedOptimizer, parameters: Tensor | None = None)
         The mean, (d,).
 
     Raises:
-        ValueError: if a rank only serves, and has no model.
+        TypeError: if `opt` or `parameters` is something else.
+        ValueError: if a rank only serves, and has no model, or if `parameters` are not as many as the optimizer has.
         PeerLostError: if a rank is lost.
     """
+    if not isinstance(opt, DistributedOptimizer):
+        raise TypeError(f"mean_parameters: opt={type(opt).__name__} must be a laconic.DistributedOptimizer")
+    if parameters is not None:
+        _check_like(parameters, opt)
     layout, channel = opt.driver.layout, opt.driver.channel
     if layout.n_nodes != layout.n_workers:
         raise ValueError(
@@ -49,3 +54,14 @@ def consensus_distance(squares: Sequence[float]) -> float:
     Kong, Lin, Koloskova, Jaggi, Stich: Consensus Control for Decentralized Deep Learning, ICML 2021, section 3.
     """
     return math.sqrt(math.fsum(squares) / len(squares))
+
+
+def _check_like(parameters: Tensor, opt: DistributedOptimizer) -> None:
+    if not isinstance(parameters, Tensor):
+        raise TypeError(f"mean_parameters: parameters={type(parameters).__name__} must be a tensor")
+    given, expected = (tuple(parameters.shape), parameters.dtype), ((opt.flat.d,), opt.flat.dtype)
+    if given != expected:
+        raise ValueError(
+            f"mean_parameters: parameters of shape {given[0]}, {given[1]} must have shape {expected[0]}, "
+            f"{expected[1]}, as opt.flat.values() has"
+        )
