@@ -55,7 +55,13 @@ def joined_checksum(one: int, other: int, n_bytes: int) -> int:
 
 def shifted(remainder: int, n_bytes: int) -> int:
     """Return a remainder times x**(8 * n_bytes), modulo the polynomial."""
-    return _product(remainder, power_of_x(8 * n_bytes))
+    return _sum_of(remainder, _multiples_by_length(n_bytes))
+
+
+@functools.lru_cache(1 << 10)
+def _multiples_by_length(n_bytes: int) -> list[tuple[int, int]]:
+    """Return the multiples of x**(8 * n_bytes): chunks have few lengths."""
+    return _multiples_of(power_of_x(8 * n_bytes))
 
 
 @functools.lru_cache(1 << 10)
@@ -64,17 +70,24 @@ def power_of_x(n: int) -> int:
     power, square = _ONE, _ONE >> 1
     while n:
         if n & 1:
-            power = _product(power, square)
-        square, n = _product(square, square), n >> 1
+            power = _sum_of(power, _multiples_of(square))
+        square, n = _sum_of(square, _multiples_of(square)), n >> 1
     return power
 
 
-def _product(one: int, other: int) -> int:
-    """Return the product of two polynomials modulo the polynomial."""
-    product, bit = 0, _ONE
-    while bit:
-        if one & bit:
-            product ^= other
-        other = other >> 1 ^ (_POLYNOMIAL if other & 1 else 0)
-        bit >>= 1
-    return product
+def _multiples_of(one: int) -> list[tuple[int, int]]:
+    """Return each power of x as a bit, and the polynomial times it, modulo the other one."""
+    multiples = []
+    for i in range(32):
+        multiples.append((_ONE >> i, one))
+        one = one >> 1 ^ (_POLYNOMIAL if one & 1 else 0)
+    return multiples
+
+
+def _sum_of(powers: int, multiples: list[tuple[int, int]]) -> int:
+    """Return the sum of multiples for the bits of `powers`: the product of two polynomials."""
+    total = 0
+    for bit, multiple in multiples:
+        if powers & bit:
+            total ^= multiple
+    return total

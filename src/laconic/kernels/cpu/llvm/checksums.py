@@ -11,11 +11,13 @@ from typing import Any
 from llvmlite import ir
 
 from laconic.kernels.cpu.llvm.reductions import largest, reduced
-from laconic.kernels.cpu.llvm.vectors import WORD, Codegen, cgutils, has_feature, intrinsic, same, types
+from laconic.kernels.cpu.llvm.stores import LINE
+from laconic.kernels.cpu.llvm.vectors import U32, WORD, Codegen, cgutils, has_feature, intrinsic, same, types
 from laconic.kernels.reference.checksums import power_of_x
 
 BLOCK_BYTES = 256
 _REGISTER_BYTES = 32
+_AHEAD_BYTES = 1 << 12  # a processor itself looks as far as its instructions under way, here a few blocks
 _CHAINS = BLOCK_BYTES // _REGISTER_BYTES
 _BYTE = ir.IntType(8)
 _QUADS = ir.VectorType(WORD, 4)
@@ -91,6 +93,9 @@ def pass_blocks(typing: Any, source: Any, target: Any, n: Any, mask: Any, folded
         with cgutils.for_range(builder, n) as loop:
             start = builder.mul(loop.index, ir.Constant(loop.index.type, BLOCK_BYTES))
             here, there = builder.gep(read, [start]), builder.gep(written, [start])
+            # what is read soon -> caches
+            for at in range(_AHEAD_BYTES, _AHEAD_BYTES + BLOCK_BYTES, LINE):
+                _fetch(builder, builder.gep(here, [ir.Constant(WORD, at)]))
             for number in range(_CHAINS):
                 # memory -> 32 bytes -> memory
                 quads = builder.load(_at(builder, here, number), align=width // 8)
@@ -117,6 +122,14 @@ def pass_blocks(typing: Any, source: Any, target: Any, n: Any, mask: Any, folded
         return reduced(builder, "smax", one)
 
     return mask(types.uint64, target, types.intp, mask, folded, past), codegen
+
+
+def _fetch(builder: Any, pointer: Any) -> None:  # noqa: ANN401
+    """Bring the line at a pointer (i8*) to the caches; where there is no memory, nothing happens."""
+    # address -> cache line: to read, at all levels, of data
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, U32, U32, U32])
+    prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(prefetch, [pointer, *(ir.Constant(U32, each) for each in (0, 3, 1))])
 
 
 def _variable(builder: Any, value: Any) -> Any:  # noqa: ANN401
