@@ -23,7 +23,7 @@ from laconic.compressors import COMPRESSORS, Compressor, Identity
 from laconic.contract import Accept, Algorithm, Arriving, Exchange, ModelSpec, Slices, Step, Worker, algorithm
 from laconic.hyperparameters import hyperparameter
 from laconic.kernels.api import Landed, add_up, sum_landed
-from laconic.wire import Dense, Packet
+from laconic.wire import Dense, Measured, Packet
 
 
 @algorithm("csgd-ring")
@@ -76,23 +76,28 @@ class CSGDRing(Algorithm):
         mean = me.scratch() if n > 1 else me.gradient
         before = (me.rank - 1) % n
         came: Packet | None = None  # in the last exchange
-        arriving: Arriving | None = None  # what has seen it while it came
+        made: Measured | None = None  # of it while it came, where that was seen
         for slot in range(2 * n - 2):
             start, stop = slices[(me.rank - slot) % n]
             sent = None
             if stop > start:
-                sent = came if slot >= n else self._compressed(me, start, stop, came, arriving)
+                sent = came if slot >= n else self._compressed(me, start, stop, came, made)
+            is_divided = made is not None
             arriving = self._see(me, slot, slices[(before - slot) % n], mean)
             reply = yield sent
             came = reply.packets.get(before)
-            if slot == n - 1:
+            made = arriving.made if arriving is not None and arriving.saw(before, came) else None
+            if slot == n - 1 and not is_divided:
                 _put_mean(sent, me, mean)
-            if slot >= n - 1 and not (arriving is not None and arriving.saw(before, came)):
+            if slot >= n - 1 and made is None:
                 _put_mean(came, me, mean)
         return mean
 
     def _see(self, me: Worker, slot: int, bounds: tuple[int, int], mean: Tensor) -> Arriving | None:
-        """Add the slice that comes in this exchange to the own one while it comes, or divide it if it is complete."""
+        """Add the slice that comes in this exchange to the own one while it comes, or divide it if it is complete.
+
+        What is added last makes it complete: then it is divided, too, while it is in the caches.
+        """
         start, stop = bounds
         if type(self.compressor) is not Identity or start == stop:
             return None
@@ -100,24 +105,28 @@ class CSGDRing(Algorithm):
 
         def add(_: int, values: Tensor, at: int) -> Landed:
             part = own[at : at + values.numel()]
-            return sum_landed([part, values], 1, part, sends_on=True)
+            landed = sum_landed([part, values], 1, part, sends_on=True)
+            if slot == n - 2:
+                torch.div(part, n, out=out[at : at + values.numel()])
+            return landed
 
         def divide(_: int, values: Tensor, at: int) -> Landed:
             return sum_landed([values], 0, out[at : at + values.numel()], divisor=n)
 
         return me.see_arriving(add if slot < n - 1 else divide, stop - start)
 
-    def _compressed(self, me: Worker, start: int, stop: int, came: Packet | None, arriving: Arriving | None) -> Packet:
+    def _compressed(self, me: Worker, start: int, stop: int, came: Packet | None, made: Measured | None) -> Packet:
         """Return the received slice plus this worker's own slice of the gradient, compressed."""
         own = me.gradient[start:stop]
         is_here = came is None or (type(came) is Dense and came.values.device == own.device)
         if type(self.compressor) is Identity and is_here:
-            sent, largest, checksum = Dense(values=own, offset=me.offset + start), me.largest_gradient, None
-            if came is not None and arriving is not None and arriving.saw((me.rank - 1) % me.n_workers, came):
-                largest, checksum = arriving.made.largest, arriving.made.checksum
-            elif came is not None:
-                largest = add_up([own, came.dense()], own, from_zero=False)
-            return sent if largest is None else sent.measured(largest, checksum)  # of its slice or of more: a bound
+            sent = Dense(values=own, offset=me.offset + start)
+            if came is None:  # as it was read; the largest magnitude of more than the slice bounds it, too
+                largest, checksum = me.gradient_parts.get((start, stop), (me.largest_gradient, None))
+                return sent if largest is None else sent.measured(largest, checksum)
+            if made is not None:
+                return sent.measured(made.largest, made.checksum)
+            return sent.measured(add_up([own, came.dense()], own, from_zero=False))
         if came is not None:
             came.add_to(own)  # in place of the gradient, each slice of which is sent once
         return self.compressor(own, key=me.key("compress"), offset=me.offset + start)

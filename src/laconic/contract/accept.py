@@ -47,6 +47,13 @@ class Accept:
         """Return the same for a packet about these coordinates, where they are not the exchange's."""
         return self._with(settings=(*self.settings, ("offset", offset), ("count", count)))
 
+    @property
+    def coordinates(self) -> tuple[int, int] | None:
+        """The initial coordinate and the one after the last, where a packet is `about` some; else None."""
+        settings = dict(self.settings)
+        offset, count = settings.get("offset"), settings.get("count")
+        return (offset, offset + count) if isinstance(offset, int) and isinstance(count, int) else None
+
     def with_any(self, name: str) -> "Accept":
         """Return the same with one attribute left free."""
         return self._with(settings=tuple((other, value) for other, value in self.settings if other != name))

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from laconic.contract import DENSE, Accepted, AcceptedBy, Algorithm, Exchange, ModelSpec, Slot, Slots
+from laconic.contract import DENSE, Accept, Accepted, AcceptedBy, Algorithm, Exchange, ModelSpec, Slot, Slots
 from laconic.protocol.expectation import Expectation
 from laconic.protocol.layout import Layout, Shard, choose_layout
 from laconic.protocol.legs import Answering, Pattern, pattern_in
@@ -51,13 +51,20 @@ class PlannedExchange:
         kinds = accepted if isinstance(accepted, tuple) else () if callable(accepted) else (accepted,)
         return all(each is None or each.kind.shows_magnitudes for each in kinds)
 
-    @cached_property
-    def sends_values(self) -> bool:
-        """Whether a worker's packet is its vector as it is, all of it, and it is long."""
+    def bounds_of_values(self, rank: int) -> tuple[int, ...]:
+        """Return the offsets at which slices of its vector begin that worker `rank` may send as they are, and the end.
+
+        There are none where its packet has other values, or is short.
+        """
+        if not self.is_full or self.exchange.count * _VALUE_BYTES < LONG_BYTES * len(self.shards):
+            return ()
         accepted = self.exchange.up
-        kinds = accepted if isinstance(accepted, tuple) else () if callable(accepted) else (accepted,)
-        are_values = {None if each is None else each.kind for each in kinds} in ({Dense}, {Dense, None})
-        return are_values and self.is_full and self.exchange.count * _VALUE_BYTES >= LONG_BYTES * len(self.shards)
+        if callable(accepted):
+            accepted = accepted(rank)
+            if isinstance(accepted, Accept) and accepted.coordinates is not None:
+                return tuple(sorted({*self.bounds, *accepted.coordinates})) if accepted.kind is Dense else ()
+        kinds = accepted if isinstance(accepted, tuple) else (accepted,)
+        return self.bounds if {None if each is None else each.kind for each in kinds} - {None} == {Dense} else ()
 
     @cached_property
     def is_long(self) -> bool:

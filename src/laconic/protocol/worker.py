@@ -121,7 +121,7 @@ class WorkerSession:
             inputs, sum_is_checked=planned is not None and planned.sum_is_checked,
             as_given=planned is not None and planned.exchange.as_given, overlaps=overlaps,
             limit=None if planned is None or not self.magnitudes.are_watched else self.magnitudes.limit_in(planned),
-            bounds=planned.bounds if overlaps and planned is not None and planned.sends_values
+            bounds=planned.bounds_of_values(self.rank) if overlaps and planned is not None
             and planned.pattern.ends[self.node].uploads else (),
         )  # fmt: skip
         if self.aborted:
