@@ -1,6 +1,7 @@
 """A server's step along a mean in one pass over the packets: the bits of the mean and a step, or no such step."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -104,6 +105,35 @@ def test_a_step_of_chunks_from_the_user_s_parameters_has_the_same_bits():
         expected = other.descend(sum(vectors[1:], vectors[0] + 0.0) / n)
         assert torch.equal(values, expected), n
         assert largest == float(expected.abs().max())
+
+
+def test_a_chunk_looks_at_the_parameters_that_it_has_elements_of_and_at_no_others():
+    shapes = [(), (0,), (3,), (0,), *((2, 5),) * 300, (0,)]
+    parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    inner = torch.optim.SGD([{"params": parameters[:7], "lr": 0.1}, {"params": parameters[7:], "lr": 0.03}])
+    flat = FlatParameters(inner)
+    learning_rates, active = LearningRates(inner, GlobalReplica(), "kept"), ActiveParameters(flat.sizes)
+    active.select([True] * len(shapes))
+    model = ServerModel(inner, active, learning_rates, None, lends=True)
+    (out, write), gradient = model.one_pass.begin(), torch.randn(flat.d)
+    expected = torch.cat([(each - lr * gradient[at]).flatten() for each, lr, at in by_parameter(parameters)]).detach()
+    n_calls = []
+    for start, stop in ((0, 1), (1, 9), (9, 9 + 2000), (2009, flat.d)):
+        events = []
+        sys.setprofile(lambda frame, event, argument, events=events: events.append(event))
+        write([gradient[start:stop]], start, stop)
+        sys.setprofile(None)
+        n_calls += [len(events)]
+    torch.testing.assert_close(out, expected)
+    assert n_calls[1] < n_calls[2] / 3
+
+
+def by_parameter(parameters):
+    """Each parameter, its learning rate, and where its elements are in the vector, in its shape."""
+    at = 0
+    for number, parameter in enumerate(parameters):
+        yield parameter, 0.1 if number < 7 else 0.03, torch.arange(at, at + parameter.numel()).view(parameter.shape)
+        at += parameter.numel()
 
 
 def test_a_step_that_does_not_end_leaves_the_model_as_the_user_s_parameters_are():

@@ -4,8 +4,9 @@ Bounds on the packets' numbers and on the parameters' show that the result is fi
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Protocol, final
 
 import torch
@@ -63,6 +64,7 @@ class MeanSteps:
         self.values = values
         """The vector (d,) of which the parameters are views now."""
         self._active, self._learning_rates = active, learning_rates
+        self._starts = [*accumulate(flat.sizes, initial=0)]  # of the parameters in the vector
         self._largest: float | None = None  # a bound on the magnitudes in `values`, if one is known
         self.held: Held | None = None
         """Has the user's parameters, from which a step may begin before all packets are there; else None."""
@@ -81,11 +83,18 @@ class MeanSteps:
         self._is_open = True
 
         def write(parts: Sequence[Tensor], start: int, stop: int) -> tuple[float, int]:
-            tensors = slice_tensors(flat.parameters, start, stop)
-            factors = [-lr for lr in _of_slices(lrs, flat, start, stop)]
+            tensors, groups = self._between(flat, start, stop)
+            factors = [-lrs[group] for group in groups]
             return gather_mean_step(tensors, factors, parts, out[start:stop], divisor=len(parts))
 
         return out, write
+
+    def _between(self, flat: FlatParameters, start: int, stop: int) -> tuple[list[Tensor], list[int]]:
+        """Return the parameters' elements start .. stop - 1 as tensors, and the group of each."""
+        few = slice(bisect_right(self._starts, start) - 1, bisect_left(self._starts, stop))
+        before = self._starts[few.start]
+        tensors = slice_tensors(flat.parameters[few], start - before, stop - before)
+        return tensors, [group for group, size in zip(flat.groups[few], flat.sizes[few], strict=True) if size]
 
     def _vector_to_step_to(self) -> Tensor:
         if self._other is None:
@@ -143,13 +152,3 @@ class MeanSteps:
         """Take note that the model is changed in another way."""
         self.take_back()
         self._largest = None
-
-
-def _of_slices(lrs: Sequence[float], flat: FlatParameters, start: int, stop: int) -> list[float]:
-    """Return the learning rate of each parameter that has elements in start .. stop - 1."""
-    found, at = [], 0
-    for group, size in zip(flat.groups, flat.sizes, strict=True):
-        if max(at, start) < min(at + size, stop):
-            found.append(lrs[group])
-        at += size
-    return found
