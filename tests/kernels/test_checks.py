@@ -2,6 +2,7 @@
 
 import math
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -192,3 +193,26 @@ def test_an_answer_to_no_packet_is_made_of_the_residual_alone():
         found, reference.answer_scaled_signs([], [], residual, expected, (50, 31), divisor=2, decay=0.5), 2**-22
     )
     _assert_same(left, expected, 2**-22)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda given, out: kernels.gather_with_checksum(given, out),
+        lambda given, out: kernels.gather_mean_step(given, [-0.1] * len(given), [out.clone()], out, divisor=1),
+        lambda given, out: kernels.gather_step(given, given, [-0.1] * len(given), out, adds=True),
+        lambda given, out: kernels.descend(kernels.CheckedTensors(given), [each.clone() for each in given], factor=0.1),
+    ],
+    ids=["gather_with_checksum", "gather_mean_step", "gather_step", "descend"],
+)
+def test_many_tensors_are_looked_at_in_no_more_calls_of_python_than_few(call):
+    n_calls = []
+    for n in (1, 2, 200):
+        given, out = [torch.randn(4, 5) for _ in range(n)], torch.zeros(20 * n)
+        call(given, out)  # after which lengths of what is read are known
+        events = []
+        sys.setprofile(lambda frame, event, argument, events=events: events.append(event))
+        call(given, out)
+        sys.setprofile(None)
+        n_calls.append(events.count("call"))
+    assert n_calls[1] == n_calls[2]

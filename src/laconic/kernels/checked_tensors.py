@@ -1,8 +1,9 @@
 """Tensors that make one vector and are used again and again, such as a model's parameters: they are checked once."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -39,6 +40,11 @@ class CheckedTensors(tuple[Tensor, ...]):
     """That type."""
     total = 0
     """How many elements they have in all."""
+
+    @classmethod
+    def of(cls, tensors: Iterable[Tensor]) -> Self:
+        """Return tensors as these; what was found of them is kept where they are already."""
+        return tensors if type(tensors) is cls else cls(tensors)
 
     def are_known(self) -> bool:
         """Return whether `spans` still holds."""

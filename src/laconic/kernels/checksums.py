@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from laconic.kernels import checks
+from laconic.kernels.checked_tensors import CheckedTensors
 from laconic.kernels.dispatch import fastest
 from laconic.kernels.reference import checksums as reference_checksums
 from laconic.kernels.reference.landed import Landed
@@ -37,6 +38,7 @@ def add_up_with_checksum(
 
 def gather_with_checksum(tensors: Sequence[Tensor], out: Tensor) -> tuple[float, int]:
     """Copy tensors into `out` (d,); return the largest magnitude, NaN if it has one, and the CRC-32 of its bytes."""
+    tensors = CheckedTensors.of(tensors)
     checks.output("gather_with_checksum", "out", out, checks.ALL_FLOATS)
     checks.tensors("gather_with_checksum", tensors, out.shape[0])
     made: tuple[float, int] = fastest("checksums", out.device).gather_with_checksum(tensors, out)

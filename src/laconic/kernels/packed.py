@@ -197,8 +197,7 @@ def error_feedback_step(
     checks.output(call, "new_momentum", new_momentum, *like)
     checks.vector(call, "momentum", momentum, *like)
     checks.vector(call, "residual", residual, *like)
-    if type(tensors) is not CheckedTensors:
-        tensors = CheckedTensors(tensors)
+    tensors = CheckedTensors.of(tensors)
     checks.tensors(call, tensors, d)
     checks.mask(call, offset, d, key, threshold)
     made: tuple[Tensor, int, Tensor | None, bool] = fastest("signs", new_residual.device).error_feedback_step(

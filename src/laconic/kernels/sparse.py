@@ -80,8 +80,7 @@ def gather_top_k(
 
     See `reference/gathered_top_k.py`. Exceptions as of those two.
     """
-    if type(tensors) is not CheckedTensors:
-        tensors = CheckedTensors(tensors)
+    tensors = CheckedTensors.of(tensors)
     checks.output("gather_top_k", "out", out, checks.FLOATS)
     checks.number("gather_top_k", "number of factors", len(factors), len(tensors), len(tensors))
     if plus is not None:
@@ -152,8 +151,7 @@ def gather_top_k_by_chunk(
     In one pass; see `reference/chunks.py`.
     """
     call = "gather_top_k_by_chunk"
-    if type(tensors) is not CheckedTensors:
-        tensors = CheckedTensors(tensors)
+    tensors = CheckedTensors.of(tensors)
     checks.output(call, "out", out, checks.FLOATS)
     checks.number(call, "number of factors", len(factors), len(tensors), len(tensors))
     checks.vector(call, "residual", residual, (out.dtype,), out.numel(), out.device)

@@ -168,8 +168,7 @@ def _checked_ends(call: str, *ends: Tensor) -> bool:
 def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: float | None = None) -> bool:
     """Copy tensors into `out` (d,), divided; return whether all is finite. See `reference/flatten.py`, also below."""
     checks.vector("gather", "out", out, checks.ALL_FLOATS, written=True, strided=True)
-    if type(tensors) is not CheckedTensors:
-        tensors = CheckedTensors(tensors)
+    tensors = CheckedTensors.of(tensors)
     checks.tensors("gather", tensors, out.shape[0])
     if not 1 <= divisor <= checks.MAX_COUNT:
         checks.number("gather", "divisor", divisor, 1, checks.MAX_COUNT)
@@ -180,8 +179,7 @@ def gather(tensors: Sequence[Tensor], out: Tensor, *, divisor: int = 1, limit: f
 def gather_largest(tensors: Sequence[Tensor], out: Tensor) -> float:
     """Copy tensors into `out` (d,); return the largest magnitude, NaN if it has one. See `reference/flatten.py`."""
     checks.output("gather_largest", "out", out, checks.ALL_FLOATS, strided=True)
-    if type(tensors) is not CheckedTensors:
-        tensors = CheckedTensors(tensors)
+    tensors = CheckedTensors.of(tensors)
     checks.tensors("gather_largest", tensors, out.shape[0])
     made: float = fastest("flatten", out.device).gather_largest(tensors, out)
     return made
@@ -233,8 +231,7 @@ def gather_scaled(
 
 def gather_distance(tensors: Sequence[Tensor], other: Tensor, out: Tensor) -> float:
     """Copy tensors into `out` (d,); return its squared distance from `other`. See `reference/distances.py`."""
-    if type(tensors) is not CheckedTensors:
-        tensors = CheckedTensors(tensors)
+    tensors = CheckedTensors.of(tensors)
     checks.output("gather_distance", "out", out, checks.FLOATS)
     checks.vector("gather_distance", "other", other, (out.dtype,), out.numel(), out.device)
     checks.tensors("gather_distance", tensors, out.numel())
@@ -244,7 +241,7 @@ def gather_distance(tensors: Sequence[Tensor], other: Tensor, out: Tensor) -> fl
 
 def squared_distance(tensors: Sequence[Tensor], others: Sequence[Tensor], *, limit: float = math.inf) -> float:
     """Return ||v - w||^2, where tensors make v and others w, or more than `limit`; see `reference/distances.py`."""
-    tensors, others = (each if type(each) is CheckedTensors else CheckedTensors(each) for each in (tensors, others))
+    tensors, others = CheckedTensors.of(tensors), CheckedTensors.of(others)
     checks.number("squared_distance", "number of tensors", len(tensors), 1, checks.MAX_COUNT)
     checks.tensors("squared_distance", others, checks.tensors("squared_distance", tensors))
     made: float = fastest("distances", tensors[0].device).squared_distance(tensors, others, limit=limit)
@@ -273,6 +270,7 @@ def gather_mean_step(
 
     Returns its largest magnitude and its CRC-32. See `reference/steps.py`.
     """
+    tensors = CheckedTensors.of(tensors)
     checks.output("gather_mean_step", "out", out, checks.ALL_FLOATS)
     checks.factors("gather_mean_step", "factor", factors, len(tensors), out.dtype)
     checks.number("gather_mean_step", "number of vectors", len(vectors), 1, checks.MAX_COUNT)
@@ -293,6 +291,7 @@ def gather_step(
 
     Returns its largest magnitude and its CRC-32. See `reference/steps.py`.
     """
+    tensors, gradients = CheckedTensors.of(tensors), CheckedTensors.of(gradients)
     checks.output("gather_step", "out", out, checks.ALL_FLOATS, strided=True)
     checks.factors("gather_step", "factor", factors, len(tensors), out.dtype)
     _check_pairs("gather_step", tensors, gradients, out.numel())
@@ -308,6 +307,7 @@ def step_difference(
 
     Returns the largest magnitude of what it leads to, and the ends of `out` (d,). See `reference/steps.py`.
     """
+    tensors, gradients = CheckedTensors.of(tensors), CheckedTensors.of(gradients)
     call, dtypes = "step_difference", (out.dtype,)
     checks.output(call, "out", out, checks.FLOATS)
     checks.factors(call, "factor", factors, len(tensors), out.dtype)
@@ -334,6 +334,7 @@ def descend(tensors: Sequence[Tensor], gradients: Sequence[Tensor], *, factor: f
 
     See `reference/descents.py`.
     """
+    gradients = CheckedTensors.of(gradients)
     d = checks.tensors("descend", tensors, written=True)
     checks.factors("descend", "factor", (factor,), 1, tensors[0].dtype if tensors else torch.float32)
     _check_pairs("descend", tensors, gradients, d)
