@@ -189,6 +189,12 @@ def test_only_a_forced_send_measures_anew_so_a_link_that_recovers_is_noticed():
     assert skips_by_round(run, 4)[1] == [False, True, True, True]
 
 
+def test_workers_that_send_to_each_other_measure_the_link_between_them():
+    algorithm = CompSkip(**ONE, skip=SlowLink(deadline_s=0.02, max_in_a_row=2), server_skip=Never())
+    run = Run(algorithm, quadratic(d=800, n_workers=2), layout="allgather", link=FAST, links={1: SLOW})
+    assert skips_by_round(run, 6) == [[False, True, True] * 2] * 2
+
+
 @pytest.mark.parametrize("slow", [0, 1, 2], ids=["first-worker", "last-worker", "server"])
 def test_a_server_skips_when_the_slowest_link_to_a_worker_is_too_slow(slow):
     algorithm = CompSkip(**ONE, skip=Never(), server_skip=SlowLink(deadline_s=0.02, max_in_a_row=2))

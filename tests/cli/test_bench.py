@@ -205,7 +205,7 @@ def test_the_file_has_the_slowest_rank_of_every_turn_and_where_the_time_went(ste
     full, alone, difference = (rows[name]["seconds"] for name in ("ddp", "ddp no_sync", "ddp - no_sync"))
     assert difference == pytest.approx([one - other for one, other in zip(full, alone, strict=True)])
     compskip = rows["compskip"]
-    assert compskip["layout"] == "sharded"
+    assert compskip["layout"] == "allgather"
     assert len(compskip["samples"]) == 3
     assert set(compskip["phases"]) >= {"encode", "wait", "decode", "bytes_up", "bytes_down"}
     assert rows["sgd"]["bytes"] == 2 * 4 * 5000 / 2  # a ring of two: half of the vector goes each way, twice

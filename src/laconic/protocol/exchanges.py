@@ -333,19 +333,19 @@ class _Swapping:
             return Abort.NO  # agreed on at the end of the round
         if self.answering is Answering.SERVERS:
             self.phase("wait")
-        own = None
-        if worker is not None and server is not None and reply is not None:
-            own = Answer(frame=server.own_answer(reply, worker), n_bytes=self.reply_bytes or reply.n_bytes)
+        own = None if worker is None or server is None or reply is None else server.own_answer(reply, worker)
         if self.answering is Answering.EVERY_WORKER:
             assert worker is not None, "without a server every rank works"
             assert own is not None
+            worker.me.link_bytes_per_s = link_bytes_per_s
             worker.receive_own_answer(own, self.n_bytes)
             return worker.aborted
         if worker is None:
             assert server is not None
             return server.aborted
-        if own is not None:
-            self.frames[self.planned.pattern.served_at[self.rank.node]] = own
+        if own is not None and reply is not None:
+            n_bytes = self.reply_bytes or reply.n_bytes
+            self.frames[self.planned.pattern.served_at[self.rank.node]] = Answer(frame=own, n_bytes=n_bytes)
         worker.me.link_bytes_per_s = link_bytes_per_s
         worker.receive(self.frames)
         return worker.aborted

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # the help of the command line lists the layouts before torch
     from laconic.contract import Algorithm, ModelSpec
 
 LAYOUTS = ("auto", "allreduce", "rank0", "dedicated", "sharded", "allgather", "peers")
+_SHORT_D = 1 << 19  # up to here a step waits for messages longer than it computes, or about as long
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,15 @@ class Layout:
         return self.name == "peers"
 
 
-def choose_layout(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int, *, is_part: bool = False) -> Layout:
+def choose_layout(
+    name: str,
+    algorithm: Algorithm,
+    spec: ModelSpec,
+    n_nodes: int,
+    *,
+    is_part: bool = False,
+    at_once: bool = False,
+) -> Layout:
     """Return the layout called `name`, or for "auto" the fastest one that the method admits.
 
     Args:
@@ -89,6 +98,7 @@ def choose_layout(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int
         spec: the parameters that are exchanged.
         n_nodes: number of nodes.
         is_part: whether they are a slice of the parameters, which may be too short for several servers.
+        at_once: whether "auto" may be allgather, where that ends a step sooner and sends no more.
 
     Raises:
         OptionError: for an unknown name, or a layout that the method or the number of nodes does not admit.
@@ -97,9 +107,7 @@ def choose_layout(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int
         near = near_misses(name, list(LAYOUTS))
         raise OptionError(Named("layout", name, quoted=True), f" must be one of {', '.join(LAYOUTS)}{near}")
     if name == "auto":
-        adds = all(exchange.adds for exchange in algorithm.exchanges(spec, n_nodes))
-        name = "allreduce" if adds else "sharded" if algorithm.separable else "rank0"
-        name = {"decentralized": "peers", "arrivals": "dedicated"}.get(algorithm.mode, name)
+        name = _fastest(algorithm, spec, n_nodes, at_once=at_once)
     refused = _why_not(name, algorithm, spec, n_nodes, is_part=is_part)
     if refused:
         raise OptionError(Named("layout", name, quoted=True), f" does not go with {algorithm.name}: {refused}")
@@ -116,6 +124,17 @@ def choose_layout(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int
         return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes, shards=shards)
     shards = (Shard(0, spec.offset, spec.stop),) if name == "rank0" else ()
     return Layout(name=name, n_nodes=n_nodes, worker_nodes=all_nodes, shards=shards)
+
+
+def _fastest(algorithm: Algorithm, spec: ModelSpec, n_nodes: int, *, at_once: bool) -> str:
+    if algorithm.mode != "rounds":
+        return {"decentralized": "peers", "arrivals": "dedicated"}[algorithm.mode]
+    if all(exchange.adds for exchange in algorithm.exchanges(spec, n_nodes)):
+        return "allreduce"
+    may_go = algorithm.separable or not algorithm.server_slots  # else one server keeps memories, and may see its links
+    if at_once and may_go and n_nodes == 2 and spec.d <= _SHORT_D and not algorithm.server_steps:
+        return "allgather"  # no more bytes than with servers, and each exchange is over after one message
+    return "sharded" if algorithm.separable else "rank0"
 
 
 def _why_not(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int, *, is_part: bool) -> str:

@@ -201,7 +201,7 @@ class WorkerSession:
             copies: whether long values are copied, and the frame for the server on this node is encoded, too.
 
         Returns:
-            The encoded frames by shard, and that other frame as its server would decode it.
+            The encoded frames by shard, and without `copies` that frame as the server on this node would decode it.
         """
         planned = self.planned[self.exchange]
         pattern, header, packet = planned.pattern, self.header(), self.packet
@@ -215,8 +215,10 @@ class WorkerSession:
                 part = planned.shards[shard]
                 packet = self.packet.part(part.offset, part.stop)  # type: ignore[union-attr]
             frame = Frame(header=header, packet=packet) if carries else Frame.carrying(header, packet, aborted=aborted)
+            if not copies and (local or pattern.copies_count_once):  # then this rank is one of those who serve
+                own = as_received(frame, self.job.spec.stop, in_place=True)
             if local and not copies:
-                own, n_bytes = as_received(frame, self.job.spec.stop, in_place=True), frame.n_bytes
+                n_bytes = frame.n_bytes
             else:
                 device, make = self.payload_device, encode if copies else encode_in_place
                 data = sent[shard] = make(frame) if device is None else encode_split(frame, device)
@@ -241,7 +243,11 @@ class WorkerSession:
         else:
             packet = packet_as_received(packet, self.job.spec.stop)
             sizes = frame_sizes(packet, planned.bounds, self.job.algorithm, "up")
-        self.meter.frames("up", sizes, exchange=planned.exchange.name, local=planned.pattern.served_at.get(self.node))
+        if (pattern := planned.pattern).copies_count_once:
+            frame = Frame.carrying(self.header(), packet, aborted=bool(self.aborted))
+            self._count_once("up", frame, sizes.total_bytes * pattern.ends[self.node].n_copies[0])
+        else:
+            self.meter.frames("up", sizes, exchange=planned.exchange.name, local=pattern.served_at.get(self.node))
         return packet, sizes
 
     def receive_unsplit(self, reply: SharedReply, sizes: FrameSizes, aborted: Abort) -> None:
@@ -275,8 +281,7 @@ class WorkerSession:
         if packet is not None:
             is_own = self._has_own_formula
             paper_bits = self.job.algorithm.paper_bits_of(direction, packet) if is_own else packet.paper_bits
-        skips = packet is None and frame.skipped
-        exchange = self.planned[self.exchange].exchange.name
+        skips, exchange = packet is None and frame.skipped, self.planned[self.exchange].exchange.name
         self.meter.collective(direction, n_bytes, frame.payload_bits, paper_bits, exchange, skips=skips)
 
     def receive(self, answers: Mapping[int, Answer], *, delivered: bool = True) -> None:
@@ -297,17 +302,13 @@ class WorkerSession:
                 parts += (frame.packet,)
             else:
                 self.aborted = max(self.aborted, Abort.of(frame))
-        if from_peers:
-            self._resume((), packets=packets)
-        else:
-            self._resume((*parts,), delivered=delivered)
+        self._resume(() if from_peers else (*parts,), delivered=delivered, packets=packets if from_peers else None)
 
-    def receive_own_answer(self, answer: Answer, n_bytes: int) -> None:
+    def receive_own_answer(self, frame: Frame, n_bytes: int, reply: SharedReply | None = None) -> None:
         """Continue with the answer this rank computed from all workers' frames; others sent `n_bytes` of them."""
-        frame = answer.frame
         self._count_once("down", frame, n_bytes)
         self.aborted = max(self.aborted, Abort.of(frame))
-        self._resume(() if frame.packet is None else (frame.packet,))
+        self._resume(() if frame.packet is None else (frame.packet,), reply=reply)
 
     def receive_sum(self, mean: Tensor, bytes_each_direction: int, aborted: Abort) -> None:
         """Continue with the result of the engine's all-reduce.

@@ -88,7 +88,8 @@ class Processes:
             check_nodes(nodes, algorithm, layout, clients_per_round, meeting.size)
         ranks = node_ranks(nodes, meeting, door().purpose, timeout_s)
         with refusals_shown(group, TOPIC):
-            self.layout = choose_layout(layout, algorithm, spec, meeting.size if ranks is None else ranks.n_nodes)
+            n_nodes, at_once = meeting.size if ranks is None else ranks.n_nodes, clients_per_round is None
+            self.layout = choose_layout(layout, algorithm, spec, n_nodes, at_once=at_once)
             algorithm.check_size(spec, self.layout.n_workers)
             participation = None
             if clients_per_round is not None:
@@ -332,8 +333,7 @@ class Processes:
             verdict = None if self.shards is None else self.shards.verdict
             result = carry_out(run_rank(self.sessions, self.rounds, inputs, lr, self.seconds.phase, verdict), between)
             if self.node is not None:
-                (result,) = self.node.share([result], [self.job], self.rounds)
-                result = result.in_vectors()
+                result = self.node.share([result], [self.job], self.rounds)[0].in_vectors()
         except BaseException as error:
             abandon_round([] if self.worker is None else [self.worker], self.servers)
             self.give_up(error)

@@ -14,7 +14,13 @@ from torch import Tensor
 from laconic.errors import WireError
 from laconic.faults.injector import FaultInjector
 from laconic.protocol.abort import Abort
-from laconic.protocol.frame_sizes import control_sizes, frame_sizes, packet_as_received, sizes_where_aborted
+from laconic.protocol.frame_sizes import (
+    as_received,
+    control_sizes,
+    frame_sizes,
+    packet_as_received,
+    sizes_where_aborted,
+)
 from laconic.protocol.frames import Answer
 from laconic.protocol.job import Job, PlannedExchange
 from laconic.protocol.legs import Answering, Pattern
@@ -100,7 +106,7 @@ class LockStep:
         pattern = planned.pattern
         if pattern.answering is Answering.ENGINE:
             return self._add_up(planned, present)
-        if pattern.answering is Answering.SERVERS and self._unsplit:
+        if pattern.answering in (Answering.SERVERS, Answering.EVERY_WORKER) and self._unsplit:
             return self._serve_unsplit(planned, present, (round_, number), lr)
         if pattern.answering is Answering.NOBODY and self._unsplit and not self.injector.expected:
             return self._pass_on_unencoded(pattern, present)
@@ -149,7 +155,7 @@ class LockStep:
         up = _sizes(present, outgoing)
         encoded = [data for _, data in replies if data is not None]
         if not served:
-            answer = Answer.own(replies[0][0], self.job)
+            answer = as_received(replies[0][0], self.job.spec.stop)
             total = sum(n_bytes for (n_bytes,) in up.values())
             self._phase("read")
             return Exchanged(
@@ -170,7 +176,7 @@ class LockStep:
         place: tuple[int, int],
         lr: float,
     ) -> Exchanged:
-        """Do the same with one server of all slices, and compute only the sizes of the frames."""
+        """Do the same with one server of all that there is, and compute only the sizes of the frames."""
         (server,), (round_, number) = self.servers, place
         packets: dict[int, Packet] = {}
         skipped, lost, up = set[int](), set[int](), dict[int, Sequence[int]]()
@@ -194,6 +200,13 @@ class LockStep:
         reply, sizes = self._shared_reply(planned, server, answer)
         missed = replace(reply, delivered=False) if lost else reply
         aborted = server.aborted
+        if planned.pattern.answering is Answering.EVERY_WORKER:
+            made = Frame.carrying(present[0].header(), reply.parts[0] if reply.parts else None, aborted=bool(aborted))
+            total = sum(n_bytes for (n_bytes,) in up.values())
+            return Exchanged(
+                pattern=planned.pattern, up=up,
+                receive=lambda worker: worker.receive_own_answer(made, total - up[worker.node][0], reply),
+            )  # fmt: skip
         return Exchanged(
             pattern=planned.pattern, down=sizes.n_bytes, up=up,
             receive=lambda worker: worker.receive_unsplit(missed if worker.rank in lost else reply, sizes, aborted),

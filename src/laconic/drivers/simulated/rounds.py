@@ -33,6 +33,7 @@ from laconic.protocol.async_server import UpdateCounts
 from laconic.protocol.exchanges import abandon_round
 from laconic.protocol.job import Job
 from laconic.protocol.layout import choose_layout, n_nodes_for
+from laconic.protocol.legs import Answering
 from laconic.protocol.magnitudes import residual_norm
 from laconic.protocol.own_model import Descend
 from laconic.protocol.participation import Participation
@@ -330,7 +331,7 @@ class Simulated:
         If one server stands for several, it measures nothing: separable methods do not use the servers' links.
         """
         pattern, up, down = exchanged.pattern, exchanged.up, exchanged.down
-        if self.network.is_instant or not pattern.servers:
+        if self.network.is_instant or pattern.answering not in (Answering.SERVERS, Answering.EVERY_WORKER):
             return
         for worker in present:
             legs = pattern.ends[worker.node].uploads

@@ -54,6 +54,12 @@ class Experiment:
             layout = choose_layout(settings.layout, self.algorithm, self.spec, n_nodes=settings.n_processes)
             settings.fault_file.check(self.algorithm, layout, settings.workers, self.spec, self.rounds)
 
+    @property
+    def layout(self) -> str:
+        """The layout of a run over processes: a simulation's own for "auto", so that the bytes of both compare."""
+        settings = self.settings
+        return choose_layout(settings.layout, self.algorithm, self.spec, n_nodes=settings.n_processes).name
+
     def _theorem_learning_rate(self) -> float:
         settings, bounds = self.settings, self.task.bounds()
         if bounds is None:

@@ -206,7 +206,7 @@ def _run_as_rank(settings: RunSettings, listen: Listener, saving: Saving | None,
     agree_on_data(experiment, settings.timeout_s)
     mark_stated(called_twice(experiment.algorithm))  # the loss has no state of its own
     opt = DistributedOptimizer(
-        experiment.inner, experiment.algorithm, model=experiment.model, layout=settings.layout,
+        experiment.inner, experiment.algorithm, model=experiment.model, layout=experiment.layout,
         local_steps=settings.local_steps, seed=settings.seed, timeout_s=settings.timeout_s, lr="kept",
         buffers="local", clients_per_round=settings.clients_per_round,
     )  # fmt: skip
