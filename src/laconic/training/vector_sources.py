@@ -134,7 +134,7 @@ class VectorCopy(_Source):
 
     def tensors(self) -> Sequence[Tensor]:
         """See `VectorSource`."""
-        self.reads = CheckedTensors(self.reads)  # a method has several kernels read them
+        self.reads = CheckedTensors.of(self.reads)  # a method has several kernels read them
         return self.reads
 
     def _write(self, part: Tensor, tensors: Sequence[Tensor], place: slice, plus: Plus) -> bool:
