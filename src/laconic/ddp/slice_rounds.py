@@ -39,7 +39,7 @@ class Backward:
     begun: list[int] = field(default_factory=list)
     """Those that have begun, in order."""
     writes_early: bool = False
-    """Whether directions of slices that have run are written while the last one is under way."""
+    """Whether a slice's directions are written when it has run."""
     written: set[int] = field(default_factory=set)
     """Those whose directions are in the place of their gradients already."""
     ready: list[torch.cuda.Event] = field(default_factory=list)
@@ -78,8 +78,8 @@ class SliceRounds:
             after: called when a round has ended and nothing is being sent, at the end of the backward pass.
             loss_scale: returns what the loss is multiplied by, one number; None if by nothing.
             clipping: what clips the directions.
-            writes_early: whether directions of slices that have run are written in this round while the last one is
-                under way: no rank may use other parameters than in the round before, or gradients would be read again.
+            writes_early: whether a slice's directions are written in this round when it has run, while others are under
+                way: no rank may use other parameters than in the round before, or gradients would be read again.
         """
         self.aborted = False
         """Whether the last round was aborted, so that the gradients are NaN on all ranks."""
@@ -147,6 +147,10 @@ class SliceRounds:
             parameters=VectorCopy([self._flat.parameters[place] for place in run]), abort=abort,
         )  # fmt: skip
         self._driver.run_slice(number, inputs, now.lr, lane)
+        direction = self._driver.result_of(number) if now.writes_early else None
+        if direction is not None:
+            self._write_slice(now, number, direction)
+            now.written.add(number)
 
     def _end(self, now: Backward, hand_over: Callable[[], None]) -> Future[None]:
         """Begin what waits, and let the round end; then `hand_over` is called. Returns what `_wait_for` waits for."""
@@ -154,8 +158,6 @@ class SliceRounds:
         if not self._active.is_agreed:
             self._in_thread(self._active.agree)
         self._begin_waiting(now, self._active.abort)
-        if now.writes_early:  # on another lane than the last slice, which will wait for the link
-            self._driver.scheduler.run(lambda _: self._guarded(partial(self._write_early, now)), now.begun[-1] + 1)
         self._in_thread(partial(self._finish, now))
         return self._driver.scheduler.call(hand_over)
 
@@ -195,14 +197,6 @@ class SliceRounds:
         for number, result in enumerate(results):
             if number not in now.written:
                 self._write_slice(now, number, result.of(worker_rank))
-
-    def _write_early(self, now: Backward) -> None:
-        """Write the directions of slices that have run, while others are under way."""
-        for number in now.begun:
-            direction = self._driver.result_of(number)
-            if direction is not None:
-                self._write_slice(now, number, direction)
-                now.written.add(number)
 
     def _write_slice(self, now: Backward, number: int, direction: Result) -> None:
         """Write the directions of a slice over the gradients of those of its parameters that take part."""

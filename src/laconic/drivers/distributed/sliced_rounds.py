@@ -126,12 +126,12 @@ class SlicedProcesses(Processes):
             raise
 
     def result_of(self, number: int) -> Result | None:
-        """Return what this rank applies of slice `number` if the round is not aborted for another one, in the thread.
+        """Return what this rank applies of slice `number`, which has run, if the round is not aborted for another one.
 
-        None if it has not run, or aborts the round; also where only `end_round` knows it, in a node or with shards.
+        None where only `end_round` knows it: in a node, where shards decide together, and if this slice aborts it.
         """
-        worker, has_run = self.sliced.slices[number].worker, self._aborted.get(number) is Abort.NO
-        if worker is None or self.node is not None or self.shards is not None or not has_run:
+        worker = self.sliced.slices[number].worker
+        if worker is None or self.node is not None or self.shards is not None or self._aborted[number]:
             return None
         return worker.result
 
