@@ -1,8 +1,5 @@
 """A method that is carried by the communication hook: its rounds run while the backward pass goes on."""
 
-import weakref
-from functools import partial
-
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -14,7 +11,6 @@ from laconic.ddp.settings import Settings
 from laconic.ddp.slices import slices_of
 from laconic.ddp.step_watch import StepWatch
 from laconic.ddp.trampoline import Trampoline
-from laconic.torch_compat import is_joining
 from laconic.training.flat_parameters import FlatParameters
 
 
@@ -31,18 +27,10 @@ class HookCarrier(BackwardCarrier[BucketRounds]):
         super().__init__(
             Trained(listed=listed, module=ddp.module, group=ddp.process_group), algorithm, settings,
             slices=lambda flat: _slices(ddp, flat) if self.overlap else [range(len(flat.parameters))],
-            watch=lambda: StepWatch(ddp, algorithm, trained),
-            rounds=partial(BucketRounds, writes_early=partial(_uses_all, weakref.ref(ddp))),
+            watch=lambda: StepWatch(ddp, algorithm, trained), rounds=BucketRounds,
         )  # fmt: skip
         trampoline.rounds = self.rounds
 
 
 def _slices(ddp: DistributedDataParallel, flat: FlatParameters) -> list[range]:
     return slices_of(ddp, [parameter.nbytes for parameter in flat.parameters], flat.sizes)
-
-
-def _uses_all(model: weakref.ref[DistributedDataParallel]) -> bool:
-    """Return whether every rank uses in this pass what it has used before, and writes without a stream."""
-    ddp = model()
-    assert ddp is not None, "it is in its backward pass"
-    return not ddp.find_unused_parameters and not is_joining(ddp) and ddp.device_type == "cpu"

@@ -14,7 +14,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from laconic.contract import InParts, Result
+from laconic.contract import InParts
 from laconic.ddp.step_watch import StepWatch
 from laconic.drivers.distributed.sliced_rounds import SlicedProcesses
 from laconic.drivers.transport import Transport
@@ -38,10 +38,6 @@ class Backward:
     """Slices whose gradients are there, and that have not begun, in order."""
     begun: list[int] = field(default_factory=list)
     """Those that have begun, in order."""
-    writes_early: bool = False
-    """Whether a slice's directions are written when it has run."""
-    written: set[int] = field(default_factory=set)
-    """Those whose directions are in the place of their gradients already."""
     ready: list[torch.cuda.Event] = field(default_factory=list)
     """On a GPU, when gradients are there."""
     lr: float = 1.0
@@ -64,7 +60,6 @@ class SliceRounds:
         after: Callable[[], None],
         loss_scale: Callable[[], Tensor | None],
         clipping: Clipping | None,
-        writes_early: Callable[[], bool] = lambda: False,
     ) -> None:
         """Set up the rounds.
 
@@ -78,14 +73,12 @@ class SliceRounds:
             after: called when a round has ended and nothing is being sent, at the end of the backward pass.
             loss_scale: returns what the loss is multiplied by, one number; None if by nothing.
             clipping: what clips the directions.
-            writes_early: whether a slice's directions are written in this round when it has run, while others are under
-                way: no rank may use other parameters than in the round before, or gradients would be read again.
         """
         self.aborted = False
         """Whether the last round was aborted, so that the gradients are NaN on all ranks."""
         self._driver, self._flat, self._active, self._slices = driver, flat, active, slices
         self._watch, self._on_begin, self._loss_scale, self._clipping = watch, begin, loss_scale, clipping
-        self._after, self._writes_early = after, writes_early
+        self._after = after
         self._place_of = {id(parameter): place for place, parameter in enumerate(flat.parameters)}
         self._slice_of = [number for number, run in enumerate(slices) for _ in run]
         self._missing: list[int] = []  # by slice, how many gradients are not there yet
@@ -97,7 +90,7 @@ class SliceRounds:
             raise self._error
         self._watch.begin()
         self._missing = [len(run) for run in self._slices]
-        return Backward(lr=self._on_begin(), loss_scale=self._loss_scale(), writes_early=self._writes_early())
+        return Backward(lr=self._on_begin(), loss_scale=self._loss_scale())
 
     def _note(self, now: Backward, found: Iterable[tuple[int, Tensor]]) -> None:
         """Take note of gradients that are there, each with its parameter's index."""
@@ -147,10 +140,6 @@ class SliceRounds:
             parameters=VectorCopy([self._flat.parameters[place] for place in run]), abort=abort,
         )  # fmt: skip
         self._driver.run_slice(number, inputs, now.lr, lane)
-        direction = self._driver.result_of(number) if now.writes_early else None
-        if direction is not None:
-            self._write_slice(now, number, direction)
-            now.written.add(number)
 
     def _end(self, now: Backward, hand_over: Callable[[], None]) -> Future[None]:
         """Begin what waits, and let the round end; then `hand_over` is called. Returns what `_wait_for` waits for."""
@@ -164,11 +153,6 @@ class SliceRounds:
     def _finish(self, now: Backward) -> None:
         results = self._driver.end_round()
         while results[0].aborted is Abort.SET_DIFFERS:
-            if now.written:
-                raise RuntimeError(
-                    "a rank has used other parameters than in the round before, and gradients are overwritten already; "
-                    "wrap the model with find_unused_parameters=True"
-                )
             self._active.agree()
             for number in now.begun:
                 self._run(now, number)
@@ -191,29 +175,24 @@ class SliceRounds:
         now.gradients.clear()
 
     def _write(self, now: Backward, results: Sequence[RoundResult]) -> None:
-        """Write the directions that are not written yet."""
+        """Write the directions over the gradients of the parameters that take part."""
         worker_rank = self._driver.own_worker_rank
         assert worker_rank is not None, "every rank works"
-        for number, result in enumerate(results):
-            if number not in now.written:
-                self._write_slice(now, number, result.of(worker_rank))
-
-    def _write_slice(self, now: Backward, number: int, direction: Result) -> None:
-        """Write the directions of a slice over the gradients of those of its parameters that take part."""
-        run = self._slices[number]
-        if isinstance(direction, InParts):
+        for run, result in zip(self._slices, results, strict=True):
+            direction = result.of(worker_rank)
+            if isinstance(direction, InParts):
+                if self._active.all_active:
+                    direction.put_across([now.gradients[place] for place in run])
+                    continue
+                direction = direction.dense()
+            assert isinstance(direction, Tensor), "only methods that read changes may return a sparse result"
             if self._active.all_active:
-                direction.put_across([now.gradients[place] for place in run])
-                return
-            direction = direction.dense()
-        assert isinstance(direction, Tensor), "only methods that read changes may return a sparse result"
-        if self._active.all_active:
-            scatter(direction, [now.gradients[place] for place in run])
-            return
-        stops = list(accumulate(self._flat.sizes[place] for place in run))
-        for place, start, stop in zip(run, [0, *stops], stops, strict=False):
-            if self._active.now[place]:
-                scatter(direction[start:stop], [now.gradients[place]])
+                scatter(direction, [now.gradients[place] for place in run])
+                continue
+            stops = list(accumulate(self._flat.sizes[place] for place in run))
+            for place, start, stop in zip(run, [0, *stops], stops, strict=False):
+                if self._active.now[place]:
+                    scatter(direction[start:stop], [now.gradients[place]])
 
     def _wait_for(self, ended: Future[None]) -> None:
         ended.result()

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.profiler import record_function
 
-from laconic.contract import Algorithm, ModelSpec, Result
+from laconic.contract import Algorithm, ModelSpec
 from laconic.drivers.distributed.agreement import Settings
 from laconic.drivers.distributed.channel import Channel
 from laconic.drivers.distributed.nodes import Node, Nodes
@@ -124,16 +124,6 @@ class SlicedProcesses(Processes):
             abandon_round(self.sliced.workers, self.servers)
             self.give_up(error)
             raise
-
-    def result_of(self, number: int) -> Result | None:
-        """Return what this rank applies of slice `number`, which has run, if the round is not aborted for another one.
-
-        None where only `end_round` knows it: in a node, where shards decide together, and if this slice aborts it.
-        """
-        worker = self.sliced.slices[number].worker
-        if worker is None or self.node is not None or self.shards is not None or self._aborted[number]:
-            return None
-        return worker.result
 
     def _of_node(self, node: Node, number: int, inputs: Inputs) -> Inputs:
         """Return the inputs of slice `number` with the mean over the ranks of this node. Collective over them."""
