@@ -18,9 +18,9 @@ run: $(INSTALLED)
 	  --set dropsign.c=0.3 --set dropsign.server_c=0.3 --set compskip.c=0.1 --set compskip.server_c=0.1 \
 	  --out $(OUT) --overwrite
 
-# Three files at a time for two cores, since many tests wait for other processes, or for a deadline. The tests of a file
-# share what is dear to make. Files keep their order, in which slow ones come first.
-AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
+# Two files at a time: the tests of a file share what is dear to make. Files keep their order, in which slow ones come first.
+# A third one fills what waiting leaves of two cores, but imports, collects and forks as much again.
+AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(TESTABLE)
 	$(BIN)/pytest $(AT_ONCE)

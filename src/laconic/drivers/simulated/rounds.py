@@ -101,7 +101,8 @@ class Simulated:
         self.compute_time.check(n_workers)
         n_nodes = n_nodes_for(layout, algorithm, n_workers)
         algorithm.check_size(spec, n_workers)
-        self.layout = choose_layout(layout, algorithm, spec, n_nodes)
+        at_once = clients_per_round is None and faults is None
+        self.layout = choose_layout(layout, algorithm, spec, n_nodes, at_once=at_once)
         if faults is not None:
             faults.check(algorithm, self.layout, n_workers, spec)
             links = slowed(faults, link or Link(), links, self.layout.worker_nodes)

@@ -145,7 +145,8 @@ def _spans(keys: Array, mask: Any, lows: Array, highs: Array, ends: Array, start
         n, start_span = part.size // SPAN, chunk // SPAN
         low, high = lows[start_span : start_span + n], highs[start_span : start_span + n]
         smallest = magnitude_spans(part.ctypes.data, n, mask, low.ctypes.data, high.ctypes.data) & mask
-        largest = mask - mask
+        kind = type(mask)  # as in `block_norms.keys_in`
+        largest = kind(0)
         for i in range(n):
             largest = max(largest, high[i])
         rest = part[n * SPAN :]

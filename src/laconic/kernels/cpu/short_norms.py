@@ -38,12 +38,12 @@ def short_ranges(keys: Array, size: int, mask: Any, lows: Array, highs: Array, s
 
 @kernel
 def _ranges(keys: Array, size: int, mask: Any, lows: Array, highs: Array) -> None:  # noqa: ANN401
-    zero = mask - mask
+    kind = type(mask)  # as in `block_norms.keys_in`
     for block in range(lows.size):
-        low, high = mask, ~mask
+        low, high = mask, kind(~mask)
         for j in range(size):
-            key = keys[block * size + j]
-            key ^= mask if key < zero else zero
+            bits = keys[block * size + j]
+            key = kind(bits ^ (mask if bits < 0 else kind(0)))
             low, high = min(low, key), max(high, key)
         lows[block], highs[block] = low, high
 
@@ -69,10 +69,11 @@ def short_maxima(keys: Array, size: int, mask: Any, found: Array, start: int, st
 
 @kernel
 def _maxima(keys: Array, size: int, mask: Any, found: Array) -> None:  # noqa: ANN401
+    kind = type(mask)  # as in `block_norms.keys_in`
     for block in range(found.size):
-        largest = mask - mask
+        largest = kind(0)
         for j in range(size):
-            largest = max(largest, keys[block * size + j] & mask)
+            largest = max(largest, kind(keys[block * size + j] & mask))
         found[block] = largest
 
 

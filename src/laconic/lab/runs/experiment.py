@@ -56,7 +56,7 @@ class Experiment:
 
     @property
     def layout(self) -> str:
-        """The layout of a run over processes: a simulation's own for "auto", so that the bytes of both compare."""
+        """The layout of a run, with servers for "auto", so that its bytes compare with those of more workers."""
         settings = self.settings
         return choose_layout(settings.layout, self.algorithm, self.spec, n_nodes=settings.n_processes).name
 

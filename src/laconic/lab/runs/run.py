@@ -158,7 +158,7 @@ def _simulation_of(experiment: Experiment) -> Simulation:
     settings = experiment.settings
     mark_stated(called_twice(experiment.algorithm))  # the loss has no state of its own
     simulation = Simulation(
-        experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, layout=settings.layout,
+        experiment.model, experiment.inner, experiment.algorithm, workers=settings.workers, layout=experiment.layout,
         local_steps=settings.local_steps, seed=settings.seed, link=settings.link(), compute_s=settings.compute_s(),
         faults=settings.fault_plan, lr="kept", clients_per_round=settings.clients_per_round,
         side_by_side=settings.side_by_side or 1,
