@@ -94,7 +94,7 @@ def state_of_kernels():
 
 
 def pytest_collection(session):
-    """Nearly all that is made by then stays to the end: to look for garbage takes a sixth of the time."""
+    """Nearly all that is made by then stays to the end: to look for garbage takes long."""
     gc.disable()
 
 

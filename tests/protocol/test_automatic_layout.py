@@ -19,21 +19,19 @@ def automatic(algorithm, spec=SHORT, n_nodes=2, at_once=True):
     return choose_layout("auto", algorithm, spec, n_nodes, at_once=at_once).name
 
 
-@pytest.mark.parametrize(
-    "name", ["signsgd-mv", "dropsign", "compskip", "csgd", "ssgd-mv", "ssgd-topk", "sparse", "sasg"]
-)
+@pytest.mark.parametrize("name", ["signsgd-mv", "dropsign", "compskip", "sparse", "sasg", "lag"])
 def test_two_ranks_with_short_vectors_send_their_packets_to_each_other(name):
     algorithm = laconic.ALGORITHMS[name]()
-    served = "sharded" if algorithm.separable else "rank0"
     assert automatic(algorithm) == "allgather"
-    assert automatic(algorithm, LONG) == served
-    assert automatic(algorithm, n_nodes=3) == served
-    assert automatic(algorithm, at_once=False) == served, "as in `laconic run`, and where some workers rest"
-    assert automatic(algorithm, n_nodes=1) == served
+    assert automatic(algorithm, LONG) == "sharded"
+    assert automatic(algorithm, n_nodes=3) == "sharded"
+    assert automatic(algorithm, at_once=False) == "sharded", "as in `laconic run`, and where some workers rest"
+    assert automatic(algorithm, n_nodes=1) == "sharded"
 
 
-def test_one_server_that_keeps_memories_or_the_model_stays_alone():
-    assert automatic(laconic.ECSGD()) == automatic(laconic.DistEFBlockwise()) == "rank0"
+def test_one_server_of_the_full_vector_stays_alone():
+    for name in ("ec-sgd", "dist-ef", "csgd", "ssgd-mv", "ssgd-mv-rs", "ssgd-mv-ad", "ssgd-topk", "sparseloco"):
+        assert automatic(laconic.ALGORITHMS[name]()) == "rank0", name
     assert automatic(laconic.ALGORITHMS["sgd-server"]()) == "rank0"
     assert automatic(laconic.CompSkip(**SLOW, server_skip=SlowLink())) == "rank0", "it measures its link"
 

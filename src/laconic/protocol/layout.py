@@ -131,10 +131,11 @@ def _fastest(algorithm: Algorithm, spec: ModelSpec, n_nodes: int, *, at_once: bo
         return {"decentralized": "peers", "arrivals": "dedicated"}[algorithm.mode]
     if all(exchange.adds for exchange in algorithm.exchanges(spec, n_nodes)):
         return "allreduce"
-    may_go = algorithm.separable or not algorithm.server_slots  # else one server keeps memories, and may see its links
-    if at_once and may_go and n_nodes == 2 and spec.d <= _SHORT_D and not algorithm.server_steps:
+    if not algorithm.separable:
+        return "rank0"  # what the other rank would do beside takes longer than the message that it saves
+    if at_once and n_nodes == 2 and spec.d <= _SHORT_D and not algorithm.server_steps:
         return "allgather"  # no more bytes than with servers, and each exchange is over after one message
-    return "sharded" if algorithm.separable else "rank0"
+    return "sharded"
 
 
 def _why_not(name: str, algorithm: Algorithm, spec: ModelSpec, n_nodes: int, *, is_part: bool) -> str:

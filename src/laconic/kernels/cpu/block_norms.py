@@ -208,7 +208,7 @@ def keys_in(bits: Array, mask: Any, low: Any, high: Any) -> Any:  # noqa: ANN401
         low: A key; mask for none.
         high: A key; ~mask for none.
     """
-    kind = type(mask)  # else numba widens every key to 64 bits, and the loop takes four times as long
+    kind = type(mask)  # else numba widens every key to 64 bits, and the loop loses lanes
     lowest, highest = kind(low), kind(high)
     for i in range(bits.size):
         key = kind(bits[i] ^ (mask if bits[i] < 0 else kind(0)))

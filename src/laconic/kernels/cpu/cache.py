@@ -71,7 +71,7 @@ class KernelCache:
     def once(self, compile_: Callable[[Any], Any], context: Any) -> Callable[[Any], Any]:  # noqa: ANN401
         """Return numba's way to compile the function, by one process at a time, and without garbage collection.
 
-        Its garbage is little, and to look for it takes a fifteenth of the time.
+        Its garbage is little, and takes long to look for.
 
         Args:
             compile_: Takes a signature, and asks this cache before it compiles.
